@@ -1,0 +1,62 @@
+# `make test` needs Python >= 3.11 and nothing else; see `make help`.
+# PYTHON=/path/to/python chooses the interpreter that .venv is made with, WORKERS=N the number of test processes.
+
+PYTHON ?=
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
+# One thread a worker, or two workers fight for two cores; tests never use the network.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all check format wheel freeze clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP)  ## .venv with everything that development needs
+	@:
+
+test: check  ## set-up, style, types and the fast tests
+	@$(PYTEST)
+
+test-all: check  ## the same, and the slow tests
+	@$(PYTEST) -m ""
+
+check: $(STAMP)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check || { echo "Run 'make format'." >&2; $(BIN)/ruff format --check; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+
+format: $(STAMP)  ## sort imports, mend what can be mended, format
+	@$(BIN)/ruff check --quiet --fix --exit-zero
+	@$(BIN)/ruff format
+
+wheel: $(STAMP)  ## dist/, source archive and wheel
+	@$(BIN)/python -m build --no-isolation --outdir dist . > dist.log 2>&1 || { cat dist.log >&2; rm -f dist.log; exit 1; }
+	@rm -f dist.log
+	@ls dist
+
+freeze: $(STAMP)  ## constraints.txt from what .venv holds
+	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -ivE '^(nvidia-|cuda-|triton|setuptools|lit[-_]talr)'; } > constraints.new
+	@mv constraints.new constraints.txt
+	@touch $(STAMP)
+
+clean:  ## everything that is made here, .venv included; runs/ stays
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis lightning_logs
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV); the first time takes some minutes."
+	@DS_BUILD_OPS=0 $(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BIN)/python:
+	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "lit_talr needs Python 3.11 or newer, and $(if $(PYTHON),$(PYTHON) is not,none was found); try 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'." >&2; exit 1; fi; \
+	"$$found" -m venv $(VENV) || { rm -rf $(VENV); echo "$$found cannot make a virtual environment (Debian and Ubuntu: install python3-venv)." >&2; exit 1; }

@@ -1,0 +1,109 @@
+"""Time and memory of the language-model head's NLL, forward and backward: python benchmarks/head.py [--vocab 152000]
+
+Every variant runs in a process of its own. Time is the median of five calls after a warm-up call. Memory is what the calls add to the process's peak
+resident memory (``ru_maxrss``), the arguments excluded, the gradients of hidden states and weight included; on CUDA, to the allocator's peak.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lit_talr.kernels.token_nll import IGNORE_INDEX, token_nll
+
+Variant = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def kept_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(functional.linear(hidden, weight).float(), labels, reduction="none", ignore_index=IGNORE_INDEX)
+
+
+def kept_logits_supervised(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    mask = labels != IGNORE_INDEX
+    return torch.zeros(len(labels), device=labels.device).masked_scatter(mask, kept_logits(hidden[mask], weight, labels[mask]))
+
+
+def torch_chunks(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=512)
+    return functional.linear_cross_entropy(hidden, weight, labels, reduction="none", ignore_index=IGNORE_INDEX, options=options)
+
+
+def ours(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return token_nll(hidden, weight, labels).nll
+
+
+def ours_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return token_nll(hidden, weight, labels, entropy=True).nll
+
+
+VARIANTS: dict[str, Variant] = {
+    variant.__name__: variant
+    for variant in (kept_logits, kept_logits_supervised, torch_chunks, ours, ours_entropy)
+    if variant is not torch_chunks or hasattr(functional, "linear_cross_entropy")
+}
+
+
+def peak(device: str) -> float:
+    """MiB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)
+
+
+def measure(variant: Variant, tokens: int, width: int, vocab: int, threads: int, device: str, dtype: str) -> tuple[float, float]:
+    """Seconds and MiB of one forward and backward."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    options = {"device": device, "dtype": getattr(torch, dtype)}
+    hidden, weight = torch.randn(tokens, width, **options), torch.empty(vocab, width, **options).normal_(std=0.02)
+    labels = torch.randint(vocab, (tokens,), device=device)
+    labels[::4] = IGNORE_INDEX
+    token_weights = torch.rand(tokens, device=device)
+    # What a process needs once (thread pools, matrix-product workspaces) belongs to no variant.
+    kept_logits(hidden[:64].clone().requires_grad_(), weight[:64].clone().requires_grad_(), labels[:64].clamp(max=63)).sum().backward()
+    hidden.requires_grad_(), weight.requires_grad_()
+    before, seconds = peak(device), []
+    for _ in range(6):
+        start = time.perf_counter()
+        (variant(hidden, weight, labels) * token_weights).sum().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+        hidden.grad = weight.grad = None
+    return statistics.median(seconds[1:]), peak(device) - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=2048, help="a quarter of them is ignored")
+    parser.add_argument("--width", type=int, default=896)
+    parser.add_argument("--vocab", type=int, default=32768)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--variant", choices=VARIANTS, help="measure this one in this process, and print JSON")
+    arguments = vars(parser.parse_args())
+    variant = arguments.pop("variant")
+    if variant is not None:
+        print(json.dumps(measure(VARIANTS[variant], **arguments)))
+        return
+    print(f"{arguments}, torch {torch.__version__}\n\n| variant | s | ratio | MiB | ratio |\n|---|---|---|---|---|")
+    options = [f"--{name}={value}" for name, value in arguments.items()]
+    baseline: tuple[float, float] | None = None
+    for name in VARIANTS:
+        output = subprocess.run([sys.executable, __file__, f"--variant={name}", *options], check=True, stdout=subprocess.PIPE, text=True).stdout
+        seconds, memory = json.loads(output)
+        baseline = baseline or (seconds, memory)
+        print(f"| {name} | {seconds:.2f} | {seconds / baseline[0]:.2f} | {memory:.0f} | {memory / baseline[1]:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""All that is asked of transformers: load a causal language model, find its decoder and head, save it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
+
+FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
+"""Model types whose per-token NLL is tested against transformers' own logits."""
+
+
+class Head(nn.Linear):
+    """A language model's head that can also be called with labels; ``head(hidden)`` stays what it was.
+
+    Becomes the class of an existing ``Linear``: no second owner of the weight, no new key in the state dict, and the hooks of ZeRO and FSDP stay.
+    """
+
+    softcap: float | None
+    scale: float
+
+    @classmethod
+    def take_over(cls, linear: nn.Linear, softcap: float | None, scale: float) -> "Head":
+        linear.__class__ = cls
+        linear.softcap, linear.scale = softcap, scale  # type: ignore[assignment]
+        return linear  # type: ignore[return-value]
+
+    def forward(self, hidden: Tensor, labels: Tensor | None = None, entropy: bool = False) -> Any:  # type: ignore[override]
+        """Logits ``[..., V]`` without labels; with labels ``[N]`` for hidden ``[N, D]``, the ``TokenNLL`` of each."""
+        if labels is None:
+            return super().forward(hidden)
+        return token_nll(hidden, self.weight, labels, self.bias, softcap=self.softcap, scale=self.scale, entropy=entropy)
+
+
+class BackboneOutput(NamedTuple):
+    """Per-token numbers ``[B, T]``, 0 where a label is ``IGNORE_INDEX``."""
+
+    nll: Tensor  # float32 (float64 for a float64 model), carries gradient
+    entropy: Tensor | None  # detached
+    correct: Tensor | None  # bool, the label is the most likely token
+
+
+class Backbone(nn.Module):
+    """A causal language model whose head runs on supervised tokens only and never keeps its logits.
+
+    Decoder and head run behind this one ``forward``, as sharding strategies need it. What is not the text model (Gemma 3's vision tower) is frozen.
+
+    Args:
+        model: As loaded by ``load_model``.
+
+    Raises:
+        ValueError: If the model has no linear head, or is of a family whose head this class has not been tested with.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        config = model.config.get_text_config()
+        linear = model.get_output_embeddings()
+        if model.config.model_type not in FAMILIES or not isinstance(linear, nn.Linear):
+            raise ValueError(
+                f"Models of type `{model.config.model_type}` are not supported; supported are {', '.join(FAMILIES)}. "
+                "To add one, put its type into `FAMILIES` of lit_talr/backbone.py and a tiny one into tests/test_backbone.py."
+            )
+        self.model = model
+        self.config = config
+        Head.take_over(linear, softcap=getattr(config, "final_logit_softcapping", None), scale=1.0)
+        trained = {id(parameter) for module in (self.decoder, self.head) for parameter in module.parameters()}
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in trained)
+
+    @property
+    def decoder(self) -> nn.Module:
+        return self.model.get_decoder()
+
+    @property
+    def head(self) -> Head:
+        return self.model.get_output_embeddings()  # type: ignore[return-value]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, entropy: bool = False, correct: bool = False) -> BackboneOutput:
+        """Score labels.
+
+        Args:
+            input_ids: ``[B, T]`` int64.
+            attention_mask: ``[B, T]`` int64, 0 at padding.
+            labels: ``[B, T]`` int64, the token that position t has to predict, ``IGNORE_INDEX`` where it carries no loss.
+            entropy: Also give the entropy of each distribution.
+            correct: Also tell whether each label is the most likely token (costs a second matrix product; meant for validation).
+        """
+        hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        mask = labels != IGNORE_INDEX
+        hidden, labels = hidden[mask], labels[mask]
+        tokens: TokenNLL = self.head(hidden, labels, entropy=entropy)
+        return BackboneOutput(
+            nll=scatter(tokens.nll, mask),
+            entropy=None if tokens.entropy is None else scatter(tokens.entropy, mask),
+            correct=scatter(self.most_likely(hidden) == labels, mask) if correct else None,
+        )
+
+    @torch.no_grad()
+    def most_likely(self, hidden: Tensor, chunk_tokens: int = 1024) -> Tensor:
+        """The token with the largest logit for every row of ``[N, D]``; soft-capping does not change which it is."""
+        return torch.cat([self.head(chunk).argmax(-1) for chunk in hidden.split(chunk_tokens)])
+
+
+def scatter(values: Tensor, mask: Tensor) -> Tensor:
+    """``[N]`` values to the N True places of ``mask``, 0 elsewhere; differentiable."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
+def load_model(pretrained: str | None, revision: str | None, architecture: dict[str, Any] | None, vocab_size: int, attention: str | None) -> PreTrainedModel:
+    """A model in the default dtype, in training mode, from a folder or hub name, or with random weights from an architecture.
+
+    Weights are read from safetensors only and no code of the repository is run.
+
+    Raises:
+        ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, or the model cannot be found.
+    """
+    if (pretrained is None) == (architecture is None):
+        raise ValueError("Give `model.pretrained` (a folder or hub name) or `model.architecture` (a configuration for random weights), one of the two.")
+    dtype = torch.get_default_dtype()
+    if pretrained is None:
+        config = new_config(architecture or {}, vocab_size)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()
+    if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
+        raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            pretrained, revision=revision, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
+        )
+    except OSError as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"`model.pretrained`: {pretrained} could not be loaded ({first_line}); give a model folder or a hub name that is reachable."
+        ) from error
+    return model.train()  # from_pretrained gives eval mode, in which gradient checkpointing does nothing
+
+
+def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfig:
+    """A configuration from its ``model_type`` and fields; the text model's ``vocab_size`` is the tokenizer's unless it is given."""
+    fields = dict(architecture)
+    model_type = fields.pop("model_type", None)
+    if model_type is None:
+        raise ValueError("`model.architecture` needs a `model_type`, such as `qwen3`.")
+    text = fields["text_config"] = dict(fields["text_config"]) if "text_config" in fields else None
+    (fields if text is None else text).setdefault("vocab_size", vocab_size)
+    if text is None:
+        del fields["text_config"]
+    return AutoConfig.for_model(model_type, **fields)
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only mean a folder: hub names are ``name`` or ``owner/name``."""
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

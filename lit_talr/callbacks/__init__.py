@@ -1,0 +1,7 @@
+"""What is watched while a run goes on."""
+
+from lit_talr.callbacks.domain_score import DomainScore
+from lit_talr.callbacks.hf_export import HFExport
+from lit_talr.callbacks.terminal import Summary, TokenProgressBar
+
+__all__ = ["DomainScore", "HFExport", "Summary", "TokenProgressBar"]

@@ -1,0 +1,87 @@
+"""Scores the answers that the model generates, and keeps every one of them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, Trainer
+from rich.progress import track
+
+from lit_talr.data.base import Split
+from lit_talr.data.batch_plan import MicroBatch
+from lit_talr.files import write_text
+from lit_talr.generation import Answer
+from lit_talr.metrics.base import DomainMetric
+from lit_talr.module import DomainSFT
+
+
+class DomainScore(Callback):
+    """Logs ``test/score`` and the domain's other metrics, ``test/cut`` (share of answers cut by ``max_new_tokens``), and writes each answer to
+    ``answers/test.jsonl`` of the run folder; on validation likewise, where asked.
+
+    Args:
+        every_n_epochs: Also answer the validation rows after every so many epochs; never by default.
+
+    Raises:
+        ValueError: For a number of epochs below 1.
+    """
+
+    def __init__(self, every_n_epochs: int | None = None) -> None:
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise ValueError(f"`every_n_epochs` must be at least 1, or left out for never, got {every_n_epochs}.")
+        self.every_n_epochs = every_n_epochs
+        self.metric: DomainMetric | None = None
+        self.rows: list[dict[str, Any]] = []
+
+    def start(self, module: DomainSFT) -> None:
+        self.metric = module.data.metric().to(module.device)
+        self.rows = []
+
+    def add(self, module: DomainSFT, split: Split, ids: Sequence[int], answers: Sequence[Answer]) -> None:
+        assert self.metric is not None
+        examples = [module.data.kept[split][index] for index in ids]
+        self.metric.update([answer.text for answer in answers], examples)
+        for index, example, answer in zip(ids, examples, answers, strict=True):
+            judgement = self.metric.judge(answer.text, example)
+            self.rows.append({"id": index, "row": example.meta.get("where"), **answer._asdict(), "truth": example.meta.get("answer"), **judgement})
+
+    def finish(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> None:
+        """Collective: every rank calls it."""
+        assert self.metric is not None
+        for key, value in self.metric.compute().items():
+            module.log(f"{split}/{key}", value.float())
+        parts: list[list[dict[str, Any]]] = [self.rows]
+        if dist.is_available() and dist.is_initialized():
+            parts = [[] for _ in range(trainer.world_size)]
+            dist.all_gather_object(parts, self.rows)
+        rows = sorted((row for part in parts for row in part), key=lambda row: row["id"])
+        module.log(f"{split}/cut", torch.tensor(sum(row["cut"] for row in rows) / max(1, len(rows))))
+        if trainer.is_global_zero:
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            write_text(Path(trainer.default_root_dir) / "answers" / f"{name}.jsonl", "".join(lines))
+        self.rows = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        self.start(pl_module)
+
+    def on_test_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: DomainSFT, outputs: list[Answer], batch: MicroBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.add(pl_module, "test", batch.ids, outputs)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        self.finish(trainer, pl_module, "test", "test")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        if trainer.sanity_checking or not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        data = pl_module.data
+        data.encode_prompts("val")
+        self.start(pl_module)
+        batches = track(list(data.prompt_plan("val")), description="Answering", transient=True, disable=not trainer.is_global_zero)
+        for batch in batches:
+            self.add(pl_module, "val", batch.ids, pl_module.answer([data.prompts["val"][index] for index in batch.ids]))
+        self.finish(trainer, pl_module, "val", f"val-epoch-{trainer.current_epoch + 1}")

@@ -1,0 +1,115 @@
+"""The trained model as a Hugging Face folder that anyone can load."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import Tensor, nn
+
+from lit_talr.files import new_folder, read_json, write_text
+from lit_talr.module import DomainSFT
+
+
+class HFExport(Callback):
+    """Writes the weights at the end of ``fit``, the tokenizer and a model card to ``export/`` of the run folder; ``test`` adds its scores to the card.
+
+    Args:
+        dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update.
+    """
+
+    def __init__(self, dtype: Literal["float32", "bfloat16", "float16"] | None = None) -> None:
+        self.dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        assert pl_module.backbone is not None
+        model = pl_module.backbone.model
+        state = full_state_dict(model, sharded=isinstance(trainer.strategy, DeepSpeedStrategy))  # collective
+        if not trainer.is_global_zero:
+            return
+        if self.dtype:
+            casts: dict[int, Tensor] = {}  # tied weights stay one tensor
+            state = {name: casts.setdefault(id(weight), weight.to(self.dtype)) for name, weight in state.items()}
+        own_dtype = model.config.dtype
+        with new_folder(export_folder(trainer)) as folder:
+            model.config.dtype = next(iter(state.values())).dtype
+            model.save_pretrained(folder, state_dict=state)
+            model.config.dtype = own_dtype
+            pl_module.data.encoder.tokenizer.save_pretrained(folder)
+            write_text(folder / "README.md", model_card(trainer, pl_module))
+
+    def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        card = export_folder(trainer) / "README.md"
+        if trainer.is_global_zero and card.is_file():
+            scores = ModelCard.load(card)
+            head = str(scores).split("## Scores")[0]
+            write_text(card, head + score_section(trainer))
+
+
+def export_folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "export"
+
+
+def full_state_dict(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
+    """The model's state with the fp32 masters of a sharding engine in place of its rounded weights; every rank calls it."""
+    state = model.state_dict(keep_vars=True)
+    if not sharded:
+        return {name: value.detach() for name, value in state.items()}
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    masters = {id(parameter): safe_get_full_fp32_param(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    return {name: value.detach() if (master := masters.get(id(value))) is None else master for name, value in state.items()}
+
+
+def model_card(trainer: Trainer, module: DomainSFT) -> str:
+    """What was trained, from what, on what, by which command, with which scores."""
+    data = module.data
+    base = module.pretrained or "random weights"
+    base_license = license_of(module.pretrained)
+    card_data = ModelCardData(base_model=module.pretrained, library_name="transformers", pipeline_tag="text-generation", tags=["lit_talr"])
+    text = f"""---
+{card_data.to_yaml()}
+---
+
+# {Path(trainer.default_root_dir).name}
+
+Fine-tuned by lit_talr with the loss `{type(module.loss).__name__}`.
+
+| | | licence |
+|---|---|---|
+| base model | {base} | {base_license} |
+| data | {data.source_name} ({type(data).__name__}) | {data.license} |
+
+Both licences bind whoever uses or shares these weights.
+
+## Command
+
+```
+{shlex.join(["lit-talr", *sys.argv[1:]])}
+```
+
+"""
+    return text + score_section(trainer)
+
+
+def score_section(trainer: Trainer) -> str:
+    """All scores known so far, those of earlier commands of the run included."""
+    recorded = read_json(Path(trainer.default_root_dir) / "metrics.json")
+    scores = {name: value for part in recorded.values() for name, value in part.items()}
+    scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+    rows = [f"| {name} | {value:.4f} |\n" for name, value in sorted(scores.items()) if not name.startswith("train/")]
+    return "## Scores\n\n| metric | value |\n|---|---|\n" + "".join(rows)
+
+
+def license_of(pretrained: str | None) -> str:
+    """The licence that a local model folder's card states; for a hub model, where to read it."""
+    if pretrained is None:
+        return "none"
+    card = Path(pretrained) / "README.md"
+    if card.is_file():
+        return str(ModelCard.load(card).data.get("license", "not stated in its card"))
+    return "not stated in its folder" if Path(pretrained).is_dir() else f"see https://huggingface.co/{pretrained}"

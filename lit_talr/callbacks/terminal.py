@@ -1,0 +1,103 @@
+"""What a person sees in the terminal: a summary before, a progress bar during, a table after."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+from rich.table import Table
+
+from lit_talr.data.base import Batch, format_counts
+from lit_talr.files import read_json, write_json
+from lit_talr.module import DomainSFT
+
+
+class TokenProgressBar(RichProgressBar):
+    """Lightning's bar with the throughput, in tokens that are not padding, over all ranks."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+        self._started = time.monotonic()
+        self._tokens = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._started, self._tokens = time.monotonic(), 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        self._tokens += batch["num_tokens"] * trainer.world_size
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        shown = {name.removeprefix("train/").removeprefix("talr/"): value for name, value in super().get_metrics(trainer, pl_module).items()}
+        shown.pop("v_num", None)
+        if trainer.training and self._tokens:
+            shown["tokens/s"] = f"{self._tokens / (time.monotonic() - self._started):,.0f}"
+        return shown
+
+
+class Summary(Callback):
+    """Ten lines at the start of a run, a table at its end, and the numbers of the table in ``metrics.json`` of the run folder."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        if trainer.is_global_zero:
+            print_table(summary(trainer, pl_module), title=f"fit: {trainer.default_root_dir}")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        self.finish(trainer, "fit")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        if trainer.state.fn == "validate":
+            self.finish(trainer, "validate")
+
+    def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        self.finish(trainer, "test")
+
+    def finish(self, trainer: Trainer, verb: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        path = Path(trainer.default_root_dir) / "metrics.json"
+        write_json(path, {**read_json(path), verb: metrics})
+        print_table({name: f"{value:.4f}" for name, value in metrics.items()}, title=f"{verb}: {trainer.default_root_dir}")
+
+
+def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
+    """What is about to run."""
+    data, plan = module.data, module.plan
+    parameters = list(module.parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    train, val = data.encoded["train"], data.encoded["val"]
+    return {
+        "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
+        "parameters": f"{trained:,} trained of {sum(parameter.numel() for parameter in parameters):,}",
+        "loss": describe_loss(module),
+        "data": f"{type(data).__name__}: {data.source_name}",
+        "train rows": f"{len(train):,}" + dropped(data.counts["train"]),
+        "val rows": f"{len(val):,}" + dropped(data.counts["val"]),
+        "tokens": f"{train.lengths.sum():,} a training epoch, {train.num_supervised.sum():,} of them supervised",
+        "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} an epoch) of {data.batching.batch_size} examples: "
+        f"{plan.accumulate} micro-batch(es) on {trainer.world_size} rank(s)",
+        "strategy": f"{type(trainer.strategy).__name__.removesuffix('Strategy')}, precision {trainer.precision}",
+        "run folder": trainer.default_root_dir,
+    }
+
+
+def describe_loss(module: DomainSFT) -> str:
+    return " > ".join(type(part).__name__ for part in module.loss.modules())
+
+
+def dropped(counts: Any) -> str:
+    text = format_counts(counts)
+    return f" (left out or changed: {text})" if text else ""
+
+
+def print_table(rows: dict[str, str], title: str) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)

@@ -1,0 +1,188 @@
+"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``."""
+
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import transformers
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim import Optimizer
+
+import lit_talr.callbacks
+import lit_talr.strategies  # noqa: F401
+from lit_talr.data import DomainDataModule
+from lit_talr.losses import LossStrategy
+from lit_talr.module import DomainSFT
+from lit_talr.schedules import Schedule
+
+PACKAGE = Path(__file__).parent
+BASES: dict[str, type] = {"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer, "callbacks": Callback}
+"""What a key of the configuration takes, by its last word."""
+
+
+class Parser(LightningArgumentParser):
+    """Answers with one sentence instead of a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        raise ValueError(one_sentence(message)) from ex
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps what ``fit`` was configured with; a resumed run adds a file of its own, the other verbs leave none."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            folder = Path(trainer.default_root_dir)
+            resumes = len(list(folder.glob("config.resume-*.yaml")))
+            self.config_filename = f"config.resume-{resumes + 1}.yaml" if (folder / "config.yaml").exists() else "config.yaml"
+            self.config_filename = trainer.strategy.broadcast(self.config_filename)
+            super().setup(trainer, pl_module, stage)
+
+
+class CLI(LightningCLI):
+    """One module, any domain; a run is one folder, ``--run``."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.allow_abbrev = False  # a misspelt option is an error, not a guess
+        parser.add_argument("--run", type=str, default="runs/run", help="Folder of the run: checkpoints, logs, answers and the exported model.")
+        parser.link_arguments("run", "trainer.default_root_dir")
+        parser.link_arguments(("model.pretrained", "model.tokenizer"), "data.init_args.tokenizer", compute_fn=tokenizer_name)
+        parser.link_arguments(("model.revision", "model.tokenizer"), "data.init_args.tokenizer_revision", compute_fn=tokenizer_revision)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb != "predict"}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would load hyper-parameters over the configuration here; our record is the configuration. Finds ``last``, and guards a used folder."""
+        config = self.config[self.config.subcommand]
+        run = Path(config.run)
+        if config.get("ckpt_path") == "last":
+            config.ckpt_path = str(last_checkpoint(run))
+        elif config.get("ckpt_path") and not Path(config.ckpt_path).exists():
+            raise ValueError(f"`ckpt_path`: {config.ckpt_path} does not exist; give a checkpoint of the run's `checkpoints` folder, or `last`.")
+        if self.config.subcommand == "fit" and config.ckpt_path is None and (run / "config.yaml").exists():
+            raise ValueError(f"`run`: {run} already holds a run; continue it with `--ckpt_path last`, or name another folder.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self._get(self.config_init, "trainer")["logger"] is None:
+            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="")
+        return super().instantiate_trainer(**kwargs)
+
+
+def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:
+    """The tokenizer is the model's own unless another is named."""
+    if not (name := tokenizer or pretrained):
+        raise ValueError("Give `model.pretrained` or `model.tokenizer` (a folder or hub name): the data needs a tokenizer.")
+    return name
+
+
+def tokenizer_revision(revision: str | None, tokenizer: str | None) -> str | None:
+    """A revision belongs to the model's own repository."""
+    return None if tokenizer else revision
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of a run."""
+    last = run / "checkpoints" / "last.ckpt"
+    if not last.exists():
+        raise ValueError(f"`ckpt_path: last`: {run / 'checkpoints'} holds no last.ckpt; start the run without `ckpt_path`, or name its folder with `--run`.")
+    return last
+
+
+def one_sentence(message: str) -> str:
+    """The parser's message without its lists of types that were tried; for a class that does not exist, those that do."""
+    message = " ".join(message.split())
+    key = re.search(r'[Kk]ey "([\w.]+)"', message)
+    unknown = re.search(r"Expected a dot import path string: (\S+)|Import of '?([\w.]+)'? failed|Unable to import (?:class )?'?([\w.]+)", message)
+    if key and unknown:
+        base = BASES.get(key[1].removesuffix(".init_args").rsplit(".", 1)[-1])
+        return f"`{key[1]}`: there is no class {next(filter(None, unknown.groups()))}" + (f"; there are {', '.join(class_names(base))}." if base else ".")
+    message = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ", "", message)
+    message = re.sub(r" Given value type: .*", "", message)
+    return re.sub(r'Parser key "([\w.]+)"', r"`\1`", message)
+
+
+def class_names(base: type) -> list[str]:
+    """The classes that a config can name where ``base`` is expected."""
+    children: list[type] = base.__subclasses__()
+    return sorted({name for child in children for name in (child.__name__, *class_names(child))})
+
+
+def find_configs(args: Sequence[str]) -> list[str]:
+    """Replaces ``-c configs/...`` by the file shipped with the package where the working folder has none."""
+    words = [part for word in args for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    for flag, path in pairwise(words):
+        if flag in ("-c", "--config") and not Path(path).is_file():
+            shipped = PACKAGE / path
+            if not shipped.is_file():
+                raise ValueError(f"{path}: no such configuration, neither here nor among those shipped in {PACKAGE / 'configs'}.")
+            words[words.index(path)] = str(shipped)
+    return words
+
+
+def refuse_linked(words: Sequence[str]) -> None:
+    """The data's tokenizer is the model's; one beside it would be overruled in silence."""
+    given = [word.split("=")[0] for word in words if re.match(r"--data\.(init_args\.)?tokenizer", word)]
+    for path in [path for flag, path in pairwise(words) if flag in ("-c", "--config")]:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        data = config.get("data") or {} if isinstance(config, dict) else {}
+        given += [f"{path}: data.{name}" for name in {**data, **(data.get("init_args") or {})} if name.startswith("tokenizer")]
+    if given:
+        raise ValueError(f"`{given[0]}` is not an option of its own: the tokenizer is the model's, or `model.tokenizer`.")
+
+
+def quiet_libraries() -> None:
+    """Hide what a user of this package can do nothing about."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed falls back to, with a warning
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # the plan is, without state
+    warnings.filterwarnings("ignore", message=".*TypedStorage is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command line; bad input ends in one sentence and exit code 1, or in a traceback with ``--debug``."""
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    try:
+        quiet_libraries()
+        words = find_configs([word for word in words if word != "--debug"])
+        refuse_linked(words)
+        CLI(
+            DomainSFT,
+            DomainDataModule,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            parser_class=Parser,
+            subclass_mode_data=True,
+            args=words,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+    except (ValueError, OSError, MisconfigurationException) as error:
+        if debug:
+            raise
+        print(f"lit-talr: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,254 @@
+"""What every domain shares: examples are encoded first, counted exactly, and dealt out by a plan."""
+
+import hashlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Literal, TypedDict
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch
+from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong, load_tokenizer
+from lit_talr.example import Example
+from lit_talr.kernels.token_nll import IGNORE_INDEX
+from lit_talr.metrics.base import DomainMetric
+
+Split = Literal["train", "val", "test"]
+TEST_WINDOW = 16  # forwards of test prompts that are sorted by length together
+
+
+class Batch(TypedDict):
+    """A micro-batch as the module sees it; position t predicts token t + 1. Integers only: DeepSpeed rounds floats to its own precision."""
+
+    input_ids: Tensor  # [B, T] int64
+    attention_mask: Tensor  # [B, T] int64, 0 at padding
+    labels: Tensor  # [B, T] int64, the token that position t predicts, IGNORE_INDEX where it carries no loss
+    sequence: Tensor  # [B, T] int64, which example of the micro-batch a token belongs to
+    ids: Tensor  # [S] int64, number of each example in its split; empty for an empty micro-batch
+    num_tokens: int  # tokens of this micro-batch that are not padding
+    num_step_tokens: int  # supervised tokens of the whole optimizer step, over micro-batches and ranks
+
+
+class DomainDataModule(LightningDataModule):
+    """A domain: where its examples come from and how its answers are scored. A new one writes ``examples`` and ``metric``.
+
+    Args:
+        tokenizer: Folder or hub name; on the command line it is that of the model.
+        tokenizer_revision: Commit, tag or branch of a hub tokenizer; likewise.
+        encoding: How examples become tokens.
+        batching: How examples become optimizer steps.
+
+    Raises:
+        ValueError: For an unusable tokenizer, a row that cannot be encoded (by its place), or fewer validation rows than ranks.
+    """
+
+    source_name = ""
+    """The data set's name, for reports and model cards."""
+    license = "not stated"
+    trainer: Trainer  # set by Lightning before ``setup``
+
+    def __init__(self, tokenizer: str, tokenizer_revision: str | None = None, encoding: Encoding = Encoding(), batching: Batching = Batching()) -> None:
+        super().__init__()
+        self.tokenizer_name = tokenizer
+        self.tokenizer_revision = tokenizer_revision
+        self.encoding = encoding
+        self.batching = batching
+        self.train_plan: BatchPlan | None = None
+        self.kept: dict[Split, Sequence[Example]] = {}
+        self.encoded: dict[Split, EncodedExamples] = {}
+        self.prompts: dict[Split, list[list[int]]] = {}
+        self.counts: dict[Split, Counter[str]] = {"train": Counter(), "val": Counter(), "test": Counter()}
+
+    @abstractmethod
+    def examples(self, split: Split) -> Sequence[Example]:
+        """The examples of a split, in a fixed order; rows left out on purpose are counted in ``self.counts[split]`` under their reason."""
+
+    @abstractmethod
+    def metric(self) -> DomainMetric:
+        """A new metric for the domain's answers."""
+
+    @cached_property
+    def encoder(self) -> ChatEncoder:
+        return ChatEncoder(load_tokenizer(self.tokenizer_name, self.tokenizer_revision), self.encoding)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.encode("train")
+            self.set_up_training_plan()
+        if stage in ("fit", "validate"):
+            self.encode("val")
+            num_rows, num_ranks = len(self.encoded["val"]), self.trainer.world_size
+            if num_rows < num_ranks:
+                raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
+        if stage == "test":
+            self.encode_prompts("test")
+
+    def set_up_training_plan(self) -> None:
+        """Plan the steps, and give the trainer the number of micro-batches that a step takes."""
+        self.train_plan = self.plan("train", shuffle=True)
+        asked, needed = self.trainer.accumulate_grad_batches, self.train_plan.accumulate
+        if asked not in (1, needed):
+            raise ValueError(
+                f"`trainer.accumulate_grad_batches` is {asked}, but {self.batching.batch_size} examples a step on {self.trainer.world_size} rank(s) "
+                f"take {needed} micro-batches; leave it out, it follows from `data.batching`."
+            )
+        self.trainer.accumulate_grad_batches = needed
+
+    def plan(self, split: Split, shuffle: bool = False) -> BatchPlan:
+        encoded = self.encoded[split]
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        epochs_of_steps = [-(-steps * self.batching.batch_size // len(encoded))] if steps >= 0 else []
+        return BatchPlan(
+            encoded.lengths,
+            encoded.num_supervised,
+            self.batching,
+            world_size=self.trainer.world_size,
+            rank=self.trainer.global_rank,
+            shuffle=shuffle,
+            epochs=max(1, min([*epochs_of_steps, *([epochs] if epochs is not None and epochs >= 0 else [])], default=1)),
+        )
+
+    def encode(self, split: Split) -> None:
+        """Tokenise a split's examples, once."""
+        if split in self.encoded:
+            return
+        kept, encoded, counts = [], [], self.counts[split]
+        for example in self.progress(self.examples(split), f"Encoding {split}"):
+            try:
+                row = self.encoder.encode(example)
+            except TooLong as error:
+                if self.encoding.too_long == "error":
+                    raise ValueError(f"{place(example)}{error}") from error
+                counts["too long"] += 1
+                continue
+            except ValueError as error:
+                raise ValueError(f"{place(example)}{error}") from error
+            counts["truncated"] += row.truncated > 0
+            kept.append(example)
+            encoded.append(row)
+        if not kept:
+            raise ValueError(
+                f"No {split} example is left ({format_counts(counts) or 'the split is empty'}); give more rows or a larger `data.encoding.max_length`."
+            )
+        self.kept[split] = kept
+        self.encoded[split] = EncodedExamples(encoded, self.encoder.pad_token_id)
+
+    def encode_prompts(self, split: Split) -> None:
+        """Tokenise what the model is asked, once; a prompt that is too long stays, empty: it counts as a wrong answer."""
+        if split in self.prompts:
+            return
+        examples = self.kept[split] if split in self.kept else self.examples(split)
+        prompts, counts = [], self.counts[split]
+        for example in self.progress(examples, f"Encoding {split} prompts"):
+            try:
+                prompt, truncated = self.encoder.encode_prompt(example.prompt)
+            except TooLong:
+                prompt, truncated = [], 0
+                counts["too long (counts as wrong)"] += 1
+            except ValueError as error:
+                raise ValueError(f"{place(example)}{error}") from error
+            counts["truncated"] += truncated > 0
+            prompts.append(prompt)
+        self.kept[split] = examples
+        self.prompts[split] = prompts
+
+    def progress(self, examples: Sequence[Example], title: str) -> Iterable[Example]:
+        return track(examples, description=title, transient=True, disable=not self.trainer.is_global_zero)
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.train_plan is not None
+        return self.loader(self.encoded["train"], self.train_plan)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.loader(self.encoded["val"], self.plan("val"))
+
+    def test_dataloader(self) -> DataLoader:
+        """Yields ``MicroBatch``es; the prompts are looked up by their ids."""
+        return self.loader(Identity(), self.prompt_plan("test"))
+
+    def prompt_plan(self, split: Split) -> BatchPlan:
+        """The prompts of a split in their order, sorted by length inside windows of a few forwards."""
+        lengths = np.array([max(1, len(prompt)) for prompt in self.prompts[split]])
+        world_size, size = self.trainer.world_size, self.batching.eval_batch_size
+        batching = Batching(batch_size=size * world_size * TEST_WINDOW, micro_batch_size=size)
+        return BatchPlan(lengths, lengths, batching, world_size=world_size, rank=self.trainer.global_rank, shuffle=False)
+
+    def loader(self, dataset: Dataset, plan: BatchPlan) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=plan,
+            num_workers=self.batching.num_workers,
+            persistent_workers=self.batching.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # its own: the workers' seeds must not draw from the training's random state
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        return {}  # the position follows from the number of steps
+
+
+class Identity(Dataset):
+    """Gives back what it is asked for."""
+
+    def __getitem__(self, item: MicroBatch) -> MicroBatch:
+        return item
+
+
+class EncodedExamples(Dataset):
+    """Token ids of many examples in one flat array; ``examples[micro_batch]`` is a padded ``Batch``."""
+
+    def __init__(self, encoded: Sequence[Encoded], pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+        lengths = np.array([len(row.input_ids) for row in encoded], dtype=np.int64)
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self.tokens = np.concatenate([row.input_ids for row in encoded]).astype(np.int32)
+        self.supervised = np.concatenate([row.supervised for row in encoded])
+        self.lengths = lengths - 1  # the last token is never an input
+        self.num_supervised = np.add.reduceat(self.supervised.astype(np.int64), self.offsets[:-1])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch:
+        ids = micro_batch.ids
+        shape = (len(ids), int(self.lengths[list(ids)].max())) if ids else (1, 2)  # an empty one runs through the model like any other
+        input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64) if ids else np.ones(shape, dtype=np.int64)
+        labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        for row, index in enumerate(ids):
+            start, stop = self.offsets[index], self.offsets[index + 1]
+            tokens, width = self.tokens[start:stop], int(self.lengths[index])
+            input_ids[row, :width] = tokens[:-1]
+            attention_mask[row, :width] = 1
+            labels[row, :width] = np.where(self.supervised[start + 1 : stop], tokens[1:], IGNORE_INDEX)
+        return Batch(
+            input_ids=torch.from_numpy(input_ids),
+            attention_mask=torch.from_numpy(attention_mask),
+            labels=torch.from_numpy(labels),
+            sequence=torch.arange(shape[0]).unsqueeze(1).expand(shape).contiguous(),
+            ids=torch.tensor(ids, dtype=torch.int64),
+            num_tokens=int(self.lengths[list(ids)].sum()),
+            num_step_tokens=micro_batch.num_step_tokens,
+        )
+
+
+def held_out(texts: Sequence[str], share: float, seed: int) -> list[bool]:
+    """Whether each row is held out for validation: decided by the hash of its text, so equal texts fall on the same side whatever else is there."""
+    return [int.from_bytes(hashlib.sha256(f"{seed}\n{text}".encode()).digest()[:8]) < share * 2**64 for text in texts]
+
+
+def place(example: Example) -> str:
+    """How a message about an example begins: its file and row, where they are known."""
+    return f"{example.meta['where']}: " if "where" in example.meta else ""
+
+
+def format_counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)

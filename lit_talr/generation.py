@@ -1,0 +1,111 @@
+"""Prompts in, answers out: the one place that generates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How answers are generated; a model's own generation settings are not read, so that every run means the same.
+
+    Args:
+        max_new_tokens: Tokens after which an answer is cut; the share of answers cut is logged.
+        temperature: 0 is greedy decoding; above 0 samples.
+        top_p: Sample among the most likely tokens that hold this share of the probability, in (0, 1].
+        top_k: Sample among this many tokens; 0 is all.
+
+    Raises:
+        ValueError: For a value out of range.
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"`generation.max_new_tokens` must be at least 1, got {self.max_new_tokens}.")
+        if self.temperature < 0:
+            raise ValueError(f"`generation.temperature` must be at least 0 (greedy), got {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"`generation.top_p` must lie in (0, 1], got {self.top_p}.")
+
+
+class Answer(NamedTuple):
+    """What was generated for one prompt."""
+
+    text: str
+    num_tokens: int
+    cut: bool  # no stop token within max_new_tokens
+    unanswered: bool = False  # the prompt was too long to be given to the model
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    stop_token_ids: Sequence[int],
+    settings: Generation,
+) -> list[Answer]:
+    """One answer for each prompt, in order; a prompt without tokens stands for one that was too long and goes unanswered.
+
+    Args:
+        prompts: Token ids, as training saw them before the answer.
+        stop_token_ids: Any of these ends an answer and is not part of its text.
+    """
+    given = [prompt for prompt in prompts if prompt]
+    answers = iter(generate_batch(model, tokenizer, given, stop_token_ids, settings) if given else [])
+    return [next(answers) if prompt else Answer("", 0, cut=False, unanswered=True) for prompt in prompts]
+
+
+def generate_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    stop_token_ids: Sequence[int],
+    settings: Generation,
+) -> list[Answer]:
+    """Answers of prompts of at least one token each, padded on the left."""
+    width = max(map(len, prompts))
+    input_ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        attention_mask[row, width - len(prompt) :] = 1
+    was_training, own_settings = model.training, model.generation_config
+    model.eval()
+    model.generation_config = generation_config(settings, tokenizer.pad_token_id, stop_token_ids)  # unset fields would be filled from the model's own
+    try:
+        output = model.generate(  # type: ignore[operator]
+            input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=True
+        )
+    finally:
+        model.generation_config = own_settings
+        model.train(was_training)
+    stops = torch.tensor(list(stop_token_ids), device=output.device)
+    answers = []
+    for tokens in output[:, width:]:
+        ends = torch.isin(tokens, stops).nonzero()
+        length = int(ends[0]) if len(ends) else len(tokens)
+        text = str(tokenizer.decode(tokens[:length], skip_special_tokens=True))
+        answers.append(Answer(text, length, cut=not len(ends)))
+    return answers
+
+
+def generation_config(settings: Generation, pad_token_id: int, stop_token_ids: Sequence[int]) -> GenerationConfig:
+    """Our settings in the words of transformers; every penalty off."""
+    sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k} if settings.temperature else {}
+    return GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=bool(settings.temperature),
+        repetition_penalty=1.0,
+        pad_token_id=pad_token_id,
+        eos_token_id=list(stop_token_ids),
+        **sampling,
+    )

@@ -1,0 +1,108 @@
+"""A pull back to the starting weights, around any other loss."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_talr.losses.base import LossStrategy, TokenStats, sum_over_ranks
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+class L2(LossStrategy):
+    """Adds ``coefficient * ||theta - theta_0||^2`` to another loss, theta_0 being the weights at the start (unweighted EWC).
+
+    The penalty never enters the graph: an optimizer hook adds its gradient, ``2 * coefficient * (theta - theta_0)``, to whatever share of the fp32
+    weights the optimizer of this rank owns, so it holds under ZeRO too. That happens after gradient clipping. The anchors theta_0 (one copy of
+    what the optimizer owns) live in the optimizer's state and thus in every checkpoint. The paper's coefficient is not known; FLOW (arXiv:2502.02797)
+    gives 1e-3 for the sum of squares, and its code divides by the number of weights: pass the quotient to match it.
+
+    The gradient of a step is independent of the step's layout where that of the inner loss is.
+
+    Args:
+        loss: The loss that is regularised, ``Standard`` or any other.
+        coefficient: Weight of the sum of squares, at least 0; at 0 training is bitwise that of ``loss``.
+
+    Raises:
+        ValueError: For a negative coefficient.
+    """
+
+    def __init__(self, loss: LossStrategy, coefficient: float = 1e-3) -> None:
+        super().__init__()
+        if not coefficient >= 0:
+            raise ValueError(f"`coefficient` must be at least 0, got {coefficient}.")
+        self.loss = loss
+        self.coefficient = coefficient
+        self.needs = loss.needs
+        self.sharded = False
+        self._squares: list[Tensor] = []
+        self._metrics: dict[str, Tensor] = {}
+
+    def weights(self, stats: TokenStats) -> Tensor:
+        return self.loss.weights(stats)
+
+    def forward(self, stats: TokenStats) -> Tensor:
+        return self.loss(stats)
+
+    def check(self, trainer: "Trainer") -> None:
+        self.loss.check(trainer)
+        self.sharded = isinstance(trainer.strategy, DeepSpeedStrategy)
+
+    def attach(self, optimizer: Optimizer) -> None:
+        self.loss.attach(optimizer)
+        if self.coefficient == 0:
+            return
+        start: dict[Tensor, Tensor] = {}  # between the first pre-step hook and the post-step hook: AdamW sets itself up only where a state is empty
+
+        def add_gradient(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            args, kwargs = run_closure(args, kwargs)
+            for weight in owned_weights(optimizer):
+                anchor = optimizer.state[weight].get("anchor")
+                if anchor is None:
+                    start[weight] = weight.detach().clone()
+                    continue
+                distance = weight.detach() - anchor
+                weight.grad.add_(distance, alpha=2 * self.coefficient)  # type: ignore[union-attr]
+                self._squares.append(torch.linalg.vector_norm(distance, dtype=torch.promote_types(distance.dtype, torch.float32)).square())
+            return args, kwargs
+
+        def keep_anchors(optimizer: Optimizer, *_: object) -> None:
+            for weight, anchor in start.items():
+                optimizer.state[weight]["anchor"] = anchor
+            start.clear()
+
+        optimizer.register_step_pre_hook(add_gradient)
+        optimizer.register_step_post_hook(keep_anchors)
+
+    def step_end(self) -> None:
+        self.loss.step_end()
+        if not self._squares:
+            return
+        squares = torch.stack(self._squares).sum()
+        self._squares.clear()
+        squares = sum_over_ranks(squares) if self.sharded else squares
+        self._metrics = {"l2/distance": squares.sqrt(), "l2/penalty": self.coefficient * squares}
+
+    def metrics(self) -> dict[str, Tensor]:
+        """``l2/distance`` (the norm) and ``l2/penalty``, both as the step found the weights, beside the metrics of the inner loss."""
+        return {**self.loss.metrics(), **self._metrics}
+
+
+def run_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of ``Optimizer.step`` whose closure, if there is one, has been run: its backward pass would come after, and overwrite, our gradient."""
+    optimizer, *positional = args
+    closure = positional[0] if positional else kwargs.get("closure")
+    if closure is None:
+        return args, kwargs
+    with torch.enable_grad():
+        loss = closure()
+    return (optimizer,), {"closure": lambda: loss}
+
+
+def owned_weights(optimizer: Optimizer) -> list[Tensor]:
+    """The weights that the coming step will change."""
+    return [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]

@@ -1,0 +1,7 @@
+"""How a domain's answers are scored, one metric per file."""
+
+from lit_talr.metrics.base import DomainMetric
+from lit_talr.metrics.exact_match import ExactMatch
+from lit_talr.metrics.medcalc import MedCalcAccuracy
+
+__all__ = ["DomainMetric", "ExactMatch", "MedCalcAccuracy"]

@@ -1,0 +1,226 @@
+"""How answers to MedCalc-Bench are read and scored.
+
+Source of the rules: ``evaluation/run.py`` and ``evaluation/evaluate.py`` of https://github.com/ncbi-nlp/MedCalc-Bench at 20b10f9d (Khandekar et al.,
+arXiv:2406.12036). Licence of the data set: CC-BY-SA 4.0.
+
+    {"step_by_step_thinking": "(120 + 2 * 90) / 3", "answer": "100 mmHg"}     an answer, here to calculator 5 (invented)
+
+Where this reading differs from the official one, on purpose:
+
+* Nothing is run as code: numbers are read by ``float`` (so "04" is 4, where ``eval`` fails), and what stands inside ``str(...)`` goes to ``number.calculate``,
+  which knows fewer words than Python does; an expression that it cannot read is a wrong answer, as one that ``eval`` cannot read is.
+* The answer field may run over several lines, as in indented JSON; the official expression stops at a line's end and finds nothing.
+* Digits are 0 to 9. Those of other scripts are not digits, so they never make an answer right.
+* A number of weeks is never torn in two ("14 weeks" is one number; the official expression reads 1 week and 4 days).
+
+Kept as they are: any key that ends in ``answer`` is read, a field that is never closed by ``}`` is not found, a thousands comma separates two numbers,
+1e3 outside ``str`` is the two numbers 1 and 3, and of several numbers the last one counts.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_talr.example import Example
+from lit_talr.metrics.base import DomainMetric
+from lit_talr.metrics.number import calculate
+
+RULES: dict[str, frozenset[int]] = {
+    "date": frozenset({13, 68}),
+    "weeks_days": frozenset({69}),
+    "integer": frozenset({4, 15, 16, 17, 18, 20, 21, 25, 27, 28, 29, 32, 33, 36, 43, 45, 48, 51}),
+    "decimal_range": frozenset({2, 3, *range(5, 12), 19, 22, 23, 24, 26, 30, 31, 38, 39, 40, 44, 46, 49, *range(56, 68)}),
+}
+CATEGORIES = ("lab", "physical", "date", "dosage", "risk", "severity", "diagnosis")
+LONG_NAMES = {"lab test": "lab", "dosage conversion": "dosage"}
+PLACEHOLDERS = {"str(short_and_direct_answer_of_the_question)", "str(value which is the answer to the question)", "X.XX"}
+
+# Every expression below takes time proportional to the text: a repetition is possessive (`++`), and does not begin inside a number.
+FIELD = re.compile(r'[Aa]nswer":')
+DATE = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
+WEEKS_DAYS = re.compile(r"(?<![0-9])([0-9]++)\s*+(?:weeks?)?,?\s*+([0-9]++)")
+OUT_OF = re.compile(r"(?<![0-9])([0-9]++) out of")
+LIST = re.compile(r"(?:-|(?<![0-9]))[0-9]++(?:, ?-?[0-9]++)+")
+NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+RATE = re.compile(r"((?:-|(?<![0-9]))[0-9]++(?:\.[0-9]++)?)\s*+mL/min/1\.73")
+PERCENT = re.compile(r"((?:-|(?<![0-9]))[0-9]++(?:\.[0-9]++)?)%")
+UNITS = re.compile(r"(?<![A-Za-z])(?:mg/dl|g/dl|mmol/L|mEq/L|kg|g)(?![A-Za-z])")
+
+
+def read_date(text: str) -> str | None:
+    found = DATE.match(text)
+    try:
+        return f"{date(int(found[3]), int(found[1]), int(found[2])):%m/%d}/{found[3]}" if found else None
+    except ValueError:  # no such day
+        return None
+
+
+def read_weeks_days(text: str) -> str | None:
+    found = WEEKS_DAYS.search(re.sub(r"[\"'\[\]]", "", text))
+    return f"({found[1].lstrip('0') or 0}, {found[2].lstrip('0') or 0})" if found else None
+
+
+def read_integer(text: str) -> str | None:
+    if found := OUT_OF.search(text):
+        return found[1]
+    if found := LIST.search(text):
+        return str(found[0].count(",") + 1)
+    return last_number(text)
+
+
+def read_decimal(text: str) -> str | None:
+    start, end = text.find("str("), text.rfind(")")
+    if 0 <= start < end:
+        expression = UNITS.sub("", text[start + len("str(") : end].split("#")[0])
+        unclosed = expression.count("(") - expression.count(")")
+        value = calculate("(" * -unclosed + expression + ")" * unclosed)
+        return None if value is None else repr(value)
+    if found := RATE.search(text):
+        return found[1]
+    if percents := PERCENT.findall(text):
+        return repr(float(percents[-1]) / 100)
+    return last_number(text)
+
+
+def last_number(text: str) -> str | None:
+    numbers = NUMBER.findall(text)
+    return numbers[-1] if numbers else None
+
+
+READERS: dict[str, Callable[[str], str | None]] = {
+    "date": read_date,
+    "weeks_days": read_weeks_days,
+    "integer": read_integer,
+    "decimal_range": read_decimal,
+}
+
+
+def rule_of(calculator_id: int) -> str:
+    """The rule that scores a calculator's answers, a key of ``RULES``; ``ValueError`` for a calculator that MedCalc-Bench does not have."""
+    for rule, ids in RULES.items():
+        if calculator_id in ids:
+            return rule
+    raise ValueError(f"`calculator_id` must be one of MedCalc-Bench's 55 calculators, got {calculator_id!r}; look for a row from another data set.")
+
+
+def extract(text: str, calculator_id: int) -> str | None:
+    """What a generated text answers, in the form of the calculator's rule (MM/DD/YYYY, (weeks, days) or a number); None where it answers nothing.
+
+    The field is what stands after the last ``"answer":`` or ``"Answer":`` that a ``}`` follows, up to that ``}``. Never raises on any text, and takes
+    time proportional to its length.
+    """
+    reader = READERS[rule_of(calculator_id)]
+    fields = list(FIELD.finditer(text, 0, text.rfind("}") + 1))
+    if not fields:
+        return None
+    start = fields[-1].end()
+    field = text[start : text.index("}", start)].strip().strip('"')
+    return None if field in PLACEHOLDERS else reader(field)
+
+
+def check(extracted: str | None, calculator_id: int, truth: str, lower: str | None = None, upper: str | None = None) -> bool:
+    """Whether an extracted answer is right; ``lower`` and ``upper`` are used by decimal ranges alone.
+
+    Raises:
+        ValueError: For an unknown calculator, and for a truth or a limit that cannot be read: an error of the data, not of the model.
+    """
+    rule = rule_of(calculator_id)
+    if rule in ("date", "weeks_days"):
+        expected = READERS[rule](truth)
+        if expected is None:
+            raise ValueError(f"`answer` must follow the rule {rule} of calculator {calculator_id}, got {truth!r}.")
+        return extracted is not None and READERS[rule](extracted) == expected
+    value = as_number(extracted)
+    if rule == "integer":
+        whole = stored_number("answer", truth, calculator_id)
+        return value is not None and round(value) == whole
+    low, high = stored_number("lower", lower, calculator_id), stored_number("upper", upper, calculator_id)
+    return value is not None and low <= value <= high
+
+
+def as_number(text: str | None) -> float | None:
+    try:
+        value = math.nan if text is None else float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def stored_number(name: str, text: str | None, calculator_id: int) -> float:
+    value = as_number(text)
+    if value is None:
+        raise ValueError(f"`{name}` must be a finite number for calculator {calculator_id}, got {text!r}.")
+    return value
+
+
+def category_of(meta: Mapping[str, Any]) -> str:
+    """The short name of an example's category."""
+    category = LONG_NAMES.get(meta["category"], meta["category"])
+    if category not in CATEGORIES:
+        raise ValueError(f"{meta.get('where', 'an example')}: `category` must be one of {', '.join((*CATEGORIES, *LONG_NAMES))}, got {category!r}.")
+    return category
+
+
+class MedCalcAccuracy(DomainMetric):
+    """MedCalc-Bench's accuracy, overall and per category, by the official rules; the module's text says where the reading differs.
+
+    ``example.meta`` holds ``calculator_id``, ``answer`` (the truth), ``lower``, ``upper`` and ``category``; the long names of two categories
+    (``lab test``, ``dosage conversion``) count as ``lab`` and ``dosage``. ``compute`` gives ``score`` and ``accuracy`` (the same number; NaN before the
+    first example), ``accuracy_se`` (its binomial standard error), ``num_examples``, and ``accuracy/<category>`` for every category seen.
+
+    Raises:
+        ValueError: For an unknown calculator or category, or a truth or limit that cannot be read, by the row's name where ``meta`` has it (``where``).
+
+    >>> from lit_talr.example import Example
+    >>> meta = {"calculator_id": 5, "answer": "100.0", "lower": "95.0", "upper": "105.0", "category": "physical"}
+    >>> example = Example.from_prompt("What is the mean arterial pressure?", '{"answer": "100.0"}', meta=meta)
+    >>> metric = MedCalcAccuracy()
+    >>> metric.judge('{"answer": "about 97.5 mmHg"}', example)
+    {'extracted': '97.5', 'correct': True, 'rule': 'decimal_range'}
+    >>> metric.update(['{"answer": "about 97.5 mmHg"}', "I cannot tell."], [example, example])
+    >>> metric.compute()["score"]
+    tensor(0.5000)
+    """
+
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("correct", torch.zeros(len(CATEGORIES), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(len(CATEGORIES), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, answers: Sequence[str], examples: Sequence[Example]) -> None:
+        correct, total = [0] * len(CATEGORIES), [0] * len(CATEGORIES)
+        for answer, example in zip(answers, examples, strict=True):
+            category = CATEGORIES.index(category_of(example.meta))
+            total[category] += 1
+            correct[category] += bool(self.judge(answer, example)["correct"])
+        self.correct += torch.tensor(correct, device=self.correct.device)
+        self.total += torch.tensor(total, device=self.total.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        num_examples = self.total.sum()
+        accuracy = self.correct.sum() / num_examples
+        scores = {
+            "score": accuracy,
+            "accuracy": accuracy,
+            "accuracy_se": (accuracy * (1 - accuracy) / num_examples).sqrt(),
+            "num_examples": num_examples.float(),
+        }
+        shares = self.correct / self.total
+        return scores | {f"accuracy/{category}": share for category, share, total in zip(CATEGORIES, shares, self.total, strict=True) if total > 0}
+
+    def judge(self, answer: str, example: Example) -> dict[str, object]:
+        meta = example.meta
+        try:
+            extracted = extract(answer, meta["calculator_id"])
+            correct = check(extracted, meta["calculator_id"], meta["answer"], meta["lower"], meta["upper"])
+        except ValueError as error:
+            raise ValueError(f"{meta.get('where', 'an example')}: {error}") from error
+        return {"extracted": extracted, "correct": correct, "rule": rule_of(meta["calculator_id"])}

@@ -1,0 +1,58 @@
+"""Learning-rate schedules as factors of the optimizer's rate."""
+
+import math
+from abc import ABC, abstractmethod
+
+
+class Schedule(ABC):
+    """A factor in [0, 1] for every optimizer step, after a linear warm-up.
+
+    Args:
+        warmup_ratio: Share of all steps over which the factor rises linearly to 1, in [0, 1].
+        warmup_steps: The same as a number of steps, instead of the share.
+
+    Raises:
+        ValueError: If the ratio is out of range, the steps are negative, or both are given.
+    """
+
+    def __init__(self, warmup_ratio: float = 0.0, warmup_steps: int = 0) -> None:
+        if not 0 <= warmup_ratio <= 1:
+            raise ValueError(f"`warmup_ratio` must lie in [0, 1], got {warmup_ratio}; `warmup_steps` takes a number of steps.")
+        if warmup_steps < 0:
+            raise ValueError(f"`warmup_steps` must be at least 0, got {warmup_steps}.")
+        if warmup_ratio and warmup_steps:
+            raise ValueError(f"Give `warmup_ratio` or `warmup_steps`, not both (got {warmup_ratio} and {warmup_steps}).")
+        self.warmup_ratio = warmup_ratio
+        self.warmup_steps = warmup_steps
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """The factor of optimizer step ``step`` (from 0) among ``num_steps``; the first step of a warm-up is already above 0."""
+        warmup = self.warmup_steps or round(self.warmup_ratio * num_steps)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return self.decay(min(1.0, (step - warmup) / max(1, num_steps - warmup)))
+
+    @abstractmethod
+    def decay(self, progress: float) -> float:
+        """The factor after the warm-up, ``progress`` going from 0 to 1."""
+
+
+class Constant(Schedule):
+    """Stays at 1."""
+
+    def decay(self, progress: float) -> float:
+        return 1.0
+
+
+class Linear(Schedule):
+    """Falls linearly from 1 to 0."""
+
+    def decay(self, progress: float) -> float:
+        return 1.0 - progress
+
+
+class Cosine(Schedule):
+    """Falls from 1 to 0 along half a cosine."""
+
+    def decay(self, progress: float) -> float:
+        return 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -1,0 +1,24 @@
+"""Run by torchrun on two CPU ranks: fits one case after the other and keeps the weights of each."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from safetensors.torch import save_file
+
+from lit_talr.strategies import DeepSpeedCPUStrategy
+from tests.fits import LOSSES, fit
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    for case in sys.argv[4:]:
+        strategy_name, loss_name, micro_batch_size = case.split(":")
+        strategy: Any = DDPStrategy(process_group_backend="gloo") if strategy_name == "ddp" else DeepSpeedCPUStrategy(stage=2)
+        options = {"strategy": strategy, "devices": 2, "precision": "32-true"}
+        weights = fit(folder, LOSSES[loss_name](), steps=steps, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)
+        if os.environ["RANK"] == "0":
+            save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{case.replace(':', '_')}.safetensors")

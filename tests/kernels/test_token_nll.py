@@ -1,0 +1,256 @@
+"""What every kernel of ``KERNELS`` promises, against the naive formula in float64 of the same inputs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
+
+from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
+
+KERNELS = [token_nll]
+VOCABULARY, WIDTH, CHUNK = 311, 40, 32
+Kernel = Callable[..., TokenNLL]
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")])]
+
+
+@pytest.fixture(params=KERNELS, ids=lambda kernel: kernel.__name__)
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    return request.param
+
+
+def naive(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None, softcap: float | None = None, scale: float = 1.0, **_: Any) -> TokenNLL:
+    logits = scale * linear(hidden, weight, bias)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    nll = cross_entropy(logits, labels, reduction="none", ignore_index=IGNORE_INDEX)
+    return TokenNLL(nll, torch.distributions.Categorical(logits=logits.detach()).entropy().where(labels != IGNORE_INDEX, 0))
+
+
+def inputs(num_tokens: int, bias: bool = False, dtype: torch.dtype = torch.float32, device: str = "cpu", size: float = 1.0) -> dict[str, Tensor]:
+    """Leaves; a quarter of the labels is ignored."""
+    torch.manual_seed(num_tokens)
+    labels = torch.randint(VOCABULARY, (num_tokens,))
+    labels[::4] = IGNORE_INDEX
+    arguments = {"hidden": size * torch.randn(num_tokens, WIDTH), "weight": torch.randn(VOCABULARY, WIDTH) / 3}
+    if bias:
+        arguments["bias"] = torch.randn(VOCABULARY)
+    return {name: value.to(device, dtype).requires_grad_() for name, value in arguments.items()} | {"labels": labels.to(device)}
+
+
+def call(function: Kernel, arguments: dict[str, Tensor], **options: Any) -> TokenNLL:
+    return function(arguments["hidden"], arguments["weight"], arguments["labels"], arguments.get("bias"), **options)
+
+
+def results(function: Kernel, arguments: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
+    """NLL, entropy, and the gradients for non-uniform token weights, whose first supervised one is zero."""
+    tokens = call(function, arguments, **options)
+    token_weights = torch.rand(len(tokens.nll), generator=torch.Generator().manual_seed(0)).to(tokens.nll)
+    token_weights[:2] = 0  # the first is ignored anyway
+    leaves = {name: value for name, value in arguments.items() if value.requires_grad}
+    gradients = torch.autograd.grad((token_weights * tokens.nll).sum(), list(leaves.values()))
+    assert tokens.entropy is not None and not tokens.entropy.requires_grad
+    return {"nll": tokens.nll.detach(), "entropy": tokens.entropy} | dict(zip(leaves, gradients, strict=True))
+
+
+def exact(arguments: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
+    return results(naive, {name: value.detach().double().requires_grad_() if name != "labels" else value for name, value in arguments.items()}, **options)
+
+
+def errors(values: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float]:
+    """Norm of the difference over the norm."""
+    return {name: float((value - reference[name]).norm() / reference[name].norm().clamp(min=1e-30)) for name, value in values.items()}
+
+
+OPTIONS: list[dict[str, Any]] = [{}, {"softcap": 5.0}, {"scale": 0.25}, {"softcap": 3.0, "scale": 2.0}]
+
+
+@pytest.mark.parametrize("num_tokens", [2, 7, 32, 43, 129])  # in chunks of 32 supervised tokens of which a quarter is ignored
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_float32_is_the_naive_formula(kernel: Kernel, num_tokens: int, options: dict[str, Any], bias: bool) -> None:
+    arguments = inputs(num_tokens, bias)
+    values = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, **options)
+    assert {value.dtype for value in values.values()} == {torch.float32}
+    assert max(errors(values, exact(arguments, **options)).values()) <= 2e-6
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 5, 1000])
+def test_chunks_change_nothing(kernel: Kernel, chunk_tokens: int) -> None:
+    arguments = inputs(41, bias=True)
+    assert max(errors(results(kernel, arguments, chunk_tokens=chunk_tokens, entropy=True), exact(arguments)).values()) <= 2e-6
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_half_precision_errs_no_more_than_the_naive_formula(kernel: Kernel, dtype: torch.dtype, options: dict[str, Any], device: str) -> None:
+    arguments = inputs(129, bias=True, dtype=dtype, device=device)
+    values, reference = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, **options), exact(arguments, **options)
+    assert values["nll"].dtype == torch.float32 and values["weight"].dtype == dtype
+    naive_errors = errors(results(naive, arguments, **options), reference)
+    for name, error in errors(values, reference).items():
+        assert error <= 1.1 * naive_errors[name], name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_autocast_rounds_the_operands(kernel: Kernel, device: str) -> None:
+    arguments = inputs(129, bias=True, device=device)
+    rounded = {name: value.detach().bfloat16().requires_grad_() if name != "labels" else value for name, value in arguments.items()}
+    reference = exact(rounded)
+    with torch.autocast(device, torch.bfloat16):
+        values = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True)
+        naive_errors = errors(results(naive, arguments), reference)
+    assert {value.dtype for value in values.values()} == {torch.float32}
+    for name, error in errors(values, reference).items():
+        assert error <= 1.1 * naive_errors[name], name
+
+
+def test_backward_outside_autocast_keeps_its_precision(kernel: Kernel) -> None:
+    arguments = inputs(50)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = torch.autograd.grad(call(kernel, arguments).nll.sum(), arguments["weight"])[0]
+        tokens = call(kernel, arguments)
+    assert torch.equal(torch.autograd.grad(tokens.nll.sum(), arguments["weight"])[0], inside)
+
+
+def test_gradcheck(kernel: Kernel) -> None:
+    torch.manual_seed(0)
+    leaves = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in [(7, 5), (11, 5), (11,)]]
+    labels = torch.tensor([3, IGNORE_INDEX, 0, 10, 7, IGNORE_INDEX, 2])
+    assert torch.autograd.gradcheck(lambda hidden, weight, bias: kernel(hidden, weight, labels, bias, softcap=4.0, scale=1.5, chunk_tokens=2).nll, leaves)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 9])
+def test_nothing_supervised_gives_zero_gradients(kernel: Kernel, num_tokens: int) -> None:
+    arguments = inputs(num_tokens, bias=True)
+    arguments["labels"] = torch.full((num_tokens,), IGNORE_INDEX)
+    tokens = call(kernel, arguments, entropy=True)
+    assert tokens.nll.grad_fn is not None and tokens.nll.dtype == torch.float32
+    assert tokens.entropy is not None
+    for values in tokens.nll, tokens.entropy:
+        assert torch.equal(values, torch.zeros(num_tokens))
+    tokens.nll.sum().backward()
+    for name in ("hidden", "weight", "bias"):
+        torch.testing.assert_close(arguments[name].grad, torch.zeros_like(arguments[name]), rtol=0, atol=0)
+
+
+def test_ignored_tokens_are_zero_and_never_read(kernel: Kernel) -> None:
+    arguments = inputs(20)
+    with torch.no_grad():
+        arguments["hidden"][::4] = torch.nan
+    values = results(kernel, arguments, entropy=True)
+    for name in ("nll", "entropy", "hidden"):
+        assert torch.equal(values[name][::4], torch.zeros_like(values[name][::4]))
+    assert all(value.isfinite().all() for value in values.values())
+
+
+def test_one_token(kernel: Kernel) -> None:
+    arguments = {"hidden": torch.randn(1, WIDTH), "weight": torch.randn(VOCABULARY, WIDTH), "labels": torch.tensor([VOCABULARY - 1])}
+    torch.testing.assert_close(call(kernel, arguments, entropy=True), call(naive, arguments))
+
+
+def transposed(values: Tensor) -> Tensor:
+    return values.mT.contiguous().mT
+
+
+@pytest.mark.parametrize("layout", [transposed, lambda hidden: hidden.repeat_interleave(2, 1)[:, ::2], lambda hidden: hidden[:1].expand(len(hidden), -1)])
+def test_any_memory_layout(kernel: Kernel, layout: Callable[[Tensor], Tensor]) -> None:
+    arguments = inputs(50)
+    arguments |= {"hidden": layout(arguments["hidden"].detach()).requires_grad_(), "weight": transposed(arguments["weight"].detach()).requires_grad_()}
+    assert not arguments["hidden"].is_contiguous()
+    assert max(errors(results(kernel, arguments, chunk_tokens=CHUNK, entropy=True), exact(arguments)).values()) <= 2e-6
+
+
+def test_large_logits(kernel: Kernel) -> None:
+    """A sure and right token has an NLL and gradients of 0; a sure and wrong one is as exact as float32 is."""
+    arguments = inputs(64, size=1e4)
+    assert (arguments["hidden"] @ arguments["weight"].T).max() > 1e4
+    values = results(kernel, arguments, entropy=True)
+    assert all(value.isfinite().all() for value in values.values())
+    reference = exact(arguments)
+    naive_errors = errors(results(naive, arguments), reference)
+    for name, error in errors(values, reference).items():
+        assert error <= 1.1 * naive_errors[name] + 2e-6, name
+
+
+def test_backward_keeps_arguments_and_vectors_only(kernel: Kernel) -> None:
+    arguments = inputs(129, bias=True)
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+        call(kernel, arguments, chunk_tokens=CHUNK, entropy=True)
+    matrices = {tensor.data_ptr() for tensor in saved if tensor.dim() > 1}
+    assert saved and matrices == {arguments["hidden"].data_ptr(), arguments["weight"].data_ptr()}
+    assert all(tensor.numel() <= max(VOCABULARY, 129) for tensor in saved if tensor.dim() <= 1)
+
+
+def test_weight_is_read_again_in_backward(kernel: Kernel) -> None:
+    """ZeRO-3 takes a parameter's data away between forward and backward, and brings it back in new memory."""
+    arguments = inputs(20)
+    weight = torch.nn.Parameter(arguments["weight"].detach().clone())
+    nll = kernel(arguments["hidden"], weight, arguments["labels"]).nll
+    data, weight.data = weight.data.clone(), torch.empty(0)
+    weight.data = data
+    nll.sum().backward()
+    expected = torch.autograd.grad(call(naive, arguments).nll.sum(), arguments["weight"])[0]
+    torch.testing.assert_close(weight.grad, expected)
+
+
+def test_two_calls_with_one_weight_add_up(kernel: Kernel) -> None:
+    arguments = inputs(60)
+    whole = torch.autograd.grad(call(kernel, arguments).nll.sum(), arguments["weight"])[0]
+    parts = [{"hidden": arguments["hidden"][part], "weight": arguments["weight"], "labels": arguments["labels"][part]} for part in (slice(22), slice(22, 60))]
+    sum(call(kernel, part).nll.sum() for part in parts).backward()  # type: ignore[union-attr]
+    torch.testing.assert_close(arguments["weight"].grad, whole)
+
+
+@pytest.mark.parametrize("trained", ["hidden", "weight", "bias"])
+def test_only_what_is_trained_gets_a_gradient(kernel: Kernel, trained: str) -> None:
+    everything = inputs(20, bias=True)
+    expected = torch.autograd.grad(call(naive, everything).nll.sum(), everything[trained])[0]
+    arguments = {name: value.detach().requires_grad_(name == trained) for name, value in everything.items()}
+    call(kernel, arguments).nll.sum().backward()
+    torch.testing.assert_close(arguments[trained].grad, expected)
+    assert all(value.grad is None for name, value in arguments.items() if name != trained)
+
+
+def test_without_gradients(kernel: Kernel) -> None:
+    with torch.no_grad():
+        tokens = call(kernel, inputs(20))
+    assert not tokens.nll.requires_grad and tokens.entropy is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": torch.full((20,), VOCABULARY)}, r"`labels_N` must lie in \[0, 311\) or be -100, got 311"),
+        ({"labels": torch.full((20,), -1)}, r"`labels_N` must lie in \[0, 311\) or be -100, got -1"),
+        ({"labels": torch.zeros(19, dtype=torch.int64)}, r"must be \[N\], \[N, D\], \[V, D\] and \[V\], got \[\(19,\)"),
+        ({"labels": torch.zeros(20, 1, dtype=torch.int64)}, r"must be \[N\]"),
+        ({"hidden": torch.randn(2, 10, WIDTH)}, r"must be \[N\]"),
+        ({"hidden": torch.randn(20, WIDTH + 1)}, r"must be \[N\]"),
+        ({"bias": torch.zeros(3)}, r"must be \[N\]"),
+        ({"hidden": torch.randn(20, WIDTH).bfloat16()}, r"must have one dtype, got \[torch.bfloat16, torch.float32"),
+        ({"softcap": 0.0}, "`softcap` must be above 0, or None for no soft-cap, got 0.0"),
+        ({"chunk_tokens": 0}, "`chunk_tokens` must be at least 1, got 0"),
+    ],
+)
+def test_refusals(kernel: Kernel, changes: dict[str, Any], message: str) -> None:
+    arguments = inputs(20, bias=True) | changes
+    with pytest.raises(ValueError, match=message):
+        call(kernel, arguments, **{name: value for name, value in changes.items() if name in ("softcap", "chunk_tokens")})
+
+
+def test_refuses_a_second_derivative(kernel: Kernel) -> None:
+    arguments = inputs(20)
+    gradient = torch.autograd.grad(call(kernel, arguments).nll.square().sum(), arguments["weight"], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from lit_talr.backbone import Backbone, load_model
+from lit_talr.kernels.token_nll import IGNORE_INDEX
+from tests.models import ARCHITECTURES, SMALL
+
+VOCABULARY = 43
+
+
+def model_of(family: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = load_model(None, None, ARCHITECTURES[family], VOCABULARY, "eager")
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(20)  # so that the soft cap bends the logits
+    return model
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Two rows, the second padded; some positions carry no loss."""
+    generator = torch.Generator().manual_seed(1)
+    input_ids = torch.randint(0, 40, (2, 21), generator=generator)
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, 15:] = 0
+    labels = torch.randint(0, 40, (2, 21), generator=generator)
+    labels[:, :7] = IGNORE_INDEX
+    labels[1, 15:] = IGNORE_INDEX
+    return input_ids, attention_mask, labels
+
+
+def logits_of(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    model.eval()
+    return model(input_ids=input_ids, attention_mask=attention_mask).logits.float()
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: str) -> None:
+    model = model_of(family)
+    input_ids, attention_mask, labels = batch()
+    logits = logits_of(model, input_ids, attention_mask)
+    naive = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORE_INDEX).view_as(labels)
+    naive.sum().backward()
+    text = [(name, weight) for name, weight in model.named_parameters() if "vision" not in name and "projector" not in name]
+    expected = {name: weight.grad.clone() for name, weight in text if weight.grad is not None}
+    model.zero_grad()
+    backbone = Backbone(model)
+    output = backbone(input_ids, attention_mask, labels, entropy=True, correct=True)
+    torch.testing.assert_close(output.nll, naive, rtol=1e-5, atol=1e-5)
+    output.nll.sum().backward()
+    assert expected and expected.keys() == {name for name, weight in text}
+    for name, weight in text:
+        torch.testing.assert_close(weight.grad, expected[name], rtol=1e-4, atol=1e-5)
+    mask = labels != IGNORE_INDEX
+    entropy = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(output.entropy, entropy * mask, rtol=1e-4, atol=1e-5)
+    assert torch.equal(output.correct, (logits.argmax(-1) == labels) & mask)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_the_head_still_gives_logits_and_the_state_dict_is_unchanged(family: str) -> None:
+    model = model_of(family)
+    input_ids, attention_mask, _ = batch()
+    keys, logits = list(model.state_dict()), logits_of(model, input_ids, attention_mask)
+    Backbone(model)
+    assert list(model.state_dict()) == keys
+    assert torch.equal(logits_of(model, input_ids, attention_mask), logits)
+
+
+def test_gemma3_freezes_its_vision_parts_only() -> None:
+    backbone = Backbone(model_of("gemma3"))
+    frozen = {name.split(".")[1] for name, weight in backbone.model.named_parameters() if not weight.requires_grad}
+    assert frozen == {"vision_tower", "multi_modal_projector"}
+    assert all(weight.requires_grad for weight in backbone.decoder.parameters())
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_batch_without_supervised_tokens_gives_zero_gradients(family: str) -> None:
+    backbone = Backbone(model_of(family))
+    ids = torch.zeros(1, 2, dtype=torch.int64)
+    backbone(ids, torch.ones_like(ids), torch.full_like(ids, IGNORE_INDEX)).nll.sum().backward()
+    for name, weight in backbone.named_parameters():
+        assert not weight.requires_grad or (weight.grad is not None and not weight.grad.any()), name
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gemma3"])
+def test_loads_a_folder_in_the_default_dtype_and_in_training_mode(family: str, tmp_path: Path) -> None:
+    model_of(family).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    loaded = load_model(str(tmp_path / "model"), None, None, VOCABULARY, None)
+    assert type(loaded) is type(AutoModelForCausalLM.from_pretrained(tmp_path / "model"))
+    assert loaded.training and {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+
+
+def test_refuses_an_unknown_family() -> None:
+    config = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=VOCABULARY)
+    with pytest.raises(ValueError, match="`gpt2` are not supported; supported are qwen2, qwen3"):
+        Backbone(GPT2LMHeadModel(config))
+
+
+def test_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a folder with a config.json"):
+        load_model(str(tmp_path), None, None, VOCABULARY, None)
+
+
+@pytest.mark.parametrize(("pretrained", "architecture"), [(None, None), ("model", {"model_type": "qwen3", **SMALL})])
+def test_needs_either_weights_or_an_architecture(pretrained: str | None, architecture: dict[str, int] | None) -> None:
+    with pytest.raises(ValueError, match="one of the two"):
+        load_model(pretrained, None, architecture, VOCABULARY, None)

@@ -1,0 +1,144 @@
+"""Imports point downward only, and what the house forbids is nowhere."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lit_talr"
+
+# The rooms from the top floor to the bottom; a file or folder of lit_talr is a room, and imports from rooms further down.
+FLOORS = (
+    "__main__",
+    "cli",
+    "sweep",
+    "report",
+    "callbacks",
+    "module",
+    "data",
+    "metrics",
+    "backbone",
+    "generation",
+    "reference",
+    "merge",
+    "export",
+    "losses",
+    "schedules",
+    "theory",
+    "strategies",
+    "kernels",
+    "files",
+    "example",
+    "__init__",
+)
+# Rooms whose files may import these siblings only; the room's own __init__ imports them all.
+SIBLINGS = {"callbacks": {"base"}, "losses": {"base"}}
+# What a room never imports, whatever the floors say: names as they are written in full, matched from the start.
+FORBIDDEN = {
+    "data": r"lit_talr\.(backbone|generation|module|merge|export|reference)\b|peft\b|transformers\..*(Model|ForCausalLM)",
+    "metrics": r"lit_talr\.(backbone|generation|losses)\b|transformers\b|peft\b",
+    "losses": r"transformers\b|peft\b|lit_talr\.(data|metrics|backbone|generation|module)\b",
+    "kernels": r"transformers\b|peft\b|lightning\b",
+}
+# Methods of Lightning that take `**kwargs` and are overridden here.
+OVERRIDES = {("cli.py", "instantiate_trainer")}
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and full dotted name of everything that is imported, wherever it stands; names for type checking count too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{'.' * node.level}{node.module or ''}.{alias.name}") for alias in node.names)
+
+
+def layer_offences(package: Path, file: Path, tree: ast.AST) -> Iterator[str]:
+    """Where a file imports upward or sideways."""
+    parts = file.relative_to(package).with_suffix("").parts
+    room, stem = parts[0], parts[-1]
+    if room not in FLOORS:
+        yield f"lit_talr/{'/'.join(parts)}.py is on no floor: put `{room}` into FLOORS of tests/test_layers.py, below all that import it."
+        return
+    for line, name in imports(tree):
+        place = f"{file.relative_to(package.parent)}:{line}"
+        if name.startswith("."):
+            yield f"{place}: write the import in full, `lit_talr...` instead of `{name}`."
+        words = name.split(".")
+        target = words[1] if words[0] == "lit_talr" and len(words) > 1 and words[1] in FLOORS else "__init__"
+        if (pattern := FORBIDDEN.get(room)) and re.match(pattern, name):
+            yield f"{place}: `{room}` must not know `{name}`; pass what is needed in as an argument."
+        elif FLOORS.index(target) < FLOORS.index(room):
+            yield f"{place}: `{room}` imports `{name}` from a floor above it; move what both need down, or pass it in."
+        elif target == room and room in SIBLINGS and stem != "__init__" and (len(words) < 3 or words[2] not in SIBLINGS[room]):
+            yield f"{place}: a file of `{room}` must not import `{name}`; siblings may share only {sorted(SIBLINGS[room])}, or a floor below."
+
+
+def habit_offences(package: Path, file: Path, tree: ast.AST) -> Iterator[str]:
+    """What is forbidden everywhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and node.args.kwarg:
+            name = getattr(node, "name", "lambda")
+            if (file.relative_to(package).as_posix(), name) not in OVERRIDES:
+                yield f"{file.relative_to(package.parent)}:{node.lineno}: `{name}` takes `**{node.args.kwarg.arg}`; name its arguments."
+        if isinstance(node, ast.Call):
+            place = f"{file.relative_to(package.parent)}:{node.lineno}"
+            if isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec"):
+                yield f"{place}: `{node.func.id}()` runs what others wrote; parse it (`float`, `ast.literal_eval`, `json`)."
+            for keyword in node.keywords:
+                if keyword.arg in ("shell", "trust_remote_code") and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False):
+                    yield f"{place}: `{keyword.arg}` must stay False; it runs what others wrote."
+
+
+def offences(package: Path) -> list[str]:
+    found: list[str] = []
+    for file in sorted(package.rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        found += [*layer_offences(package, file, tree), *habit_offences(package, file, tree)]
+    return found
+
+
+def test_the_house_is_in_order() -> None:
+    assert (found := offences(PACKAGE)) == [], "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "sentence"),
+    [
+        ("attic.py", "", "attic.py is on no floor: put `attic`"),
+        ("losses/new.py", "from lit_talr.data.base import Batch", "must not know `lit_talr.data.base.Batch`"),
+        ("losses/new.py", "from transformers import AutoTokenizer", "must not know `transformers.AutoTokenizer`"),
+        ("losses/new.py", "from lit_talr.losses.talr import TALR", "must not import `lit_talr.losses.talr.TALR`"),
+        ("losses/new.py", "from lit_talr.losses import TALR", "must not import `lit_talr.losses.TALR`"),
+        ("losses/new.py", "from lit_talr.losses.base import LossStrategy", None),
+        ("losses/new.py", "from .base import LossStrategy", "write the import in full"),
+        ("losses/__init__.py", "from lit_talr.losses.talr import TALR", None),
+        ("data/new.py", "from transformers import AutoModelForCausalLM", "must not know `transformers.AutoModelForCausalLM`"),
+        ("data/new.py", "from transformers import AutoTokenizer", None),
+        ("data/new.py", "def f():\n    from lit_talr import backbone", "must not know `lit_talr.backbone`"),
+        ("data/new.py", "from lit_talr.data.base import DomainDataModule\nfrom lit_talr.kernels.token_nll import IGNORE_INDEX", None),
+        ("callbacks/new.py", "from lit_talr.callbacks.hf_export import HFExport", "must not import `lit_talr.callbacks.hf_export.HFExport`"),
+        ("kernels/new.py", "if TYPE_CHECKING:\n    import lit_talr.module", "`kernels` imports `lit_talr.module` from a floor above"),
+        ("backbone.py", "from lit_talr import __version__", None),
+        ("module.py", "def f(**options): ...", "`f` takes `**options`"),
+        ("module.py", "f = lambda **options: 0", "`lambda` takes `**options`"),
+        ("cli.py", "def instantiate_trainer(self, **kwargs): ...", None),
+        ("metrics/new.py", "eval(answer)", "`eval()` runs what others wrote"),
+        ("backbone.py", "model.eval()", None),
+        ("sweep.py", "subprocess.run(line, shell=True)", "`shell` must stay False"),
+        ("backbone.py", "load(name, trust_remote_code=trust)", "`trust_remote_code` must stay False"),
+        ("backbone.py", "load(name, trust_remote_code=False)", None),
+    ],
+)
+def test_the_checks_bite(tmp_path: Path, file: str, source: str, sentence: str | None) -> None:
+    place = tmp_path / "lit_talr" / file
+    place.parent.mkdir(parents=True)
+    place.write_text(source)
+    found = offences(tmp_path / "lit_talr")
+    if sentence is None:
+        assert found == []
+    else:
+        assert len(found) == 1
+        assert sentence in found[0]

@@ -1,0 +1,86 @@
+"""The gradient of an optimizer step does not depend on how the step is split. SGD, so that nothing hides a wrong scale."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lit_talr.data.base import Batch
+from lit_talr.losses import DFT, L2, TALR, Standard
+from lit_talr.module import DomainSFT
+from tests.fits import LOSSES, distance, fit, write_data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(folder: Path) -> dict[str, Tensor]:
+    return fit(folder, Standard(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0), steps=1)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[str, dict[str, Tensor]]:
+    return {name: fit(folder, loss(), batching={"micro_batch_size": 8}) for name, loss in LOSSES.items()}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("batching", [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {"micro_batch_size": 4}, {"micro_batch_tokens": 150}], ids=str)
+def test_a_step_is_the_same_however_it_is_split(folder: Path, start: Any, whole: Any, name: str, batching: dict[str, int]) -> None:
+    split = fit(folder, LOSSES[name](), batching=batching)
+    assert distance(split, whole[name], start) < 1e-10
+
+
+def test_the_losses_differ(start: Any, whole: Any) -> None:
+    assert distance(whole["talr-step"], whole["standard"], start) > 1e-3
+    assert distance(whole["l2"], whole["standard"], start) > 1e-3
+
+
+class NaiveStandard(DomainSFT):
+    """The step's gradient by the formula itself: one forward of every example alone, full logits, one sum over N."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        assert self.backbone is not None
+        super().training_step(batch, batch_idx)
+        total = torch.zeros((), dtype=torch.float64)
+        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+            width = int(mask.sum())
+            logits = self.backbone.model(input_ids=ids[None, :width]).logits[0]
+            total = total + torch.nn.functional.cross_entropy(logits, labels[:width], ignore_index=-100, reduction="sum")
+        return {"loss": total / batch["num_step_tokens"]}
+
+
+def test_standard_is_the_mean_over_all_tokens_of_the_step(folder: Path, start: Any, whole: Any) -> None:
+    naive = fit(folder, Standard(), module_class=NaiveStandard, batching={"micro_batch_size": 8})
+    assert distance(whole["standard"], naive, start) < 1e-10
+
+
+class PlainLightning(DomainSFT):
+    """What a Lightning user writes: the mean of the micro-batch, which Lightning averages over micro-batches."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        output = super().training_step(batch, batch_idx)
+        stats = output["stats"]
+        mean = self.loss(self.token_stats(batch)) / stats.mask.sum().clamp(min=1)
+        return {"loss": mean, "stats": stats}
+
+
+def test_plain_lightning_averaging_weighs_tokens_unequally(folder: Path, start: Any, whole: Any) -> None:
+    """The documented counter-example: the same model, rows and steps, with the usual averages, end elsewhere when a step is split."""
+    unsplit = fit(folder, Standard(), module_class=PlainLightning, batching={"micro_batch_size": 8})
+    split = fit(folder, Standard(), module_class=PlainLightning, batching={"micro_batch_size": 2})
+    assert distance(unsplit, whole["standard"], start) < 1e-10
+    assert distance(split, whole["standard"], start) > 1e-2
+
+
+@pytest.mark.parametrize("loss", [TALR(), DFT(), L2(TALR(), coefficient=0.01)], ids=["talr", "dft", "l2-talr"])
+def test_other_losses_train(folder: Path, start: Any, loss: Any) -> None:
+    weights = fit(folder, loss, steps=2)
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
+    assert any(not torch.equal(weights[name], start[name]) for name in start)

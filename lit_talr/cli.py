@@ -62,7 +62,12 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb != "predict"}
+        hidden = {"verbose", "weights_only"}  # the table is Summary's; a checkpoint never runs code
+        return {verb: skipped | hidden for verb, skipped in LightningCLI.subcommands().items() if verb != "predict"}
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        options = {"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False}
+        return {**super()._prepare_subcommand_kwargs(subcommand), **options}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -157,8 +162,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # the plan is, without state
     warnings.filterwarnings("ignore", message=".*TypedStorage is deprecated.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
+    warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")  # what is logged is reduced already
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.distributed.*is deprecated.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed", "lightning.fabric.utilities.rank_zero"):
+    for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

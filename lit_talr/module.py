@@ -94,8 +94,9 @@ class DomainSFT(LightningModule):
         if stage == "fit":
             check_trainer(self.trainer, self.bf16_weights)
             self.loss.check(self.trainer)
-            if isinstance(self.trainer.strategy, DeepSpeedStrategy) and self.trainer.strategy.config:
-                self.trainer.strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)  # only for its log; Lightning would ask a batch sampler
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DeepSpeedStrategy) and isinstance(strategy.config, dict):
+            strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)  # only for its log; Lightning would ask a batch sampler
 
     def configure_model(self) -> None:
         if self.backbone is not None:

@@ -68,6 +68,7 @@ def full_state_dict(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
 def model_card(trainer: Trainer, module: DomainSFT) -> str:
     """What was trained, from what, on what, by which command, with which scores."""
     data = module.data
+    loss = " around ".join(f"`{type(part).__name__}`" for part in module.loss.modules())
     base = module.pretrained or "random weights"
     base_license = license_of(module.pretrained)
     card_data = ModelCardData(base_model=module.pretrained, library_name="transformers", pipeline_tag="text-generation", tags=["lit_talr"])
@@ -77,7 +78,7 @@ def model_card(trainer: Trainer, module: DomainSFT) -> str:
 
 # {Path(trainer.default_root_dir).name}
 
-Fine-tuned by lit_talr with the loss `{type(module.loss).__name__}`.
+Fine-tuned by lit_talr with the loss {loss}.
 
 | | | licence |
 |---|---|---|
@@ -101,7 +102,7 @@ def score_section(trainer: Trainer) -> str:
     recorded = read_json(Path(trainer.default_root_dir) / "metrics.json")
     scores = {name: value for part in recorded.values() for name, value in part.items()}
     scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-    rows = [f"| {name} | {value:.4f} |\n" for name, value in sorted(scores.items()) if not name.startswith("train/")]
+    rows = [f"| {name} | {value:.4f} |\n" for name, value in sorted(scores.items()) if name.startswith(("val/", "test/"))]
     return "## Scores\n\n| metric | value |\n|---|---|\n" + "".join(rows)
 
 

@@ -86,7 +86,7 @@ def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
 
 
 def describe_loss(module: DomainSFT) -> str:
-    return " > ".join(type(part).__name__ for part in module.loss.modules())
+    return " around ".join(type(part).__name__ for part in module.loss.modules())
 
 
 def dropped(counts: Any) -> str:

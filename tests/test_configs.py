@@ -1,0 +1,138 @@
+"""Every shipped YAML composes and trains a step, through the command line that users call."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from lit_talr.backbone import load_model
+from lit_talr.cli import main
+from tests.fits import write_data
+from tests.medcalc_rows import write_medcalc
+from tests.models import ARCHITECTURES
+from tests.tiny import save_tokenizer
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama3", "gemma2": "gemma2", "gemma3": "gemma3"}
+FAMILY_OF = {"qwen2.5-3b": "qwen2", "qwen2.5-7b": "qwen2", "qwen3-4b": "qwen3", "gemma3-4b": "gemma3"}
+ON_GPU = ("ddp", "zero2")
+
+
+def names(folder: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A Hugging Face folder of each family, tokenizer included."""
+    folders = {}
+    for family, architecture in ARCHITECTURES.items():
+        folders[family] = folder = tmp_path_factory.mktemp(family)
+        save_tokenizer(folder, TOKENIZERS[family])
+        torch.manual_seed(0)
+        load_model(None, None, architecture, 300, None).save_pretrained(folder)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def medcalc(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_medcalc(tmp_path_factory.mktemp("medcalc"))
+
+
+@pytest.fixture(scope="module")
+def own_rows(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("rows")
+    write_data(folder)
+    return [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
+
+
+def one_step(run: Path, *words: str) -> Path:
+    """Fit one step on a CPU, and look at what it leaves."""
+    main(
+        [
+            "fit",
+            *words,
+            *("--run", str(run), "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.precision", "32-true"),
+            *("--trainer.max_steps", "1", "--data.batching.batch_size", "4"),
+        ]
+    )
+    assert (run / "metrics.json").is_file() and (run / "checkpoints" / "last.ckpt").exists()
+    return run
+
+
+def configs(*paths: str) -> list[str]:
+    return [word for path in paths for word in ("-c", f"configs/{path}.yaml")]
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_every_family_trains_and_exports(models: dict[str, Path], own_rows: list[str], tmp_path: Path, family: str) -> None:
+    words = [*configs("base", "data/records", "loss/talr"), "--model.pretrained", str(models[family]), *own_rows]
+    run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-3")
+    before, after = load_file(models[family] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
+    assert before.keys() == after.keys()
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in after if "vision" not in name and "projector" not in name}
+    reloaded = load_model(str(run / "export"), None, None, 0, None)
+    assert reloaded.config.model_type == ARCHITECTURES[family]["model_type"]
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_models(models: dict[str, Path], own_rows: list[str], tmp_path: Path, name: str) -> None:
+    family = FAMILY_OF.get(name)
+    option = ["--model.pretrained", str(models[family])] if family else ["--model.tokenizer", str(models["qwen2"])]
+    one_step(tmp_path / "run", *configs("base", f"model/{name}", "data/records", "loss/standard"), *option, *own_rows)
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_data(models: dict[str, Path], own_rows: list[str], medcalc: list[str], tmp_path: Path, name: str) -> None:
+    rows = own_rows if name == "records" else [*medcalc, "--data.validation", "0.3"]
+    one_step(tmp_path / "run", *configs("base", f"data/{name}", "loss/standard"), "--model.pretrained", str(models["qwen2"]), *rows)
+
+
+@pytest.mark.parametrize("name", names("loss"))
+def test_losses(models: dict[str, Path], own_rows: list[str], tmp_path: Path, name: str) -> None:
+    one_step(tmp_path / "run", *configs("base", "data/records", f"loss/{name}"), "--model.pretrained", str(models["qwen2"]), *own_rows)
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_experiments_run_on_their_own(models: dict[str, Path], medcalc: list[str], tmp_path: Path, name: str) -> None:
+    words = [*configs(f"experiment/{name}"), "--model.pretrained", str(models["qwen2"]), *medcalc, "--data.validation", "0.3"]
+    one_step(tmp_path / "run", *words)
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_experiments_are_what_their_parts_compose_to(name: str) -> None:
+    """A complete file repeats its parts; this keeps them the same."""
+    _, target, rate = name.split("_")
+    expected: dict[str, Any] = {}
+    for part in ("base", "model/qwen2.5-3b", "data/medcalc", "loss/talr"):
+        merge(expected, yaml.safe_load((CONFIGS / f"{part}.yaml").read_text()))
+    expected["run"] = f"runs/{name}"
+    expected["data"]["init_args"]["target"] = target
+    expected["model"]["optimizer"]["init_args"]["lr"] = float(rate)
+    expected["model"]["generation"]["max_new_tokens"] = {"cot": 1024, "label": 64}[target]
+    assert yaml.safe_load((CONFIGS / "experiment" / f"{name}.yaml").read_text()) == expected
+
+
+def merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        else:
+            into[key] = value
+
+
+@pytest.mark.parametrize("name", ON_GPU)
+def test_gpu_strategies_compose(models: dict[str, Path], own_rows: list[str], capsys: pytest.CaptureFixture[str], name: str) -> None:
+    words = [*configs("base", "data/records", "loss/talr", f"strategy/{name}"), "--model.pretrained", str(models["qwen2"]), *own_rows]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *words, "--print_config"])
+    assert stop.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["accelerator"] == "gpu"
+
+
+def test_every_strategy_is_tested_here_or_on_two_ranks() -> None:
+    assert set(names("strategy")) == {*ON_GPU, "ddp-cpu", "zero2-cpu"}

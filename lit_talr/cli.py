@@ -27,6 +27,7 @@ from lit_talr.module import DomainSFT
 from lit_talr.schedules import Schedule
 
 PACKAGE = Path(__file__).parent
+DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug."
 BASES: dict[str, type] = {"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer, "callbacks": Callback}
 """What a key of the configuration takes, by its last word."""
 
@@ -35,7 +36,7 @@ class Parser(LightningArgumentParser):
     """Answers with one sentence instead of a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
-        raise ValueError(one_sentence(message)) from ex
+        raise ValueError(message) from ex
 
 
 class SaveConfig(SaveConfigCallback):
@@ -54,7 +55,6 @@ class CLI(LightningCLI):
     """One module, any domain; a run is one folder, ``--run``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.allow_abbrev = False  # a misspelt option is an error, not a guess
         parser.add_argument("--run", type=str, default="runs/run", help="Folder of the run: checkpoints, logs, answers and the exported model.")
         parser.link_arguments("run", "trainer.default_root_dir")
         parser.link_arguments(("model.pretrained", "model.tokenizer"), "data.init_args.tokenizer", compute_fn=tokenizer_name)
@@ -110,16 +110,18 @@ def last_checkpoint(run: Path) -> Path:
 
 
 def one_sentence(message: str) -> str:
-    """The parser's message without its lists of types that were tried; for a class that does not exist, those that do."""
-    message = " ".join(message.split())
+    """The parser's message without the types that it tried in vain; for a class that does not exist, those that do."""
     key = re.search(r'[Kk]ey "([\w.]+)"', message)
     unknown = re.search(r"Expected a dot import path string: (\S+)|Import of '?([\w.]+)'? failed|Unable to import (?:class )?'?([\w.]+)", message)
     if key and unknown:
         base = BASES.get(key[1].removesuffix(".init_args").rsplit(".", 1)[-1])
         return f"`{key[1]}`: there is no class {next(filter(None, unknown.groups()))}" + (f"; there are {', '.join(class_names(base))}." if base else ".")
-    message = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: ", "", message)
-    message = re.sub(r" Given value type: .*", "", message)
-    return re.sub(r'Parser key "([\w.]+)"', r"`\1`", message)
+    if "Errors:" in message:
+        tried = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip().startswith("- ")]
+        reasons = [reason for reason in tried if not reason.startswith("Expected a <class 'NoneType'>")]
+        message = (f'Parser key "{key[1]}": ' if key else "") + (reasons or [message])[0]
+    message = re.sub(r'Parser key "([\w.]+)"', r"`\1`", message)
+    return " ".join(re.sub(r"\s+Given value type: .*", "", message, flags=re.DOTALL).split())
 
 
 def class_names(base: type) -> list[str]:
@@ -173,6 +175,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run a command line; bad input ends in one sentence and exit code 1, or in a traceback with ``--debug``."""
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
+    whole_words = {"allow_abbrev": False}  # a misspelt option is an error, not a guess
     try:
         quiet_libraries()
         words = find_configs([word for word in words if word != "--debug"])
@@ -183,6 +186,7 @@ def main(args: Sequence[str] | None = None) -> None:
             save_config_callback=SaveConfig,
             seed_everything_default=0,
             parser_class=Parser,
+            parser_kwargs={"prog": "lit-talr", "description": DESCRIPTION, **whole_words, **dict.fromkeys(CLI.subcommands(), whole_words)},
             subclass_mode_data=True,
             args=words,
             auto_configure_optimizers=False,
@@ -191,5 +195,5 @@ def main(args: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, MisconfigurationException) as error:
         if debug:
             raise
-        print(f"lit-talr: {error}", file=sys.stderr)
+        print(f"lit-talr: {one_sentence(str(error))}", file=sys.stderr)
         sys.exit(1)

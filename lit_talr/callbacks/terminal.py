@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lit_talr.data.base import Batch, format_counts
@@ -61,7 +62,7 @@ class Summary(Callback):
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         path = Path(trainer.default_root_dir) / "metrics.json"
         write_json(path, {**read_json(path), verb: metrics})
-        print_table({name: f"{value:.4f}" for name, value in metrics.items()}, title=f"{verb}: {trainer.default_root_dir}")
+        print_table({name: f"{value:.4g}" for name, value in metrics.items()}, title=f"{verb}: {trainer.default_root_dir}")
 
 
 def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
@@ -95,9 +96,11 @@ def dropped(counts: Any) -> str:
 
 
 def print_table(rows: dict[str, str], title: str) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, value)
-    Console().print(table)
+        table.add_row(name, escape(value))
+    console = Console()
+    console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
+    console.print(table)

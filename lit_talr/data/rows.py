@@ -1,10 +1,13 @@
 """Tables of rows from a file or the hub, with the place of every row for messages."""
 
+import gzip
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 import datasets
+import pandas
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -25,6 +28,7 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
     path = Path(source)
     suffixes = [suffix for suffix in path.suffixes if suffix in FORMATS]
     datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(logging.CRITICAL)  # it logs what it raises as well
     if path.is_file() and suffixes:
         rows = load_file(path, FORMATS[suffixes[-1]])
     elif path.exists() or suffixes or source.startswith((".", "/", "~")):
@@ -40,18 +44,33 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
 
 
 def load_file(path: Path, kind: str) -> datasets.Dataset:
-    options = {"keep_default_na": False, "dtype": str} if kind == "csv" else {}  # an empty cell is an empty text, "01" stays "01"
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: has no rows, the file is empty.")
+    if kind == "json":
+        check_utf8(path)
     try:
-        return datasets.load_dataset(kind, data_files=str(path), split="train", **options)
-    except DatasetGenerationError as error:
+        if kind == "csv":  # every cell a text: an empty one is "", "01" stays "01"
+            return datasets.Dataset.from_pandas(pandas.read_csv(path, dtype=str, keep_default_na=False))
+        return datasets.load_dataset(kind, data_files=str(path), split="train")
+    except (DatasetGenerationError, ValueError) as error:  # Arrow's, pandas' and Unicode's errors are ValueErrors
         if kind == "json" and path.suffix == ".jsonl":
             check_json_lines(path)
         raise ValueError(f"{path}: cannot be read as {kind} ({str(error.__cause__ or error).splitlines()[0]}).") from error
 
 
+def check_utf8(path: Path) -> None:
+    """Name the first line that is not UTF-8; ``datasets`` would put other characters in its place."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}: row {number} is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8.") from error
+
+
 def check_json_lines(path: Path) -> None:
     """Name the first line that is not one JSON object."""
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         try:
             value = json.loads(line) if line.strip() else {}
         except json.JSONDecodeError as error:

@@ -1,0 +1,73 @@
+import gzip
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from lit_talr.data.rows import load_rows
+
+ROWS = [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": ""}]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.csv", "rows.parquet", "rows.json"])
+def test_reads_every_format(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    table = datasets.Dataset.from_list(ROWS)
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    match name:
+        case "rows.jsonl":
+            path.write_text(lines)
+        case "rows.jsonl.gz":
+            path.write_bytes(gzip.compress(lines.encode()))
+        case "rows.json":
+            path.write_text(json.dumps(ROWS))
+        case "rows.csv":
+            table.to_csv(path)
+        case "rows.parquet":
+            table.to_parquet(path)
+    rows = load_rows(str(path), "train", ["prompt", "response"])
+    assert list(rows) == ROWS
+
+
+def test_csv_cells_stay_text(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('id,answer\n007,NA\n"1\n2",\n')
+    assert list(load_rows(str(tmp_path / "rows.csv"), "train", [])) == [{"id": "007", "answer": "NA"}, {"id": "1\n2", "answer": ""}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}\n{"a": 2,\n', r"rows.jsonl: row 2 is not JSON \(.*\); each line must hold one JSON object"),
+        ('{"a": 1}\n[1, 2]\n', "rows.jsonl: row 2 is a JSON list, not an object"),
+        ("", "rows.jsonl: has no rows"),
+        ('{"b": 1}\n', "rows.jsonl: column `a` is missing; the file has `b`"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_row(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_rows(str(tmp_path / "rows.jsonl"), "train", ["a"])
+
+
+def test_another_encoding_is_named_with_its_row(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes('{"a": "x"}\n{"a": "caf\u00e9"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match="rows.jsonl: row 2 is not UTF-8 .* save the file as UTF-8"):
+        load_rows(str(tmp_path / "rows.jsonl"), "train", ["a"])
+    (tmp_path / "rows.csv").write_bytes("a\ncaf\u00e9\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="rows.csv: cannot be read as csv .*utf-8"):
+        load_rows(str(tmp_path / "rows.csv"), "train", ["a"])
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "./folder", "rows.xlsx"])
+def test_no_such_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "rows.xlsx").write_text("x")
+    with pytest.raises(ValueError, match=r"no such file of rows; give a .jsonl, .csv or .parquet file"):
+        load_rows(str(tmp_path / name), "train", [])
+
+
+def test_a_broken_parquet_file(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(ValueError, match="rows.parquet: cannot be read as parquet"):
+        load_rows(str(tmp_path / "rows.parquet"), "train", [])

@@ -1,0 +1,132 @@
+"""The command line as its users meet it: what it refuses, and in which words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lit_talr.cli import main
+from tests.fits import QWEN3, write_data
+
+BASE = ["-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/talr.yaml"]
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """A command line that trains two steps."""
+    write_data(tmp_path)
+    files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(tmp_path / f"{split}.jsonl"))]
+    return [
+        *BASE,
+        *("--model.architecture", json.dumps(QWEN3), "--model.tokenizer", str(tmp_path / "tokenizer"), *files),
+        *("--run", str(tmp_path / "run"), "--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
+        *("--model.generation.max_new_tokens", "8"),
+    ]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one sentence on standard error; nothing else, and no exit code 0."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("lit-talr: ") and error.count("\n") == 1 and "Traceback" not in error, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--model.loss", "TALRR"], "`model.loss`: there is no class TALRR; there are DFT, L2, Standard, TALR."),
+        (["--data", "MedCal"], "`data`: there is no class MedCal; there are MedCalc, Records."),
+        (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; there are Constant, Cosine, Linear."),
+        (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted"),
+        (["--trainer.max_epoch", "1"], "--trainer.max_epoch"),
+        (["--model.loss.temperature", "0"], "`temperature` must be above 0, got 0"),
+        (["--data.tokenizer", "x"], "`--data.tokenizer` is not an option of its own: the tokenizer is the model's"),
+        (["-c", "configs/loss/nope.yaml"], "configs/loss/nope.yaml: no such configuration"),
+        (["--data.batching.batch_size", "0"], "`batching.batch_size` must be a positive integer, got 0"),
+        (["--data.train", "nowhere.jsonl"], "nowhere.jsonl: no such file of rows"),
+        (["--data.encoding.max_length", "5"], "train.jsonl: row 1: "),
+        (["--trainer.accumulate_grad_batches", "3"], "`trainer.accumulate_grad_batches` is 3"),
+        (["--trainer.overfit_batches", "1"], "`trainer.overfit_batches` is not supported"),
+        (["--trainer.limit_train_batches", "0.5"], "`trainer.limit_train_batches` 0.5 cuts an optimizer step"),
+        (["--trainer.limit_train_batches", "3", "--data.batching.batch_size", "8"], "`trainer.limit_train_batches` 3 cuts an optimizer step of 2"),
+        (["--trainer.precision", "bf16-true"], "`trainer.precision: bf16-true` keeps the weights in bf16"),
+        (["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "Give `trainer.max_epochs` or `trainer.max_steps`"),
+        (["--ckpt_path", "last"], "holds no last.ckpt"),
+        (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
+        (["--model.pretrained", "./nowhere", "--model.architecture", "null"], "./nowhere is not a folder with a config.json"),
+        (["--model.pretrained", "./nowhere"], "one of the two"),
+        (["--model.tokenizer", "./nowhere"], "./nowhere"),
+        (["--model.tokenizer", "null"], "Give `model.pretrained` or `model.tokenizer`"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_sentence(words: list[str], capsys: pytest.CaptureFixture[str], extra: list[str], message: str) -> None:
+    assert message in refused(capsys, "fit", *words, *extra)
+
+
+def test_a_misspelt_key_in_a_file_names_it(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model:\n  losss: 3\n")
+    assert "losss" in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
+
+
+def test_a_tokenizer_in_a_file_is_refused_too(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data:\n  init_args:\n    tokenizer: x\n")
+    assert "data.tokenizer` is not an option of its own" in refused(capsys, "fit", *words, f"--config={tmp_path / 'mine.yaml'}")
+
+
+def test_debug_gives_the_traceback(words: list[str]) -> None:
+    with pytest.raises(ValueError, match="`temperature` must be above 0"):
+        main(["fit", *words, "--model.loss.temperature", "0", "--debug"])
+
+
+def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One folder holds all; it is refused for another run, continued by ``last``, tested from its own configuration and from its export."""
+    run = tmp_path / "run"
+    monkeypatch.setattr("sys.argv", ["lit-talr", "fit", *words])
+    main(["fit", *words])
+    assert {path.name for path in run.iterdir()} >= {"config.yaml", "metrics.json", "checkpoints", "export"}
+    assert f"{run} already holds a run; continue it with `--ckpt_path last`" in refused(capsys, "fit", *words)
+
+    main(["fit", *words, "--trainer.max_steps", "4", "--ckpt_path", "last"])
+    assert (run / "config.resume-1.yaml").is_file()
+
+    main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
+    answers = [json.loads(line) for line in (run / "answers" / "test.jsonl").read_text().splitlines()]
+    assert [answer["id"] for answer in answers] == [0, 1, 2, 3]
+    assert all(answer["row"] == f"{tmp_path / 'test.jsonl'}: row {answer['id'] + 1}" for answer in answers)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test"]["test/score"] == sum(answer["correct"] for answer in answers) / 4
+    assert metrics["test"]["test/cut"] == sum(answer["cut"] for answer in answers) / 4
+    assert "val/nll" in metrics["fit"]
+
+    card = (run / "export" / "README.md").read_text()
+    assert "| test/score |" in card and "| val/nll |" in card and str(tmp_path / "train.jsonl") in card and "lit-talr fit" in card
+    exported = AutoModelForCausalLM.from_pretrained(run / "export")
+    assert AutoTokenizer.from_pretrained(run / "export").chat_template
+    assert exported.dtype.is_floating_point
+
+    other = ["--model.architecture", "null", "--model.tokenizer", "null", "--model.pretrained", str(run / "export"), "--run", str(tmp_path / "other")]
+    main(["test", "-c", str(run / "config.yaml"), *other])
+    again = [json.loads(line) for line in (tmp_path / "other" / "answers" / "test.jsonl").read_text().splitlines()]
+    assert [answer["text"] for answer in again] == [answer["text"] for answer in answers]
+
+
+def test_answers_on_validation_rows_every_so_many_epochs(words: list[str], tmp_path: Path) -> None:
+    score: dict[str, Any] = {"class_path": "DomainScore", "init_args": {"every_n_epochs": 2}}
+    epochs = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "2", "--data.batching.batch_size", "16"]
+    main(["fit", *words, *epochs, "--trainer.callbacks", json.dumps([score])])
+    assert [path.name for path in (tmp_path / "run" / "answers").iterdir()] == ["val-epoch-2.jsonl"]
+
+
+def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *BASE, "--model.pretrained", "some/model", "--print_config"])
+    assert stop.value.code == 0
+    assert "class_path: lit_talr.losses.TALR" in capsys.readouterr().out

@@ -1,0 +1,73 @@
+"""The command line on two CPU ranks: fit, resume and test give what one process gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.distributed.test_two_ranks import ROOT
+from tests.fits import QWEN3, distance, write_data
+
+STRATEGIES = [pytest.param("ddp-cpu", marks=pytest.mark.slow), "zero2-cpu"]
+
+
+def lit_talr(*words: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "lit_talr", *words], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+def run(folder: Path, name: str, *strategy: str) -> Path:
+    """Two steps, resumed for two more, then tested on five rows."""
+    path = folder / name
+    files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
+    words = [
+        *("-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/l2.yaml", "--model.loss.coefficient", "0.05"),
+        *("--model.architecture", json.dumps(QWEN3), "--model.tokenizer", str(folder / "tokenizer"), *files, "--run", str(path)),
+        *("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.3", "--model.schedule", "Constant", "--trainer.gradient_clip_val", "null"),
+        *("--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "2", "--data.batching.eval_batch_size", "2"),
+        *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--model.generation.max_new_tokens", "6", *strategy),
+    ]
+    lit_talr("fit", *words, "--trainer.max_steps", "3")
+    lit_talr("fit", *words, "--trainer.max_steps", "6", "--ckpt_path", "last")
+    lit_talr("test", "-c", str(path / "config.yaml"), "--ckpt_path", "last")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    (folder / "test.jsonl").write_text("".join(json.dumps({"prompt": "ab" * n, "response": "b"}) + "\n" for n in range(1, 6)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_process(folder: Path) -> Path:
+    return run(folder, "one", "--trainer.devices", "1")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_ranks_give_what_one_process_gives(folder: Path, one_process: Path, strategy: str) -> None:
+    two = run(folder, strategy, "-c", f"configs/strategy/{strategy}.yaml")
+    weights, expected = (load_file(path / "export" / "model.safetensors") for path in (two, one_process))
+    assert distance(weights, expected, {name: weight * 0 for name, weight in expected.items()}) < 1e-5
+
+    metrics, wanted = (json.loads((path / "metrics.json").read_text()) for path in (two, one_process))
+    assert metrics.keys() == wanted.keys() == {"fit", "test"}
+    for part in metrics:
+        assert metrics[part] == pytest.approx(wanted[part], rel=1e-4), part
+
+    answers, right = (read(path) for path in (two, one_process))
+    assert [answer["id"] for answer in answers] == [0, 1, 2, 3, 4]
+    assert answers == right
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "answers" / "test.jsonl").read_text().splitlines()]

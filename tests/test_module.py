@@ -1,0 +1,165 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+
+from lit_talr.data.batch_plan import MicroBatch
+from lit_talr.losses import TALR, Standard
+from lit_talr.module import DomainSFT, check_trainer
+from lit_talr.schedules import Constant
+from tests.fits import QWEN3, distance, fit, records, write_data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+class Watch(Callback):
+    """Keeps what each optimizer step logged, and each micro-batch returned."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+        self.outputs: list[dict[str, Any]] = []
+        self.modules: list[DomainSFT] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.outputs.append({**outputs, "num_step_tokens": batch["num_step_tokens"]})
+        self.modules.append(pl_module)
+
+    def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if self.outputs:
+            self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def watched_fit(folder: Path, loss: Any, **options: Any) -> Watch:
+    watch = Watch()
+    trainer = {"callbacks": [watch], **options.pop("trainer", {})}
+    fit(folder, loss, trainer=trainer, **options)
+    return watch
+
+
+def test_the_logged_loss_is_the_steps_own_however_it_is_split(folder: Path) -> None:
+    whole, split = (watched_fit(folder, TALR(scope="step"), batching={"micro_batch_size": size}).steps for size in (8, 2))
+    assert len(whole) == len(split) == 4
+    for one, other in zip(whole, split, strict=True):
+        assert one == pytest.approx(other, rel=1e-9)
+    assert {"train/loss", "train/nll", "talr/temperature"} <= whole[-1].keys()
+    assert whole[0]["train/loss"] == whole[0]["train/nll"]  # every weight was 1
+    assert whole[-1]["train/loss"] < whole[-1]["train/nll"]
+
+
+def test_the_logged_nll_is_the_mean_over_the_steps_tokens(folder: Path) -> None:
+    watch = watched_fit(folder, Standard(), batching={"micro_batch_size": 4}, steps=3)
+    first = watch.outputs[:2]
+    total, number = (sum(float(value) for value in parts) for parts in ((o["stats"].nll.sum() for o in first), (o["stats"].mask.sum() for o in first)))
+    assert number == first[0]["num_step_tokens"]
+    assert watch.steps[0]["train/nll"] == pytest.approx(total / number, rel=1e-12)
+
+
+def test_what_a_step_returns_for_callbacks_carries_no_gradient(folder: Path) -> None:
+    (output, *_) = watched_fit(folder, TALR(), steps=1).outputs
+    assert not any(field.requires_grad for field in output["stats"] if field is not None)
+
+
+def test_validation_metrics_are_token_means(folder: Path) -> None:
+    """Against a loop over the examples one by one, with the model's own full logits."""
+    watch = watched_fit(folder, Standard(), batching={"micro_batch_size": 3}, steps=3, trainer={"limit_val_batches": None})
+    module = watch.modules[-1]
+    data = records(folder)
+    data.trainer = module.trainer
+    data.setup("validate")
+    total, right, number = 0.0, 0, 0
+    assert module.backbone is not None
+    module.backbone.model.double()  # the trainer's precision; it restores float32 as the default dtype only
+    for index in range(4):
+        batch = data.encoded["val"][MicroBatch((index,), 1)]
+        mask = batch["labels"][0] != -100
+        with torch.no_grad():
+            logits = module.backbone.model(input_ids=batch["input_ids"]).logits[0][mask]
+        labels = batch["labels"][0][mask]
+        total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        right += int((logits.argmax(-1) == labels).sum())
+        number += len(labels)
+    metrics = {name: float(value) for name, value in module.trainer.callback_metrics.items()}
+    assert metrics["val/nll"] == pytest.approx(total / number, rel=1e-6)
+    assert metrics["val/perplexity"] == pytest.approx(torch.tensor(total / number).exp().item(), rel=1e-5)
+    assert metrics["val/token_accuracy"] == pytest.approx(right / number, rel=1e-6)
+
+
+def test_gradient_checkpointing_changes_nothing(folder: Path) -> None:
+    start = fit(folder, Standard(), steps=1, optimizer=partial(torch.optim.SGD, lr=0.0))
+    plain = fit(folder, TALR(), steps=2)
+
+    class Checkpointed(DomainSFT):
+        def configure_model(self) -> None:
+            self.gradient_checkpointing = True
+            super().configure_model()
+            assert self.backbone is not None and self.backbone.model.is_gradient_checkpointing and self.backbone.model.training
+
+    assert distance(fit(folder, TALR(), steps=2, module_class=Checkpointed), plain, start) < 1e-12
+
+
+def test_bf16_mixed_keeps_fp32_weights_that_move_at_a_small_rate(folder: Path) -> None:
+    options: dict[str, Any] = {"trainer": {"precision": "bf16-mixed"}}
+    start = fit(folder, Standard(), steps=1, optimizer=partial(torch.optim.AdamW, lr=0.0), **options)
+    end = fit(folder, Standard(), steps=5, optimizer=partial(torch.optim.AdamW, lr=1e-6, weight_decay=0.0), **options)
+    assert {weight.dtype for weight in end.values()} == {torch.float32}
+    layer = "model.layers.0.mlp.up_proj.weight"
+    assert (end[layer] != start[layer]).float().mean() > 0.99
+
+
+@pytest.mark.parametrize(("max_epochs", "max_steps", "expected"), [(2, -1, 6), (2, 4, 4), (1, 100, 3), (-1, 7, 7)])
+def test_the_schedules_length_comes_from_the_plan(folder: Path, max_epochs: int, max_steps: int, expected: int) -> None:
+    class Counted(DomainSFT):
+        def on_train_start(self) -> None:
+            counted.append(self.num_steps)
+            self.trainer.should_stop = True
+
+    counted: list[int] = []
+    fit(folder, Standard(), module_class=Counted, steps=max_steps, trainer={"max_epochs": max_epochs})
+    assert counted == [expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": FSDPStrategy()}, "`trainer.strategy` FSDPStrategy is not supported; use one of configs/strategy"),
+        ({"callbacks": [GradientAccumulationScheduler({0: 2})]}, "`GradientAccumulationScheduler` is not supported"),
+        ({"overfit_batches": 2}, "`trainer.overfit_batches` is not supported"),
+        ({"precision": "bf16-true"}, "use `bf16-mixed` .fp32 weights., or insist with `model.bf16_weights: true`"),
+    ],
+)
+def test_a_trainer_that_breaks_the_accounting_is_refused(options: dict[str, Any], message: str) -> None:
+    strategy = options.pop("strategy", None)
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False, **options)
+    if strategy is not None:
+        trainer._accelerator_connector.strategy = strategy
+    with pytest.raises(ValueError, match=message):
+        check_trainer(trainer, bf16_weights=False)
+
+
+def test_zero_stage_3_is_refused_by_name() -> None:
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False)
+    trainer._accelerator_connector.strategy = DeepSpeedStrategy(stage=3)
+    with pytest.raises(ValueError, match="ZeRO stage 3 is not supported yet"):
+        check_trainer(trainer, bf16_weights=False)
+
+
+def test_bf16_weights_can_be_insisted_on() -> None:
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, precision="bf16-true", logger=False, enable_progress_bar=False)
+    check_trainer(trainer, bf16_weights=True)
+
+
+def test_a_tokenizer_larger_than_the_models_head_is_refused(folder: Path) -> None:
+    module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.1), Constant(), architecture={**QWEN3, "vocab_size": 200})
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match="The tokenizer has 259 tokens, the model's head 200"):
+        trainer.fit(module, datamodule=records(folder))

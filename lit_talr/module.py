@@ -172,7 +172,7 @@ class DomainSFT(LightningModule):
         nll, accuracy = self.val_nll.compute(), self.val_accuracy.compute()
         self.val_nll.reset()
         self.val_accuracy.reset()
-        self.log("val/nll", nll, prog_bar=True, sync_dist=False)
+        self.log("val/nll", nll)
         self.log("val/perplexity", nll.exp())
         self.log("val/token_accuracy", accuracy)
 

@@ -31,6 +31,9 @@ class TokenProgressBar(RichProgressBar):
         self._tokens += batch["num_tokens"] * trainer.world_size
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        return super().configure_columns(trainer)[:-1]  # without batches per second: a line of 80 characters has room for what matters
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = {name.removeprefix("train/").removeprefix("talr/"): value for name, value in super().get_metrics(trainer, pl_module).items()}
         shown.pop("v_num", None)

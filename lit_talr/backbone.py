@@ -119,7 +119,10 @@ def load_model(pretrained: str | None, revision: str | None, architecture: dict[
         ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, or the model cannot be found.
     """
     if (pretrained is None) == (architecture is None):
-        raise ValueError("Give `model.pretrained` (a folder or hub name) or `model.architecture` (a configuration for random weights), one of the two.")
+        raise ValueError(
+            "Give `model.pretrained` (a folder or hub name) or `model.architecture` (a configuration for random weights), one of the two; "
+            "`--model.architecture null` takes the latter back."
+        )
     dtype = torch.get_default_dtype()
     if pretrained is None:
         config = new_config(architecture or {}, vocab_size)
@@ -131,6 +134,10 @@ def load_model(pretrained: str | None, revision: str | None, architecture: dict[
             pretrained, revision=revision, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
         )
     except OSError as error:
+        if "safetensors" in str(error):
+            raise ValueError(
+                f"`model.pretrained`: {pretrained} has no safetensors weights, and no others are read; convert it with `save_pretrained`."
+            ) from error
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(
             f"`model.pretrained`: {pretrained} could not be loaded ({first_line}); give a model folder or a hub name that is reachable."
@@ -142,8 +149,8 @@ def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfi
     """A configuration from its ``model_type`` and fields; the text model's ``vocab_size`` is the tokenizer's unless it is given."""
     fields = dict(architecture)
     model_type = fields.pop("model_type", None)
-    if model_type is None:
-        raise ValueError("`model.architecture` needs a `model_type`, such as `qwen3`.")
+    if model_type not in FAMILIES:
+        raise ValueError(f"`model.architecture` needs a `model_type` out of {', '.join(FAMILIES)}, got {model_type}.")
     text = fields["text_config"] = dict(fields["text_config"]) if "text_config" in fields else None
     (fields if text is None else text).setdefault("vocab_size", vocab_size)
     if text is None:

@@ -1,11 +1,17 @@
 """The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``."""
 
+import inspect
 import logging
 import os
 import re
+import shlex
+import signal
 import sys
 import warnings
+import zipfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,19 +23,27 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 
 import lit_talr.callbacks
 import lit_talr.strategies  # noqa: F401
+from lit_talr import __version__
 from lit_talr.data import DomainDataModule
+from lit_talr.files import read_json, write_json
 from lit_talr.losses import LossStrategy
-from lit_talr.module import DomainSFT
+from lit_talr.module import DomainSFT, check_trainer
 from lit_talr.schedules import Schedule
 
 PACKAGE = Path(__file__).parent
+COMMAND: list[str] = []
+"""The words of the present command line, for the record of a run."""
 DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug."
 BASES: dict[str, type] = {"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer, "callbacks": Callback}
 """What a key of the configuration takes, by its last word."""
+SHOWN = ("lit_talr.losses", "lit_talr.data", "lit_talr.schedules", "lit_talr.callbacks", "torch.optim", "lightning.pytorch.callbacks")
+READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
 class Parser(LightningArgumentParser):
@@ -40,15 +54,22 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Keeps what ``fit`` was configured with; a resumed run adds a file of its own, the other verbs leave none."""
+    """Keeps what ``fit`` was configured with, and the command, once training begins; a resumed run adds a file of its own."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            folder = Path(trainer.default_root_dir)
-            resumes = len(list(folder.glob("config.resume-*.yaml")))
-            self.config_filename = f"config.resume-{resumes + 1}.yaml" if (folder / "config.yaml").exists() else "config.yaml"
-            self.config_filename = trainer.strategy.broadcast(self.config_filename)
-            super().setup(trainer, pl_module, stage)
+        """Not yet: a start that is refused leaves no trace."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = Path(trainer.default_root_dir)
+        resumes = len(list(folder.glob("config.resume-*.yaml")))
+        self.config_filename = f"config.resume-{resumes + 1}.yaml" if (folder / "config.yaml").exists() else "config.yaml"
+        self.config_filename = trainer.strategy.broadcast(self.config_filename)
+        super().setup(trainer, pl_module, "fit")
+        if trainer.is_global_zero:
+            provenance = read_json(folder / "provenance.json")
+            versions = {name: version(name) for name in ("lit_talr", "torch", "lightning", "transformers")}
+            start = {"command": shlex.join(["lit-talr", *COMMAND]), "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
+            write_json(folder / "provenance.json", {"fits": [*provenance.get("fits", []), start]})
 
 
 class CLI(LightningCLI):
@@ -74,14 +95,29 @@ class CLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would load hyper-parameters over the configuration here; our record is the configuration. Finds ``last``, and guards a used folder."""
-        config = self.config[self.config.subcommand]
-        run = Path(config.run)
-        if config.get("ckpt_path") == "last":
+        verb, config = self.config.subcommand, self.config[self.config.subcommand]
+        run, pretrained = Path(config.run), config.model.pretrained
+        if not config.run or (run.exists() and not run.is_dir()):
+            raise ValueError(f"`run` must name a folder, new or of an earlier run, got {config.run!r}.")
+        if config.ckpt_path == "last":
             config.ckpt_path = str(last_checkpoint(run))
-        elif config.get("ckpt_path") and not Path(config.ckpt_path).exists():
-            raise ValueError(f"`ckpt_path`: {config.ckpt_path} does not exist; give a checkpoint of the run's `checkpoints` folder, or `last`.")
-        if self.config.subcommand == "fit" and config.ckpt_path is None and (run / "config.yaml").exists():
+        elif config.ckpt_path:
+            check_checkpoint(Path(config.ckpt_path))
+        elif verb == "fit" and (run / "config.yaml").exists():
             raise ValueError(f"`run`: {run} already holds a run; continue it with `--ckpt_path last`, or name another folder.")
+        elif (run / "checkpoints").exists() and not (pretrained and Path(pretrained).resolve().is_relative_to(run.resolve())):
+            raise ValueError(
+                f"`run`: {run} holds a trained model, which this would not {verb}; ask for it with `--ckpt_path last`, or name another folder with `--run`."
+            )
+
+    def after_instantiate_classes(self) -> None:
+        path, sharded = self._get(self.config, "ckpt_path"), isinstance(self.trainer.strategy, DeepSpeedStrategy)
+        if path and Path(path).is_dir() != sharded:
+            of, way_out = ("one process or DDP", "") if sharded else ("DeepSpeed", ", or test its export with `--model.pretrained`")
+            raise ValueError(f"`ckpt_path`: {path} is a checkpoint of {of}; give the strategy of its run{way_out}.")
+
+    def before_fit(self) -> None:
+        check_trainer(self.trainer, self.model.bf16_weights)  # before the data is read, which can take long
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] is None:
@@ -106,28 +142,54 @@ def last_checkpoint(run: Path) -> Path:
     last = run / "checkpoints" / "last.ckpt"
     if not last.exists():
         raise ValueError(f"`ckpt_path: last`: {run / 'checkpoints'} holds no last.ckpt; start the run without `ckpt_path`, or name its folder with `--run`.")
+    check_checkpoint(last)
     return last
 
 
+def check_checkpoint(path: Path) -> None:
+    """Refuse what is not a whole checkpoint, before anything is built; a folder is DeepSpeed's."""
+    if not path.exists():
+        raise ValueError(f"`ckpt_path`: {path} does not exist; give a checkpoint of the run's `checkpoints` folder, or `last`.")
+    if path.is_file() and not zipfile.is_zipfile(path):  # torch.save writes the directory of the archive last
+        raise ValueError(f"`ckpt_path`: {path} is not a whole checkpoint (cut short, or another file); give another one of the run's `checkpoints` folder.")
+
+
 def one_sentence(message: str) -> str:
-    """The parser's message without the types that it tried in vain; for a class that does not exist, those that do."""
-    key = re.search(r'[Kk]ey "([\w.]+)"', message)
-    unknown = re.search(r"Expected a dot import path string: (\S+)|Import of '?([\w.]+)'? failed|Unable to import (?:class )?'?([\w.]+)", message)
-    if key and unknown:
-        base = BASES.get(key[1].removesuffix(".init_args").rsplit(".", 1)[-1])
-        return f"`{key[1]}`: there is no class {next(filter(None, unknown.groups()))}" + (f"; there are {', '.join(class_names(base))}." if base else ".")
-    if "Errors:" in message:
-        tried = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip().startswith("- ")]
-        reasons = [reason for reason in tried if not reason.startswith("Expected a <class 'NoneType'>")]
-        message = (f'Parser key "{key[1]}": ' if key else "") + (reasons or [message])[0]
-    message = re.sub(r'Parser key "([\w.]+)"', r"`\1`", message)
-    return " ".join(re.sub(r"\s+Given value type: .*", "", message, flags=re.DOTALL).split())
+    """An error's text without the types that the parser tried in vain; for a class that does not exist, those that do."""
+    message = re.sub(r"Call to compute_fn of link '.*?' (?:with args .*? )?failed: ", "", message, flags=re.DOTALL)
+    keys = re.findall(r'Parser key "([\w.]+)"', message)
+    if not keys and "Errors:" not in message:
+        return " ".join(message.split())
+    key = ".".join(dict.fromkeys(keys))
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    lines = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines]
+    noise = (
+        "Expected a path but",
+        "Does not validate",
+        "Subtypes:",
+        "Errors:",
+        "Given value",
+        "Expected a <class 'NoneType'>",
+        "Expected a <class 'torch.Tensor'>",
+    )
+    reasons = [line for line in dict.fromkeys(lines) if line and not line.startswith(noise)]
+    base = BASES.get(key.removesuffix(".init_args").rsplit(".", 1)[-1])
+    missing = re.search(r"Expected a dot import path string: (\S+)|has no attribute '(\w+)'", message)
+    if base and missing:
+        return f"`{key}`: there is no class {missing[1] or missing[2]}; there are {', '.join(class_names(base))}."
+    expected = [READABLE.get(kind, kind) for reason in reasons for kind in re.findall(r"^Expected a (?:<class '(\w+)'>|typing\.Literal\[.*?\])", reason)]
+    expected = [name for name in expected if name] + [choices for reason in reasons for choices in re.findall(r"typing\.Literal\[(.*?)\]", reason)]
+    value = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
+    if key and expected and value:
+        return f"`{key}` must be {' or '.join(dict.fromkeys(expected))}, got {value[1]}."
+    return (f"`{key}`: " if key else "") + " ".join(" ".join(reasons[:1] or [message]).split())
 
 
 def class_names(base: type) -> list[str]:
     """The classes that a config can name where ``base`` is expected."""
     children: list[type] = base.__subclasses__()
-    return sorted({name for child in children for name in (child.__name__, *class_names(child))})
+    names = {child.__name__ for child in children if child.__module__.startswith(SHOWN) and not inspect.isabstract(child)}
+    return sorted({name for name in names.union(*map(class_names, children)) if not name.startswith("_")})
 
 
 def find_configs(args: Sequence[str]) -> list[str]:
@@ -137,7 +199,7 @@ def find_configs(args: Sequence[str]) -> list[str]:
         if flag in ("-c", "--config") and not Path(path).is_file():
             shipped = PACKAGE / path
             if not shipped.is_file():
-                raise ValueError(f"{path}: no such configuration, neither here nor among those shipped in {PACKAGE / 'configs'}.")
+                raise ValueError(f"{path}: no such configuration file, neither here nor among those shipped in {PACKAGE / 'configs'}.")
             words[words.index(path)] = str(shipped)
     return words
 
@@ -146,7 +208,10 @@ def refuse_linked(words: Sequence[str]) -> None:
     """The data's tokenizer is the model's; one beside it would be overruled in silence."""
     given = [word.split("=")[0] for word in words if re.match(r"--data\.(init_args\.)?tokenizer", word)]
     for path in [path for flag, path in pairwise(words) if flag in ("-c", "--config")]:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        try:
+            config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path}: is not YAML ({error}).") from error
         data = config.get("data") or {} if isinstance(config, dict) else {}
         given += [f"{path}: data.{name}" for name in {**data, **(data.get("init_args") or {})} if name.startswith("tokenizer")]
     if given:
@@ -161,6 +226,8 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # a run that ends inside an epoch keeps its last checkpoint only
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # the plan is, without state
     warnings.filterwarnings("ignore", message=".*TypedStorage is deprecated.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
@@ -176,6 +243,7 @@ def main(args: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     whole_words = {"allow_abbrev": False}  # a misspelt option is an error, not a guess
+    COMMAND[:] = words
     try:
         quiet_libraries()
         words = find_configs([word for word in words if word != "--debug"])
@@ -186,12 +254,20 @@ def main(args: Sequence[str] | None = None) -> None:
             save_config_callback=SaveConfig,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"prog": "lit-talr", "description": DESCRIPTION, **whole_words, **dict.fromkeys(CLI.subcommands(), whole_words)},
+            parser_kwargs={
+                "prog": "lit-talr",
+                "description": DESCRIPTION,
+                "version": __version__,
+                **whole_words,
+                **dict.fromkeys(CLI.subcommands(), whole_words),
+            },
             subclass_mode_data=True,
             args=words,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)
     except (ValueError, OSError, MisconfigurationException) as error:
         if debug:
             raise

@@ -45,6 +45,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o755)
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         if path.exists():

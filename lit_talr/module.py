@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
 
 from lit_talr.backbone import Backbone, load_model
 from lit_talr.data.base import Batch, DomainDataModule
@@ -19,6 +19,7 @@ from lit_talr.generation import Answer, Generation, generate
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, sum_over_ranks
 from lit_talr.schedules import Schedule
+from lit_talr.strategies import DeepSpeedCPUStrategy
 
 
 class DomainSFT(LightningModule):
@@ -70,8 +71,10 @@ class DomainSFT(LightningModule):
         self.generation = generation
         self.bf16_weights = bf16_weights
         self.backbone: Backbone | None = None
-        self.val_nll = MeanMetric().set_dtype(torch.float64)
-        self.val_accuracy = MeanMetric().set_dtype(torch.float64)
+        self._optimizer_name = ""
+        self._loaded_optimizer: str | None = None  # the class of the optimizer whose state is about to be loaded
+        self.loaded_step: int | None = None  # optimizer steps of the checkpoint that was loaded
+        self._val_sums: Tensor | None = None  # float64: this rank's sum of NLL, number of correct tokens, number of tokens
         self._step_sums: Tensor | None = None  # of weight * nll / N and nll / N over this rank's micro-batches of the open step
 
     @property
@@ -113,6 +116,8 @@ class DomainSFT(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        self._optimizer_name = type(optimizer).__name__
+        check_same("model.optimizer", self._loaded_optimizer or self._optimizer_name, self._optimizer_name)
         self.loss.attach(optimizer)
         num_steps = self.num_steps
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, num_steps))
@@ -147,6 +152,8 @@ class DomainSFT(LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:  # DeepSpeed comes here for every micro-batch
             self.step_end()
+            if self.trainer.global_step + 1 == self.trainer.max_steps:
+                self.trainer.should_stop = True  # so that Lightning validates where the run ends, also inside an epoch
 
     def step_end(self) -> None:
         """After each optimizer step, before any checkpoint of it."""
@@ -159,22 +166,23 @@ class DomainSFT(LightningModule):
         for name, value in self.loss.metrics().items():
             self.log(name, value, prog_bar=name.endswith("temperature"))
 
+    def on_validation_epoch_start(self) -> None:
+        self._val_sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        assert self.backbone is not None
+        assert self.backbone is not None and self._val_sums is not None
         output = self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], correct=True)
-        mask = batch["labels"] != IGNORE_INDEX
         assert output.correct is not None
-        self.val_nll.update(output.nll.double(), mask)
-        self.val_accuracy.update(output.correct.double(), mask)
+        parts = output.nll, output.correct, batch["labels"] != IGNORE_INDEX
+        self._val_sums = self._val_sums + torch.stack([part.sum(dtype=torch.float64) for part in parts])
 
     def on_validation_epoch_end(self) -> None:
         """Token means over all ranks."""
-        nll, accuracy = self.val_nll.compute(), self.val_accuracy.compute()
-        self.val_nll.reset()
-        self.val_accuracy.reset()
-        self.log("val/nll", nll)
-        self.log("val/perplexity", nll.exp())
-        self.log("val/token_accuracy", accuracy)
+        assert self._val_sums is not None
+        nll, correct, number = sum_over_ranks(self._val_sums)
+        self.log("val/nll", nll / number)
+        self.log("val/perplexity", (nll / number).exp())
+        self.log("val/token_accuracy", correct / number)
 
     def test_step(self, batch: MicroBatch, batch_idx: int) -> list[Answer]:  # type: ignore[override]
         return self.answer([self.data.prompts["test"][index] for index in batch.ids])
@@ -184,12 +192,61 @@ class DomainSFT(LightningModule):
         assert self.backbone is not None
         return generate(self.backbone.model, self.data.encoder.tokenizer, prompts, self.data.encoder.stop_token_ids, self.generation)
 
+    def origin(self) -> dict[str, Any]:
+        """What a resumed run must share with the run that it continues, beside the optimizer's class."""
+        return {
+            "model.loss": " around ".join(type(part).__name__ for part in self.loss.modules()),
+            "data.batching.batch_size": self.data.batching.batch_size,
+            "data.batching.seed": self.plan.seed,
+            "number of training rows": self.plan.num_examples,
+            "number of supervised tokens": int(self.plan.num_supervised.sum()),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["origin"] = {**self.origin(), "model.optimizer": self._optimizer_name}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue where the checkpoint's number of steps says; a checkpoint from inside a step goes back to its first micro-batch."""
+        """Continue where the checkpoint's number of steps says.
+
+        Raises:
+            ValueError: If the checkpoint is of another model, or of a run with another loss, optimizer, step size or data.
+        """
+        own = {name: value.shape for name, value in self.state_dict().items() if isinstance(value, Tensor)}
+        for name, value in checkpoint.get("state_dict", {}).items():  # DeepSpeed keeps it elsewhere
+            if isinstance(value, Tensor) and own.get(name) != value.shape:
+                raise ValueError(
+                    f"The checkpoint is of another model: its `{name}` is {list(value.shape)}, here {list(own.get(name, []))}; "
+                    "give the model it was trained with."
+                )
+        self.loaded_step = checkpoint["global_step"]
         if not self.trainer.training:
             return
-        epoch, step = divmod(checkpoint["global_step"], self.plan.steps_per_epoch)
-        self.plan.resume(epoch, step)
+        for name, here in self.origin().items():
+            check_same(name, checkpoint["origin"][name], here)
+        self._loaded_optimizer = checkpoint["origin"]["model.optimizer"]
+        check_same("model.optimizer", self._loaded_optimizer, self._optimizer_name or self._loaded_optimizer)  # there already under DeepSpeed
+        self.plan.resume(*divmod(self.loaded_step, self.plan.steps_per_epoch))
+        if self.loaded_step:
+            set_progress(checkpoint["loops"]["fit_loop"], self.loaded_step, self.plan.steps_per_epoch, self.plan.accumulate)
+
+
+def check_same(name: str, loaded: Any, here: Any) -> None:
+    """Refuse to resume with something else."""
+    if loaded != here:
+        raise ValueError(f"The checkpoint is of another run: its {name} is {loaded}, here {here}; resume with what it was started with, or start a new run.")
+
+
+def set_progress(fit_loop: dict[str, Any], num_steps: int, steps_per_epoch: int, accumulate: int) -> None:
+    """Make the loops of a checkpoint say what they say right after optimizer step ``num_steps``, whenever in the epoch, and in whichever layout,
+    it was saved: Lightning counts micro-batches, whose number per step may be another one now."""
+    epoch = (num_steps - 1) // steps_per_epoch
+    done = (num_steps - epoch * steps_per_epoch) * accumulate
+    for part in ("total", "current"):
+        fit_loop["epoch_progress"][part].update(ready=epoch + 1, started=epoch + 1, processed=epoch, completed=epoch)
+    for part, number in (("total", num_steps * accumulate), ("current", done)):
+        fit_loop["epoch_loop.batch_progress"][part].update(ready=number, started=number, processed=number, completed=number - 1)
+    fit_loop["epoch_loop.batch_progress"]["is_last_batch"] = done == steps_per_epoch * accumulate
+    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = num_steps - 1
 
 
 def check_trainer(trainer: Any, bf16_weights: bool) -> None:
@@ -201,18 +258,22 @@ def check_trainer(trainer: Any, bf16_weights: bool) -> None:
     strategy = trainer.strategy
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, DeepSpeedStrategy)):
         raise ValueError(f"`trainer.strategy` {type(strategy).__name__} is not supported; use one of configs/strategy.")
-    if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage", 0) > 2:
-        raise ValueError("ZeRO stage 3 is not supported yet; use configs/strategy/zero2.yaml.")
+    if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage", 0) not in (1, 2):
+        raise ValueError("Of ZeRO, stages 1 and 2 are supported; use configs/strategy/zero2.yaml.")
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
         raise ValueError("`GradientAccumulationScheduler` is not supported: the micro-batches of a step follow from `data.batching`.")
     if trainer.overfit_batches:
-        raise ValueError("`trainer.overfit_batches` is not supported, since it cuts optimizer steps; use fewer rows (`data.max_rows`) instead.")
-    limit = trainer.limit_train_batches
-    if limit != 1.0 and (isinstance(limit, float) or limit % trainer.accumulate_grad_batches):
+        raise ValueError("`trainer.overfit_batches` is not supported, since it cuts optimizer steps; use `trainer.max_steps` instead.")
+    if not (isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0):  # 1 is one micro-batch; fast_dev_run sets it
         raise ValueError(
-            f"`trainer.limit_train_batches` {limit} cuts an optimizer step of {trainer.accumulate_grad_batches} micro-batches; "
-            "give a multiple of that, or use `trainer.max_steps`."
+            f"`trainer.limit_train_batches` {trainer.limit_train_batches} is not supported, since it cuts optimizer steps and epochs; use `trainer.max_steps`."
         )
+    if isinstance(strategy, DDPStrategy) and strategy._start_method != "popen":
+        raise ValueError("`trainer.strategy: ddp_spawn` and its like are not supported; use `ddp`.")
+    if isinstance(strategy, DeepSpeedStrategy) and not isinstance(strategy, DeepSpeedCPUStrategy) and not isinstance(trainer.accelerator, CUDAAccelerator):
+        raise ValueError("DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml.")
+    if trainer.precision == "16-true":
+        raise ValueError("`trainer.precision: 16-true` keeps the weights in fp16, in which AdamW's steps overflow; use `bf16-mixed`.")
     if trainer.precision == "bf16-true" and not isinstance(strategy, DeepSpeedStrategy) and not bf16_weights:
         raise ValueError(
             "`trainer.precision: bf16-true` keeps the weights in bf16, where at a learning rate of 1e-6 about one in fifty ever moves; "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_talr.cli import main
@@ -53,8 +54,21 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--data.encoding.max_length", "5"], "train.jsonl: row 1: "),
         (["--trainer.accumulate_grad_batches", "3"], "`trainer.accumulate_grad_batches` is 3"),
         (["--trainer.overfit_batches", "1"], "`trainer.overfit_batches` is not supported"),
-        (["--trainer.limit_train_batches", "0.5"], "`trainer.limit_train_batches` 0.5 cuts an optimizer step"),
-        (["--trainer.limit_train_batches", "3", "--data.batching.batch_size", "8"], "`trainer.limit_train_batches` 3 cuts an optimizer step of 2"),
+        (["--trainer.limit_train_batches", "0.5"], "`trainer.limit_train_batches` 0.5 is not supported"),
+        (["--trainer.limit_train_batches", "1"], "`trainer.limit_train_batches` 1 is not supported"),
+        (["--trainer.fast_dev_run", "true"], "`trainer.limit_train_batches` 1 is not supported"),
+        (["--trainer.strategy", "deepspeed_stage_2"], "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml"),
+        (["--trainer.strategy", "ddp_spawn"], "use `ddp`"),
+        (["--trainer.precision", "16-true"], "`trainer.precision: 16-true` keeps the weights in fp16"),
+        (["--trainer.precision", "bf17"], "`trainer.precision` must be "),
+        (["--data.batching.batch_size", "2.5"], "`data.batching.batch_size` must be a whole number, got 2.5."),
+        (["--data.encoding.too_long", "cut"], "`data.encoding.too_long` must be 'error', 'drop', 'truncate_prompt', got cut."),
+        (["--trainer.max_epochs", "abc"], "`trainer.max_epochs` must be a whole number, got abc."),
+        (["--model.optimizer.lr", "fast"], "`model.optimizer.lr` must be a number, got fast."),
+        (["--model.optimizer", "torch.optim.AdamWW"], "`model.optimizer`: there is no class AdamWW; there are ASGD, Adadelta"),
+        (["--trainer.callbacks+=Foo"], "`trainer.callbacks`: there is no class Foo; there are "),
+        (["--data.train", "tests"], "tests: is a folder; give a .jsonl, .csv or .parquet file."),
+        (["--run", ""], "`run` must name a folder"),
         (["--trainer.precision", "bf16-true"], "`trainer.precision: bf16-true` keeps the weights in bf16"),
         (["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "Give `trainer.max_epochs` or `trainer.max_steps`"),
         (["--ckpt_path", "last"], "holds no last.ckpt"),
@@ -80,6 +94,32 @@ def test_a_tokenizer_in_a_file_is_refused_too(words: list[str], capsys: pytest.C
     assert "data.tokenizer` is not an option of its own" in refused(capsys, "fit", *words, f"--config={tmp_path / 'mine.yaml'}")
 
 
+def test_a_file_that_is_not_yaml_is_named_with_its_line(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model: [1,\n  2\nrun: x")
+    error = refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
+    assert "mine.yaml: is not YAML" in error and "line 3" in error
+
+
+def test_a_checkpoint_cut_short_is_refused_before_anything_is_built(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["fit", *words, "--trainer.max_steps", "1"])
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert "last.ckpt is not a whole checkpoint" in refused(capsys, "fit", *words, "--ckpt_path", "last")
+
+
+def test_a_start_that_was_refused_does_not_use_up_the_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "fit", *words, "--model.pretrained", "./nowhere")
+    main(["fit", *words, "--trainer.max_steps", "1"])
+
+
+def test_a_trained_run_is_not_scored_with_other_weights(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["fit", *words, "--trainer.max_steps", "1"])
+    run = tmp_path / "run"
+    assert "which this would not test; ask for it with `--ckpt_path last`" in refused(capsys, "test", "-c", str(run / "config.yaml"))
+    export = ["--model.architecture", "null", "--model.tokenizer", "null", "--model.pretrained", str(run / "export")]
+    main(["test", "-c", str(run / "config.yaml"), *export])
+
+
 def test_debug_gives_the_traceback(words: list[str]) -> None:
     with pytest.raises(ValueError, match="`temperature` must be above 0"):
         main(["fit", *words, "--model.loss.temperature", "0", "--debug"])
@@ -93,8 +133,9 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     assert {path.name for path in run.iterdir()} >= {"config.yaml", "metrics.json", "checkpoints", "export"}
     assert f"{run} already holds a run; continue it with `--ckpt_path last`" in refused(capsys, "fit", *words)
 
-    main(["fit", *words, "--trainer.max_steps", "4", "--ckpt_path", "last"])
+    main(["fit", *words, "--trainer.max_steps", "3", "--ckpt_path", "last"])
     assert (run / "config.resume-1.yaml").is_file()
+    assert len(json.loads((run / "provenance.json").read_text())["fits"]) == 2
 
     main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
     answers = [json.loads(line) for line in (run / "answers" / "test.jsonl").read_text().splitlines()]
@@ -109,8 +150,7 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     assert "| test/score |" in card and "| val/nll |" in card and str(tmp_path / "train.jsonl") in card and "lit-talr fit" in card
     exported = AutoModelForCausalLM.from_pretrained(run / "export")
     assert AutoTokenizer.from_pretrained(run / "export").chat_template
-    assert exported.dtype.is_floating_point
-
+    assert exported.dtype == torch.float32 and exported.generation_config.eos_token_id == [258]
     other = ["--model.architecture", "null", "--model.tokenizer", "null", "--model.pretrained", str(run / "export"), "--run", str(tmp_path / "other")]
     main(["test", "-c", str(run / "config.yaml"), *other])
     again = [json.loads(line) for line in (tmp_path / "other" / "answers" / "test.jsonl").read_text().splitlines()]

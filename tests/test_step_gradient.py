@@ -10,14 +10,7 @@ from torch import Tensor
 from lit_talr.data.base import Batch
 from lit_talr.losses import DFT, L2, TALR, Standard
 from lit_talr.module import DomainSFT
-from tests.fits import LOSSES, distance, fit, write_data
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_data(folder)
-    return folder
+from tests.fits import LOSSES, distance, fit
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,10 @@ from lit_talr.module import DomainSFT
 
 
 class DomainScore(Callback):
-    """Logs ``test/score`` and the domain's other metrics, ``test/cut`` (share of answers cut by ``max_new_tokens``), and writes each answer to
-    ``answers/test.jsonl`` of the run folder; on validation likewise, where asked.
+    """Logs ``test/score`` and the domain's other metrics, and writes each answer to ``answers/test.jsonl`` of the run folder.
+
+    ``test/cut`` is the share of answers cut by ``max_new_tokens``, ``test/unanswered`` that of prompts too long to be asked, which count as wrong.
+    On validation likewise, where asked.
 
     Args:
         every_n_epochs: Also answer the validation rows after every so many epochs; never by default.
@@ -59,6 +61,7 @@ class DomainScore(Callback):
             dist.all_gather_object(parts, self.rows)
         rows = sorted((row for part in parts for row in part), key=lambda row: row["id"])
         module.log(f"{split}/cut", torch.tensor(sum(row["cut"] for row in rows) / max(1, len(rows))))
+        module.log(f"{split}/unanswered", torch.tensor(sum(row["unanswered"] for row in rows) / max(1, len(rows))))
         if trainer.is_global_zero:
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
             write_text(Path(trainer.default_root_dir) / "answers" / f"{name}.jsonl", "".join(lines))

@@ -1,7 +1,6 @@
 """The trained model as a Hugging Face folder that anyone can load."""
 
-import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +9,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from lit_talr.files import new_folder, read_json, write_text
+from lit_talr.files import new_folder, read_json, write_json, write_text
 from lit_talr.module import DomainSFT
 
 
@@ -33,20 +33,23 @@ class HFExport(Callback):
             return
         if self.dtype:
             casts: dict[int, Tensor] = {}  # tied weights stay one tensor
-            state = {name: casts.setdefault(id(weight), weight.to(self.dtype)) for name, weight in state.items()}
-        own_dtype = model.config.dtype
+            state = {name: casts.setdefault(weight.data_ptr(), weight.to(self.dtype)) for name, weight in state.items()}
+        dtype = next(iter(state.values())).dtype
         with new_folder(export_folder(trainer)) as folder:
-            model.config.dtype = next(iter(state.values())).dtype
+            add_stop_tokens(model, pl_module.data.encoder.stop_token_ids, pl_module.data.encoder.pad_token_id)
             model.save_pretrained(folder, state_dict=state)
-            model.config.dtype = own_dtype
+            state_dtype(folder / "config.json", dtype)
             pl_module.data.encoder.tokenizer.save_pretrained(folder)
             write_text(folder / "README.md", model_card(trainer, pl_module))
 
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        card = export_folder(trainer) / "README.md"
-        if trainer.is_global_zero and card.is_file():
-            scores = ModelCard.load(card)
-            head = str(scores).split("## Scores")[0]
+        """Add the scores to the card, if it is the exported model that was tested."""
+        export = export_folder(trainer)
+        exported_step = read_json(Path(trainer.default_root_dir) / "metrics.json").get("fit", {}).get("step")
+        is_export = pl_module.pretrained is not None and Path(pl_module.pretrained).resolve() == export.resolve()
+        card = export / "README.md"
+        if trainer.is_global_zero and card.is_file() and (is_export or pl_module.loaded_step == exported_step):
+            head = str(ModelCard.load(card)).split("## Scores")[0]
             write_text(card, head + score_section(trainer))
 
 
@@ -65,11 +68,29 @@ def full_state_dict(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
     return {name: value.detach() if (master := masters.get(id(value))) is None else master for name, value in state.items()}
 
 
+def state_dtype(path: Path, dtype: torch.dtype) -> None:
+    """Name the dtype of the weights in config.json, where transformers puts that of the live model; ``from_pretrained`` loads in it."""
+    config = read_json(path)
+    for part in (config, *(value for value in config.values() if isinstance(value, dict) and "dtype" in value)):
+        part["dtype"] = str(dtype).removeprefix("torch.")
+    write_json(path, config)
+
+
+def add_stop_tokens(model: PreTrainedModel, stop_token_ids: Sequence[int], pad_token_id: int) -> None:
+    """So that ``generate`` of the exported model ends an answer where training ended it."""
+    settings = model.generation_config
+    known = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    settings.eos_token_id = sorted({*stop_token_ids, *(token for token in known if token is not None)})
+    settings.pad_token_id = pad_token_id
+
+
 def model_card(trainer: Trainer, module: DomainSFT) -> str:
     """What was trained, from what, on what, by which command, with which scores."""
     data = module.data
     loss = " around ".join(f"`{type(part).__name__}`" for part in module.loss.modules())
     base = module.pretrained or "random weights"
+    fits = read_json(Path(trainer.default_root_dir) / "provenance.json").get("fits", [])
+    commands = "\n".join(fit["command"] for fit in fits)
     base_license = license_of(module.pretrained)
     card_data = ModelCardData(base_model=module.pretrained, library_name="transformers", pipeline_tag="text-generation", tags=["lit_talr"])
     text = f"""---
@@ -87,10 +108,10 @@ Fine-tuned by lit_talr with the loss {loss}.
 
 Both licences bind whoever uses or shares these weights.
 
-## Command
+## Commands
 
 ```
-{shlex.join(["lit-talr", *sys.argv[1:]])}
+{commands}
 ```
 
 """
@@ -100,7 +121,7 @@ Both licences bind whoever uses or shares these weights.
 def score_section(trainer: Trainer) -> str:
     """All scores known so far, those of earlier commands of the run included."""
     recorded = read_json(Path(trainer.default_root_dir) / "metrics.json")
-    scores = {name: value for part in recorded.values() for name, value in part.items()}
+    scores = {name: value for part in recorded.values() for name, value in part.items() if name != "step"}
     scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
     rows = [f"| {name} | {value:.4f} |\n" for name, value in sorted(scores.items()) if name.startswith(("val/", "test/"))]
     return "## Scores\n\n| metric | value |\n|---|---|\n" + "".join(rows)

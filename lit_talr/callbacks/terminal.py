@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -50,22 +51,40 @@ class Summary(Callback):
             print_table(summary(trainer, pl_module), title=f"fit: {trainer.default_root_dir}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        self.finish(trainer, "fit")
+        """The scores of an earlier model of the run go."""
+        self.record(trainer, {"fit": {**numbers(trainer), "step": trainer.global_step}})
 
     def on_validation_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if trainer.state.fn == "validate":
-            self.finish(trainer, "validate")
+            self.record(trainer, {**read_json(metrics_file(trainer)), "validate": numbers(trainer)})
 
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        self.finish(trainer, "test")
+        self.record(trainer, {**read_json(metrics_file(trainer)), "test": numbers(trainer)})
 
-    def finish(self, trainer: Trainer, verb: str) -> None:
-        if not trainer.is_global_zero:
-            return
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        path = Path(trainer.default_root_dir) / "metrics.json"
-        write_json(path, {**read_json(path), verb: metrics})
-        print_table({name: f"{value:.4g}" for name, value in metrics.items()}, title=f"{verb}: {trainer.default_root_dir}")
+    def record(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
+        if trainer.is_global_zero:
+            write_json(metrics_file(trainer), metrics)
+
+    def teardown(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
+        """The table comes last, when the progress bar is gone."""
+        if trainer.is_global_zero and trainer.callback_metrics:
+            weights = trainer.ckpt_path or pl_module.pretrained or "random weights"
+            title = f"{stage}: {trainer.default_root_dir}" + ("" if stage == "fit" else f", weights of {weights}")
+            print_table({name: f"{value:.4g}" for name, value in numbers(trainer).items()}, title)
+
+    def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]
+        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.training:
+            kept = (Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt").exists()
+            way_on = "continue from the last checkpoint with `--ckpt_path last`" if kept else "no checkpoint had been written yet"
+            Console(stderr=True).print(f"Stopped after step {trainer.global_step}; {way_on}.", soft_wrap=True)
+
+
+def metrics_file(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "metrics.json"
+
+
+def numbers(trainer: Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
 
 
 def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
@@ -82,7 +101,7 @@ def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
         "train rows": f"{len(train):,}" + dropped(data.counts["train"]),
         "val rows": f"{len(val):,}" + dropped(data.counts["val"]),
         "tokens": f"{train.lengths.sum():,} a training epoch, {train.num_supervised.sum():,} of them supervised",
-        "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} an epoch) of {data.batching.batch_size} examples: "
+        "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} an epoch) of up to {data.batching.batch_size} examples: "
         f"{plan.accumulate} micro-batch(es) on {trainer.world_size} rank(s)",
         "strategy": f"{type(trainer.strategy).__name__.removesuffix('Strategy')}, precision {trainer.precision}",
         "run folder": trainer.default_root_dir,

@@ -79,6 +79,7 @@ class DomainDataModule(LightningDataModule):
         return ChatEncoder(load_tokenizer(self.tokenizer_name, self.tokenizer_revision), self.encoding)
 
     def setup(self, stage: str) -> None:
+        self.encoder  # noqa: B018  an unusable tokenizer shows before any row is read
         if stage == "fit":
             self.encode("train")
             self.set_up_training_plan()
@@ -135,7 +136,8 @@ class DomainDataModule(LightningDataModule):
             encoded.append(row)
         if not kept:
             raise ValueError(
-                f"No {split} example is left ({format_counts(counts) or 'the split is empty'}); give more rows or a larger `data.encoding.max_length`."
+                f"No {split} example is left ({format_counts(counts) or 'the split is empty'}); "
+                "give more rows, a larger share for validation, or a larger `data.encoding.max_length`."
             )
         self.kept[split] = kept
         self.encoded[split] = EncodedExamples(encoded, self.encoder.pad_token_id)

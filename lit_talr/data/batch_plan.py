@@ -25,7 +25,7 @@ class Batching:
         micro_batch_size: Examples per micro-batch (what one forward on one rank sees), at least 1; 1 where ``micro_batch_tokens`` is left out too.
         micro_batch_tokens: Instead of ``micro_batch_size``: as many examples as stay within this number of tokens, padding included (rows times
             the longest). The examples of a step are the same either way.
-        seed: Of the order of the examples, at least 0.
+        seed: Of the order of the examples, and of dropout, at least 0.
         eval_batch_size: Prompts answered at once on one rank in test and scoring, at least 1.
         num_workers: Processes that collate batches, 0 for the training process itself.
 

@@ -21,7 +21,7 @@ from lit_talr.data.batch_plan import Batching
 from lit_talr.data.encoding import Encoding
 from lit_talr.data.rows import load_rows, row_name
 from lit_talr.example import Example
-from lit_talr.metrics.medcalc import MedCalcAccuracy
+from lit_talr.metrics.medcalc import MedCalcAccuracy, category_of, rule_of
 
 NOTE, QUESTION, ANSWER, EXPLANATION = "Patient Note", "Question", "Ground Truth Answer", "Ground Truth Explanation"
 ASKED = ("Calculator ID", NOTE, QUESTION, ANSWER)
@@ -129,26 +129,31 @@ class MedCalc(DomainDataModule):
         if self.target == "cot" and answered:
             response = {"step_by_step_thinking": str(row[EXPLANATION]), **response}
         fill = {"note": str(row[NOTE]), "question": str(row[QUESTION])}
-        return Example.from_prompt(
-            prompt=fill_in(self.prompt["user"], fill),
-            response=json.dumps(response, ensure_ascii=False),
-            system=self.prompt.get("system"),
-            meta={
-                "where": where,
-                "calculator_id": calculator_id(row, where),
-                "category": row.get("Category"),
-                "answer": answer,
-                "lower": row.get("Lower Limit"),
-                "upper": row.get("Upper Limit"),
-            },
-        )
+        meta = {
+            "where": where,
+            "calculator_id": calculator_id(row, where),
+            "category": row.get("Category"),
+            "answer": answer,
+            "lower": row.get("Lower Limit"),
+            "upper": row.get("Upper Limit"),
+        }
+        if not answered:
+            category_of(meta)
+        response_text = json.dumps(response, ensure_ascii=False)
+        return Example.from_prompt(fill_in(self.prompt["user"], fill), response_text, self.prompt.get("system"), meta)
 
 
 def calculator_id(row: Mapping[str, Any], where: str) -> int:
+    """The number that decides how an answer is scored; an unknown one is refused now, not after everything has been generated."""
     try:
-        return int(row["Calculator ID"])
+        number = int(row["Calculator ID"])
     except ValueError as error:
         raise ValueError(f"{where}: `Calculator ID` must be a whole number, got {row['Calculator ID']!r}.") from error
+    try:
+        rule_of(number)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return number
 
 
 def fill_in(template: str, values: Mapping[str, str]) -> str:

@@ -31,7 +31,9 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
     datasets.utils.logging.set_verbosity(logging.CRITICAL)  # it logs what it raises as well
     if path.is_file() and suffixes:
         rows = load_file(path, FORMATS[suffixes[-1]])
-    elif path.exists() or suffixes or source.startswith((".", "/", "~")):
+    elif path.exists():
+        raise ValueError(f"{source}: is {'a folder' if path.is_dir() else 'of no known kind'}; give a .jsonl, .csv or .parquet file.")
+    elif suffixes or source.startswith((".", "/", "~")):
         raise ValueError(f"{source}: no such file of rows; give a .jsonl, .csv or .parquet file, or the name of a data set of the hub.")
     else:
         rows = load_from_hub(source, split, revision)
@@ -46,7 +48,7 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
 def load_file(path: Path, kind: str) -> datasets.Dataset:
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: has no rows, the file is empty.")
-    if kind == "json":
+    if kind in ("json", "csv"):
         check_utf8(path)
     try:
         if kind == "csv":  # every cell a text: an empty one is "", "01" stays "01"

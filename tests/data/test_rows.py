@@ -55,14 +55,12 @@ def test_another_encoding_is_named_with_its_row(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rows.jsonl: row 2 is not UTF-8 .* save the file as UTF-8"):
         load_rows(str(tmp_path / "rows.jsonl"), "train", ["a"])
     (tmp_path / "rows.csv").write_bytes("a\ncaf\u00e9\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="rows.csv: cannot be read as csv .*utf-8"):
+    with pytest.raises(ValueError, match="rows.csv: row 2 is not UTF-8"):
         load_rows(str(tmp_path / "rows.csv"), "train", ["a"])
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "./folder", "rows.xlsx"])
+@pytest.mark.parametrize("name", ["missing.jsonl", "./missing", "rows.parquet"])
 def test_no_such_file(tmp_path: Path, name: str) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "rows.xlsx").write_text("x")
     with pytest.raises(ValueError, match=r"no such file of rows; give a .jsonl, .csv or .parquet file"):
         load_rows(str(tmp_path / name), "train", [])
 
@@ -71,3 +69,11 @@ def test_a_broken_parquet_file(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ValueError, match="rows.parquet: cannot be read as parquet"):
         load_rows(str(tmp_path / "rows.parquet"), "train", [])
+
+
+@pytest.mark.parametrize(("name", "what"), [("folder", "a folder"), ("rows.xlsx", "of no known kind")])
+def test_not_a_file_of_rows(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "rows.xlsx").write_text("x")
+    with pytest.raises(ValueError, match=f"{name}: is {what}; give a .jsonl, .csv or .parquet file"):
+        load_rows(str(tmp_path / name), "train", [])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_talr.losses import Standard
-from tests.fits import LOSSES, distance, fit, write_data
+from tests.fits import LOSSES, distance, fit
 
 CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss in LOSSES for size in (1, 4)]  # 4 micro-batches a rank, and 1
 STEPS = 5
@@ -23,13 +23,6 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_data(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

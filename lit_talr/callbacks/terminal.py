@@ -69,7 +69,8 @@ class Summary(Callback):
         """The table comes last, when the progress bar is gone."""
         if trainer.is_global_zero and trainer.callback_metrics:
             weights = trainer.ckpt_path or pl_module.pretrained or "random weights"
-            title = f"{stage}: {trainer.default_root_dir}" + ("" if stage == "fit" else f", weights of {weights}")
+            verb = "" if trainer.state.fn is None else trainer.state.fn.value
+            title = f"{verb}: {trainer.default_root_dir}" + ("" if verb == "fit" else f", weights of {weights}")
             print_table({name: f"{value:.4g}" for name, value in numbers(trainer).items()}, title)
 
     def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]

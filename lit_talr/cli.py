@@ -33,8 +33,9 @@ from lit_talr import __version__
 from lit_talr.data import DomainDataModule
 from lit_talr.files import read_json, write_json
 from lit_talr.losses import LossStrategy
-from lit_talr.module import DomainSFT, check_trainer
+from lit_talr.module import DomainSFT
 from lit_talr.schedules import Schedule
+from lit_talr.supported import check_trainer
 
 PACKAGE = Path(__file__).parent
 COMMAND: list[str] = []

@@ -4,10 +4,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -18,8 +16,9 @@ from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.generation import Answer, Generation, generate
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, sum_over_ranks
+from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
-from lit_talr.strategies import DeepSpeedCPUStrategy
+from lit_talr.supported import check_trainer
 
 
 class DomainSFT(LightningModule):
@@ -228,56 +227,3 @@ class DomainSFT(LightningModule):
         self.plan.resume(*divmod(self.loaded_step, self.plan.steps_per_epoch))
         if self.loaded_step:
             set_progress(checkpoint["loops"]["fit_loop"], self.loaded_step, self.plan.steps_per_epoch, self.plan.accumulate)
-
-
-def check_same(name: str, loaded: Any, here: Any) -> None:
-    """Refuse to resume with something else."""
-    if loaded != here:
-        raise ValueError(f"The checkpoint is of another run: its {name} is {loaded}, here {here}; resume with what it was started with, or start a new run.")
-
-
-def set_progress(fit_loop: dict[str, Any], num_steps: int, steps_per_epoch: int, accumulate: int) -> None:
-    """Make the loops of a checkpoint say what they say right after optimizer step ``num_steps``, whenever in the epoch, and in whichever layout,
-    it was saved: Lightning counts micro-batches, whose number per step may be another one now."""
-    epoch = (num_steps - 1) // steps_per_epoch
-    done = (num_steps - epoch * steps_per_epoch) * accumulate
-    for part in ("total", "current"):
-        fit_loop["epoch_progress"][part].update(ready=epoch + 1, started=epoch + 1, processed=epoch, completed=epoch)
-    for part, number in (("total", num_steps * accumulate), ("current", done)):
-        fit_loop["epoch_loop.batch_progress"][part].update(ready=number, started=number, processed=number, completed=number - 1)
-    fit_loop["epoch_loop.batch_progress"]["is_last_batch"] = done == steps_per_epoch * accumulate
-    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = num_steps - 1
-
-
-def check_trainer(trainer: Any, bf16_weights: bool) -> None:
-    """Refuse what would break the exact accounting, or the method.
-
-    Raises:
-        ValueError: Naming the option and the way out.
-    """
-    strategy = trainer.strategy
-    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, DeepSpeedStrategy)):
-        raise ValueError(f"`trainer.strategy` {type(strategy).__name__} is not supported; use one of configs/strategy.")
-    if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage", 0) not in (1, 2):
-        raise ValueError("Of ZeRO, stages 1 and 2 are supported; use configs/strategy/zero2.yaml.")
-    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
-        raise ValueError("`GradientAccumulationScheduler` is not supported: the micro-batches of a step follow from `data.batching`.")
-    if trainer.overfit_batches:
-        raise ValueError("`trainer.overfit_batches` is not supported, since it cuts optimizer steps; use `trainer.max_steps` instead.")
-    if not (isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0):  # 1 is one micro-batch; fast_dev_run sets it
-        raise ValueError(
-            f"`trainer.limit_train_batches` {trainer.limit_train_batches} is not supported, since it cuts optimizer steps and epochs; use `trainer.max_steps`."
-        )
-    if isinstance(strategy, DDPStrategy) and strategy._start_method != "popen":
-        raise ValueError("`trainer.strategy: ddp_spawn` and its like are not supported; use `ddp`.")
-    if isinstance(strategy, DeepSpeedStrategy) and not isinstance(strategy, DeepSpeedCPUStrategy) and not isinstance(trainer.accelerator, CUDAAccelerator):
-        raise ValueError("DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml.")
-    if trainer.precision == "16-true":
-        raise ValueError("`trainer.precision: 16-true` keeps the weights in fp16, in which AdamW's steps overflow; use `bf16-mixed`.")
-    if trainer.precision == "bf16-true" and not isinstance(strategy, DeepSpeedStrategy) and not bf16_weights:
-        raise ValueError(
-            "`trainer.precision: bf16-true` keeps the weights in bf16, where at a learning rate of 1e-6 about one in fifty ever moves; "
-            "use `bf16-mixed` (fp32 weights), or insist with `model.bf16_weights: true`."
-        )
-    if trainer.max_epochs is not None and trainer.max_epochs < 0 and trainer.max_steps < 0:
-        raise ValueError("Give `trainer.max_epochs` or `trainer.max_steps`: the learning rate's schedule needs the end of the run.")

@@ -27,6 +27,8 @@ FLOORS = (
     "losses",
     "schedules",
     "theory",
+    "resume",
+    "supported",
     "strategies",
     "kernels",
     "files",

@@ -10,8 +10,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 
 from lit_talr.data.batch_plan import MicroBatch
 from lit_talr.losses import TALR, Standard
-from lit_talr.module import DomainSFT, check_trainer
+from lit_talr.module import DomainSFT
 from lit_talr.schedules import Constant
+from lit_talr.supported import check_trainer
 from tests.fits import QWEN3, distance, fit, records
 
 

@@ -272,5 +272,6 @@ def main(args: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, MisconfigurationException) as error:
         if debug:
             raise
-        print(f"lit-talr: {one_sentence(str(error))}", file=sys.stderr)
+        rank = os.environ.get("LOCAL_RANK", "0")
+        print(f"lit-talr{'' if rank == '0' else f' (rank {rank})'}: {one_sentence(str(error))}", file=sys.stderr)
         sys.exit(1)

@@ -150,11 +150,11 @@ class DomainSFT(LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:  # DeepSpeed comes here for every micro-batch
-            self.step_end()
+            self.step_end(optimizer.param_groups[0]["lr"])
             if self.trainer.global_step + 1 == self.trainer.max_steps:
                 self.trainer.should_stop = True  # so that Lightning validates where the run ends, also inside an epoch
 
-    def step_end(self) -> None:
+    def step_end(self, learning_rate: float) -> None:
         """After each optimizer step, before any checkpoint of it."""
         self.loss.step_end()
         assert self._step_sums is not None
@@ -162,6 +162,7 @@ class DomainSFT(LightningModule):
         self._step_sums = None
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/nll", nll)
+        self.log("train/learning_rate", learning_rate)
         for name, value in self.loss.metrics().items():
             self.log(name, value, prog_bar=name.endswith("temperature"))
 

@@ -45,7 +45,7 @@ def test_the_logged_loss_is_the_steps_own_however_it_is_split(folder: Path) -> N
     assert len(whole) == len(split) == 4
     for one, other in zip(whole, split, strict=True):
         assert one == pytest.approx(other, rel=1e-9)
-    assert {"train/loss", "train/nll", "talr/temperature"} <= whole[-1].keys()
+    assert {"train/loss", "train/nll", "train/learning_rate", "talr/temperature"} <= whole[-1].keys()
     assert whole[0]["train/loss"] == whole[0]["train/nll"]  # every weight was 1
     assert whole[-1]["train/loss"] < whole[-1]["train/nll"]
 

@@ -1,6 +1,5 @@
 """The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``."""
 
-import inspect
 import logging
 import os
 import re
@@ -11,40 +10,34 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
+import lightning
 import torch
 import transformers
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.optim import Optimizer
 
 import lit_talr.callbacks
+import lit_talr.losses
 import lit_talr.strategies  # noqa: F401
 from lit_talr import __version__
+from lit_talr.cli_errors import one_sentence
 from lit_talr.data import DomainDataModule
 from lit_talr.files import read_json, write_json
-from lit_talr.losses import LossStrategy
 from lit_talr.module import DomainSFT
-from lit_talr.schedules import Schedule
 from lit_talr.supported import check_trainer
 
 PACKAGE = Path(__file__).parent
-COMMAND: list[str] = []
-"""The words of the present command line, for the record of a run."""
 DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug."
-BASES: dict[str, type] = {"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer, "callbacks": Callback}
-"""What a key of the configuration takes, by its last word."""
-SHOWN = ("lit_talr.losses", "lit_talr.data", "lit_talr.schedules", "lit_talr.callbacks", "torch.optim", "lightning.pytorch.callbacks")
-READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
 class Parser(LightningArgumentParser):
@@ -57,6 +50,10 @@ class Parser(LightningArgumentParser):
 class SaveConfig(SaveConfigCallback):
     """Keeps what ``fit`` was configured with, and the command, once training begins; a resumed run adds a file of its own."""
 
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, command: Sequence[str]) -> None:
+        super().__init__(parser, config)
+        self.command = shlex.join(["lit-talr", *command])
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Not yet: a start that is refused leaves no trace."""
 
@@ -68,9 +65,9 @@ class SaveConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
         if trainer.is_global_zero:
             provenance = read_json(folder / "provenance.json")
-            versions = {name: version(name) for name in ("lit_talr", "torch", "lightning", "transformers")}
-            start = {"command": shlex.join(["lit-talr", *COMMAND]), "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
-            write_json(folder / "provenance.json", {"fits": [*provenance.get("fits", []), start]})
+            versions = {"lit_talr": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "lightning": lightning.__version__}
+            fit = {"command": self.command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
+            write_json(folder / "provenance.json", {"fits": [*provenance.get("fits", []), fit]})
 
 
 class CLI(LightningCLI):
@@ -155,44 +152,6 @@ def check_checkpoint(path: Path) -> None:
         raise ValueError(f"`ckpt_path`: {path} is not a whole checkpoint (cut short, or another file); give another one of the run's `checkpoints` folder.")
 
 
-def one_sentence(message: str) -> str:
-    """An error's text without the types that the parser tried in vain; for a class that does not exist, those that do."""
-    message = re.sub(r"Call to compute_fn of link '.*?' (?:with args .*? )?failed: ", "", message, flags=re.DOTALL)
-    keys = re.findall(r'Parser key "([\w.]+)"', message)
-    if not keys and "Errors:" not in message:
-        return " ".join(message.split())
-    key = ".".join(dict.fromkeys(keys))
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    lines = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines]
-    noise = (
-        "Expected a path but",
-        "Does not validate",
-        "Subtypes:",
-        "Errors:",
-        "Given value",
-        "Expected a <class 'NoneType'>",
-        "Expected a <class 'torch.Tensor'>",
-    )
-    reasons = [line for line in dict.fromkeys(lines) if line and not line.startswith(noise)]
-    base = BASES.get(key.removesuffix(".init_args").rsplit(".", 1)[-1])
-    missing = re.search(r"Expected a dot import path string: (\S+)|has no attribute '(\w+)'", message)
-    if base and missing:
-        return f"`{key}`: there is no class {missing[1] or missing[2]}; there are {', '.join(class_names(base))}."
-    expected = [READABLE.get(kind, kind) for reason in reasons for kind in re.findall(r"^Expected a (?:<class '(\w+)'>|typing\.Literal\[.*?\])", reason)]
-    expected = [name for name in expected if name] + [choices for reason in reasons for choices in re.findall(r"typing\.Literal\[(.*?)\]", reason)]
-    value = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
-    if key and expected and value:
-        return f"`{key}` must be {' or '.join(dict.fromkeys(expected))}, got {value[1]}."
-    return (f"`{key}`: " if key else "") + " ".join(" ".join(reasons[:1] or [message]).split())
-
-
-def class_names(base: type) -> list[str]:
-    """The classes that a config can name where ``base`` is expected."""
-    children: list[type] = base.__subclasses__()
-    names = {child.__name__ for child in children if child.__module__.startswith(SHOWN) and not inspect.isabstract(child)}
-    return sorted({name for name in names.union(*map(class_names, children)) if not name.startswith("_")})
-
-
 def find_configs(args: Sequence[str]) -> list[str]:
     """Replaces ``-c configs/...`` by the file shipped with the package where the working folder has none."""
     words = [part for word in args for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
@@ -244,7 +203,6 @@ def main(args: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     whole_words = {"allow_abbrev": False}  # a misspelt option is an error, not a guess
-    COMMAND[:] = words
     try:
         quiet_libraries()
         words = find_configs([word for word in words if word != "--debug"])
@@ -253,6 +211,7 @@ def main(args: Sequence[str] | None = None) -> None:
             DomainSFT,
             DomainDataModule,
             save_config_callback=SaveConfig,
+            save_config_kwargs={"command": words},
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "lit_talr"
 FLOORS = (
     "__main__",
     "cli",
+    "cli_errors",
     "sweep",
     "report",
     "callbacks",

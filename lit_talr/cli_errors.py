@@ -1,0 +1,54 @@
+"""Errors of the command line as one sentence."""
+
+import inspect
+import re
+
+from lightning.pytorch import Callback
+from torch.optim import Optimizer
+
+from lit_talr.data import DomainDataModule
+from lit_talr.losses import LossStrategy
+from lit_talr.schedules import Schedule
+
+BASES: dict[str, type] = {"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer, "callbacks": Callback}
+"""What a key of the configuration takes, by its last word."""
+SHOWN = ("lit_talr.losses", "lit_talr.data", "lit_talr.schedules", "lit_talr.callbacks", "torch.optim", "lightning.pytorch.callbacks")
+READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+
+
+def one_sentence(message: str) -> str:
+    """An error's text without the types that the parser tried in vain; for a class that does not exist, those that do."""
+    message = re.sub(r"Call to compute_fn of link '.*?' (?:with args .*? )?failed: ", "", message, flags=re.DOTALL)
+    keys = re.findall(r'Parser key "([\w.]+)"', message)
+    if not keys and "Errors:" not in message:
+        return " ".join(message.split())
+    key = ".".join(dict.fromkeys(keys))
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    lines = [re.sub(r'^Parser key "[\w.]+":\s*', "", line) for line in lines]
+    noise = (
+        "Expected a path but",
+        "Does not validate",
+        "Subtypes:",
+        "Errors:",
+        "Given value",
+        "Expected a <class 'NoneType'>",
+        "Expected a <class 'torch.Tensor'>",
+    )
+    reasons = [line for line in dict.fromkeys(lines) if line and not line.startswith(noise)]
+    base = BASES.get(key.removesuffix(".init_args").rsplit(".", 1)[-1])
+    missing = re.search(r"Expected a dot import path string: (\S+)|has no attribute '(\w+)'", message)
+    if base and missing:
+        return f"`{key}`: there is no class {missing[1] or missing[2]}; there are {', '.join(class_names(base))}."
+    expected = [READABLE.get(kind, kind) for reason in reasons for kind in re.findall(r"^Expected a (?:<class '(\w+)'>|typing\.Literal\[.*?\])", reason)]
+    expected = [name for name in expected if name] + [choices for reason in reasons for choices in re.findall(r"typing\.Literal\[(.*?)\]", reason)]
+    value = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
+    if key and expected and value:
+        return f"`{key}` must be {' or '.join(dict.fromkeys(expected))}, got {value[1]}."
+    return (f"`{key}`: " if key else "") + " ".join(" ".join(reasons[:1] or [message]).split())
+
+
+def class_names(base: type) -> list[str]:
+    """The classes that a config can name where ``base`` is expected."""
+    children: list[type] = base.__subclasses__()
+    names = {child.__name__ for child in children if child.__module__.startswith(SHOWN) and not inspect.isabstract(child)}
+    return sorted({name for name in names.union(*map(class_names, children)) if not name.startswith("_")})

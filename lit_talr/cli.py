@@ -200,18 +200,18 @@ def quiet_libraries() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command line; bad input ends in one sentence and exit code 1, or in a traceback with ``--debug``."""
-    words = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in words
+    typed = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in typed
     whole_words = {"allow_abbrev": False}  # a misspelt option is an error, not a guess
     try:
         quiet_libraries()
-        words = find_configs([word for word in words if word != "--debug"])
+        words = find_configs([word for word in typed if word != "--debug"])
         refuse_linked(words)
         CLI(
             DomainSFT,
             DomainDataModule,
             save_config_callback=SaveConfig,
-            save_config_kwargs={"command": words},
+            save_config_kwargs={"command": typed},
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={

@@ -125,10 +125,9 @@ def test_debug_gives_the_traceback(words: list[str]) -> None:
         main(["fit", *words, "--model.loss.temperature", "0", "--debug"])
 
 
-def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """One folder holds all; it is refused for another run, continued by ``last``, tested from its own configuration and from its export."""
     run = tmp_path / "run"
-    monkeypatch.setattr("sys.argv", ["lit-talr", "fit", *words])
     main(["fit", *words])
     assert {path.name for path in run.iterdir()} >= {"config.yaml", "metrics.json", "checkpoints", "export"}
     assert f"{run} already holds a run; continue it with `--ckpt_path last`" in refused(capsys, "fit", *words)
@@ -147,7 +146,7 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     assert "val/nll" in metrics["fit"]
 
     card = (run / "export" / "README.md").read_text()
-    assert "| test/score |" in card and "| val/nll |" in card and str(tmp_path / "train.jsonl") in card and "lit-talr fit" in card
+    assert "| test/score |" in card and "| val/nll |" in card and str(tmp_path / "train.jsonl") in card and "lit-talr fit -c configs/base.yaml" in card
     exported = AutoModelForCausalLM.from_pretrained(run / "export")
     assert AutoTokenizer.from_pretrained(run / "export").chat_template
     assert exported.dtype == torch.float32 and exported.generation_config.eos_token_id == [258]

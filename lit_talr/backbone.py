@@ -39,8 +39,8 @@ class BackboneOutput(NamedTuple):
     """Per-token numbers ``[B, T]``, 0 where a label is ``IGNORE_INDEX``."""
 
     nll: Tensor  # float32 (float64 for a float64 model), carries gradient
+    correct: Tensor  # bool, whether no token is more likely than the label
     entropy: Tensor | None  # detached
-    correct: Tensor | None  # bool, the label is the most likely token
 
 
 class Backbone(nn.Module):
@@ -79,7 +79,7 @@ class Backbone(nn.Module):
     def head(self) -> Head:
         return self.model.get_output_embeddings()  # type: ignore[return-value]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, entropy: bool = False, correct: bool = False) -> BackboneOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, entropy: bool = False) -> BackboneOutput:
         """Score labels.
 
         Args:
@@ -87,22 +87,15 @@ class Backbone(nn.Module):
             attention_mask: ``[B, T]`` int64, 0 at padding.
             labels: ``[B, T]`` int64, the token that position t has to predict, ``IGNORE_INDEX`` where it carries no loss.
             entropy: Also give the entropy of each distribution.
-            correct: Also tell whether each label is the most likely token (costs a second matrix product; meant for validation).
         """
         hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         mask = labels != IGNORE_INDEX
-        hidden, labels = hidden[mask], labels[mask]
-        tokens: TokenNLL = self.head(hidden, labels, entropy=entropy)
+        tokens: TokenNLL = self.head(hidden[mask], labels[mask], entropy=entropy)
         return BackboneOutput(
             nll=scatter(tokens.nll, mask),
+            correct=scatter(tokens.correct, mask),
             entropy=None if tokens.entropy is None else scatter(tokens.entropy, mask),
-            correct=scatter(self.most_likely(hidden) == labels, mask) if correct else None,
         )
-
-    @torch.no_grad()
-    def most_likely(self, hidden: Tensor, chunk_tokens: int = 1024) -> Tensor:
-        """The token with the largest logit for every row of ``[N, D]``; soft-capping does not change which it is."""
-        return torch.cat([self.head(chunk).argmax(-1) for chunk in hidden.split(chunk_tokens)])
 
 
 def scatter(values: Tensor, mask: Tensor) -> Tensor:

@@ -171,8 +171,7 @@ class DomainSFT(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.backbone is not None and self._val_sums is not None
-        output = self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], correct=True)
-        assert output.correct is not None
+        output = self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"])
         parts = output.nll, output.correct, batch["labels"] != IGNORE_INDEX
         self._val_sums = self._val_sums + torch.stack([part.sum(dtype=torch.float64) for part in parts])
 

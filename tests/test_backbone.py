@@ -48,7 +48,7 @@ def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: st
     expected = {name: weight.grad.clone() for name, weight in text if weight.grad is not None}
     model.zero_grad()
     backbone = Backbone(model)
-    output = backbone(input_ids, attention_mask, labels, entropy=True, correct=True)
+    output = backbone(input_ids, attention_mask, labels, entropy=True)
     torch.testing.assert_close(output.nll, naive, rtol=1e-5, atol=1e-5)
     output.nll.sum().backward()
     assert expected and expected.keys() == {name for name, weight in text}

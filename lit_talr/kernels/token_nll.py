@@ -18,6 +18,7 @@ class TokenNLL(NamedTuple):
     """What ``token_nll`` returns."""
 
     nll: Tensor  # [N] nats, carries gradient, 0 where ignored
+    correct: Tensor  # [N] bool, whether no token is more likely than the label; False where ignored
     entropy: Tensor | None  # [N] nats, detached, 0 where ignored; None unless asked for
 
 
@@ -38,6 +39,7 @@ def token_nll(
         if softcap is not None:
             logits = softcap * torch.tanh(logits / softcap)
         nll = F.cross_entropy(logits, labels_N, reduction="none", ignore_index=IGNORE_INDEX)
+        correct = logits.argmax(-1) == labels_N
         entropy = Categorical(logits=logits.detach()).entropy().where(labels_N != IGNORE_INDEX, 0)
 
     The scale comes first (transformers: Cohere multiplies by ``logit_scale``, Granite divides by ``logits_scaling``), then the soft-cap (Gemma 2's
@@ -61,7 +63,8 @@ def token_nll(
 
     Returns:
         ``nll`` ``[N]`` float32 (float64 for float64 arguments), whose incoming gradient may differ from token to token; with nothing supervised the
-        gradients are exact zeros, not ``None``. They cannot be differentiated again. ``entropy`` ``[N]`` of the same dtype, detached.
+        gradients are exact zeros, not ``None``. They cannot be differentiated again. ``correct`` ``[N]`` bool; ``entropy`` ``[N]``
+        of the dtype of ``nll``, detached.
 
     Raises:
         ValueError: For shapes or dtypes that do not fit together, a label out of range (on CUDA a device-side assertion), or an option out of range.
@@ -135,13 +138,15 @@ class _TokenNLL(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_N: Tensor, rows: Tensor, head: _Head, entropy: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        correct_N = torch.zeros_like(labels_N, dtype=torch.bool)
         nll_N, top_N, sum_N = (hidden_ND.new_zeros(len(hidden_ND), dtype=head.sum_dtype) for _ in range(3))
         entropy_N = torch.zeros_like(nll_N) if entropy else None
         with torch.autocast(hidden_ND.device.type, enabled=False):
             for rows_C, _, logits_CV in head.chunks(hidden_ND, head.operand(weight_VD), bias_V, rows):
                 top_C = logits_CV.amax(1)
                 label_logit_C = logits_CV.gather(1, labels_N[rows_C, None]).squeeze(1)
+                correct_N[rows_C] = label_logit_C == top_C
                 exp_CV = logits_CV.sub_(top_C[:, None]).exp_()
                 sum_C = exp_CV.sum(1)
                 nll_N[rows_C] = (top_C - label_logit_C) + sum_C.log()
@@ -151,9 +156,8 @@ class _TokenNLL(torch.autograd.Function):
                     entropy_N[rows_C] = torch.special.entr(p_CV, out=p_CV).sum(1)
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, labels_N, rows, top_N, sum_N)  # the parameter itself: ZeRO-3 gathers it again
         ctx.head = head
-        if entropy_N is not None:
-            ctx.mark_non_differentiable(entropy_N)
-        return nll_N, entropy_N
+        ctx.mark_non_differentiable(*(output for output in (correct_N, entropy_N) if output is not None))
+        return nll_N, correct_N, entropy_N
 
     @staticmethod
     @once_differentiable

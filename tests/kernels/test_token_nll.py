@@ -27,7 +27,8 @@ def naive(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = 
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     nll = cross_entropy(logits, labels, reduction="none", ignore_index=IGNORE_INDEX)
-    return TokenNLL(nll, torch.distributions.Categorical(logits=logits.detach()).entropy().where(labels != IGNORE_INDEX, 0))
+    correct = (logits.argmax(-1) == labels) & (labels != IGNORE_INDEX)
+    return TokenNLL(nll, correct, torch.distributions.Categorical(logits=logits.detach()).entropy().where(labels != IGNORE_INDEX, 0))
 
 
 def inputs(num_tokens: int, bias: bool = False, dtype: torch.dtype = torch.float32, device: str = "cpu", size: float = 1.0) -> dict[str, Tensor]:
@@ -76,6 +77,15 @@ def test_float32_is_the_naive_formula(kernel: Kernel, num_tokens: int, options: 
     values = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, **options)
     assert {value.dtype for value in values.values()} == {torch.float32}
     assert max(errors(values, exact(arguments, **options)).values()) <= 2e-6
+
+
+def test_correct_is_the_argmax(kernel: Kernel) -> None:
+    arguments = inputs(129, bias=True)
+    best = linear(arguments["hidden"], arguments["weight"], arguments["bias"]).argmax(-1)
+    arguments["labels"][1::3] = best[1::3]  # or none would be right
+    tokens, reference = call(kernel, arguments, chunk_tokens=CHUNK, softcap=9.0), call(naive, arguments, softcap=9.0)
+    assert torch.equal(tokens.correct, reference.correct)
+    assert 0 < int(tokens.correct.sum()) < len(best)
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 5, 1000])

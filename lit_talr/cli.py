@@ -56,7 +56,7 @@ class SaveConfig(SaveConfigCallback):
         self.command = shlex.join(["lit-talr", *command])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not yet: a start that is refused leaves no trace."""
+        """Not yet: a start that is refused does not use up the folder."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
@@ -82,7 +82,7 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        hidden = {"verbose", "weights_only"}  # the table is Summary's; a checkpoint never runs code
+        hidden = {"verbose", "weights_only"}  # the table is Summary's; a checkpoint file never runs code
         return {verb: skipped | hidden for verb, skipped in LightningCLI.subcommands().items() if verb != "predict"}
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

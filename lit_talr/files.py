@@ -19,11 +19,18 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, 0o666 & ~umask())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def umask() -> int:
+    """What the user wants kept from others; temporary files are made for the user alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -42,10 +49,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary
-        os.chmod(temporary, 0o755)
+        os.chmod(temporary, 0o777 & ~umask())
         for file in temporary.rglob("*"):
             if file.is_file():
-                file.chmod(0o644)
+                file.chmod(0o666 & ~umask())
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         if path.exists():

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.optim import LBFGS
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_talr.backbone import Backbone, load_model
@@ -86,6 +87,11 @@ class DomainSFT(LightningModule):
         return self.data.train_plan
 
     @property
+    def loss_name(self) -> str:
+        """The strategies from the outermost in, such as ``L2 around TALR``."""
+        return " around ".join(type(part).__name__ for part in self.loss.modules())
+
+    @property
     def num_steps(self) -> int:
         """Optimizer steps of the whole run, from the plan."""
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
@@ -96,6 +102,10 @@ class DomainSFT(LightningModule):
         if stage == "fit":
             check_trainer(self.trainer, self.bf16_weights)
             self.loss.check(self.trainer)
+            if missing := self.loss.needs - {"entropy"}:
+                raise ValueError(
+                    f"{self.loss_name} needs {', '.join(sorted(missing))}, which is not computed yet; of the optional statistics only `entropy` is."
+                )
         strategy = self.trainer.strategy
         if isinstance(strategy, DeepSpeedStrategy) and isinstance(strategy.config, dict):
             strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)  # only for its log; Lightning would ask a batch sampler
@@ -116,6 +126,8 @@ class DomainSFT(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         self._optimizer_name = type(optimizer).__name__
+        if isinstance(optimizer, LBFGS):
+            raise ValueError("LBFGS is not supported: it evaluates a step several times, of which only the last micro-batch would be seen; use AdamW.")
         check_same("model.optimizer", self._loaded_optimizer or self._optimizer_name, self._optimizer_name)
         self.loss.attach(optimizer)
         num_steps = self.num_steps
@@ -194,7 +206,7 @@ class DomainSFT(LightningModule):
     def origin(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues, beside the optimizer's class."""
         return {
-            "model.loss": " around ".join(type(part).__name__ for part in self.loss.modules()),
+            "model.loss": self.loss_name,
             "data.batching.batch_size": self.data.batching.batch_size,
             "data.batching.seed": self.plan.seed,
             "number of training rows": self.plan.num_examples,

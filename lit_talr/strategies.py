@@ -11,7 +11,7 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
     """Real ZeRO over gloo, one process per CPU rank.
 
     Args:
-        stage: ZeRO stage, 1 or 2: what is sharded over the ranks, the optimizer's state or also the gradients.
+        stage: ZeRO stage; at 2 the optimizer's state and the gradients are sharded over the ranks.
     """
 
     def __init__(self, stage: int = 2) -> None:

@@ -18,8 +18,8 @@ def check_trainer(trainer: Any, bf16_weights: bool) -> None:
     strategy = trainer.strategy
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, DeepSpeedStrategy)):
         raise ValueError(f"`trainer.strategy` {type(strategy).__name__} is not supported; use one of configs/strategy.")
-    if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage", 0) not in (1, 2):
-        raise ValueError("Of ZeRO, stages 1 and 2 are supported; use configs/strategy/zero2.yaml.")
+    if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage") != 2:
+        raise ValueError("Of ZeRO, stage 2 is supported; use configs/strategy/zero2.yaml.")
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
         raise ValueError("`GradientAccumulationScheduler` is not supported: the micro-batches of a step follow from `data.batching`.")
     if trainer.overfit_batches:

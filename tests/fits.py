@@ -34,6 +34,11 @@ LOSSES: dict[str, Callable[[], LossStrategy]] = {
     "talr-step": partial(TALR, scope="step"),
     "l2": lambda: L2(Standard(), coefficient=0.05),
 }
+ON_RANKS: dict[str, Callable[[], LossStrategy]] = {
+    "talr-ranks": partial(TALR, scope="ranks"),
+    "talr-ranks-normalize": partial(TALR, scope="ranks", statistic="token", normalize=True),
+}
+"""Where one micro-step on all ranks is the whole step, these are one process with the step in one micro-batch."""
 BATCH_SIZE = 8
 SGD = partial(torch.optim.SGD, lr=0.3)
 

@@ -143,13 +143,26 @@ def test_a_trainer_that_breaks_the_accounting_is_refused(options: dict[str, Any]
 def test_zero_stage_3_is_refused_by_name() -> None:
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False)
     trainer._accelerator_connector.strategy = DeepSpeedStrategy(stage=3)
-    with pytest.raises(ValueError, match="Of ZeRO, stages 1 and 2 are supported"):
+    with pytest.raises(ValueError, match="Of ZeRO, stage 2 is supported"):
         check_trainer(trainer, bf16_weights=False)
 
 
 def test_bf16_weights_can_be_insisted_on() -> None:
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, precision="bf16-true", logger=False, enable_progress_bar=False)
     check_trainer(trainer, bf16_weights=True)
+
+
+def test_an_optimizer_that_evaluates_a_step_again_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="LBFGS is not supported"):
+        fit(folder, Standard(), steps=1, optimizer=torch.optim.LBFGS)
+
+
+def test_statistics_that_are_not_computed_are_refused_by_name(folder: Path) -> None:
+    class Needy(Standard):
+        needs = frozenset({"entropy", "reference_nll"})
+
+    with pytest.raises(ValueError, match="Needy needs reference_nll, which is not computed yet"):
+        fit(folder, Needy(), steps=1)
 
 
 def test_a_tokenizer_larger_than_the_models_head_is_refused(folder: Path) -> None:

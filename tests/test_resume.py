@@ -84,6 +84,18 @@ def test_a_checkpoint_of_another_run_is_refused(folder: Path, tmp_path: Path, ch
         fit(folder, steps=2, ckpt_path=str(checkpoint), **{"loss": LOSSES["l2"](), **changed})
 
 
+def test_dropout_is_that_of_the_uninterrupted_run(folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"architecture": {**QWEN3, "attention_dropout": 0.3}, "batching": {"micro_batch_size": 4}}
+    whole = fit(folder, Standard(), steps=5, **options)
+    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=2, save_top_k=-1)
+    fit(folder, Standard(), steps=2, trainer={"enable_checkpointing": True, "callbacks": [keep]}, **options)
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    resumed = fit(folder, Standard(), steps=5, ckpt_path=str(checkpoint), **options)
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    without = fit(folder, Standard(), steps=5, batching={"micro_batch_size": 4})
+    assert not all(torch.equal(without[key], whole[key]) for key in whole)
+
+
 def test_deterministic_runs_are_bitwise_equal(folder: Path) -> None:
     once, again = (fit(folder, LOSSES["talr-step"](), steps=4, trainer={"deterministic": True, "precision": "32-true"}) for _ in range(2))
     assert all(torch.equal(once[key], again[key]) for key in once)

@@ -87,7 +87,6 @@ def add_stop_tokens(model: PreTrainedModel, stop_token_ids: Sequence[int], pad_t
 def model_card(trainer: Trainer, module: DomainSFT) -> str:
     """What was trained, from what, on what, by which command, with which scores."""
     data = module.data
-    loss = " around ".join(f"`{type(part).__name__}`" for part in module.loss.modules())
     base = module.pretrained or "random weights"
     fits = read_json(Path(trainer.default_root_dir) / "provenance.json").get("fits", [])
     commands = "\n".join(fit["command"] for fit in fits)
@@ -99,7 +98,7 @@ def model_card(trainer: Trainer, module: DomainSFT) -> str:
 
 # {Path(trainer.default_root_dir).name}
 
-Fine-tuned by lit_talr with the loss {loss}.
+Fine-tuned by lit_talr with the loss {module.loss_name}.
 
 | | | licence |
 |---|---|---|

@@ -17,7 +17,7 @@ from lit_talr.module import DomainSFT
 
 
 class TokenProgressBar(RichProgressBar):
-    """Lightning's bar with the throughput, in tokens that are not padding, over all ranks."""
+    """Lightning's bar with the throughput: tokens of this rank that are not padding, times the number of ranks."""
 
     def __init__(self) -> None:
         super().__init__(leave=False)
@@ -97,7 +97,7 @@ def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
         "parameters": f"{trained:,} trained of {sum(parameter.numel() for parameter in parameters):,}",
-        "loss": describe_loss(module),
+        "loss": module.loss_name,
         "data": f"{type(data).__name__}: {data.source_name}",
         "train rows": f"{len(train):,}" + dropped(data.counts["train"]),
         "val rows": f"{len(val):,}" + dropped(data.counts["val"]),
@@ -107,10 +107,6 @@ def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
         "strategy": f"{type(trainer.strategy).__name__.removesuffix('Strategy')}, precision {trainer.precision}",
         "run folder": trainer.default_root_dir,
     }
-
-
-def describe_loss(module: DomainSFT) -> str:
-    return " around ".join(type(part).__name__ for part in module.loss.modules())
 
 
 def dropped(counts: Any) -> str:

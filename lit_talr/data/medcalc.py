@@ -65,7 +65,7 @@ class MedCalc(DomainDataModule):
         prompt_file: A YAML file with the keys ``system`` (may be left out) and ``user``, whose text holds {note} and {question}: another wording.
 
     Raises:
-        ValueError: For a share out of range, a prompt file without its places, a missing file, column or value (by file, row and column).
+        ValueError: For a share or number of rows out of range, a prompt file without its places, a missing file, column or value (by file, row and column).
     """
 
     license = "CC-BY-SA 4.0"
@@ -87,6 +87,8 @@ class MedCalc(DomainDataModule):
         prompt_file: Path | None = None,
     ) -> None:
         super().__init__(tokenizer, tokenizer_revision, encoding, batching)
+        if max_rows is not None and max_rows < 1:
+            raise ValueError(f"`max_rows` must be at least 1, or left out for all, got {max_rows}.")
         if not 0 < validation < 1:
             raise ValueError(f"`validation` must lie between 0 and 1 (a share of the training notes), got {validation}.")
         self.target = target
@@ -120,7 +122,7 @@ class MedCalc(DomainDataModule):
         """One row as a conversation; ``where`` names it in messages."""
         required = (*ASKED, EXPLANATION) if answered and self.target == "cot" else ASKED
         for column in required:
-            if not str(row[column] or "").strip():
+            if row[column] is None or not str(row[column]).strip():
                 raise ValueError(
                     f"{where}: `{column}` is empty; fill it in or remove the row" + (" (or train on `target: label`)." if column == EXPLANATION else ".")
                 )

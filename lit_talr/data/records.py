@@ -87,7 +87,11 @@ class Records(DomainDataModule):
     def conversation(self, row: Mapping[str, Any], where: str) -> Example:
         column = self.messages_column
         turns = row[column] if column else None
-        if not isinstance(turns, list) or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn.get("role") for turn in turns):
+        if (
+            not isinstance(turns, list)
+            or not turns
+            or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn.get("role") for turn in turns)
+        ):
             raise ValueError(f"{where}: `{column}` must be a list of turns with the texts `role` and `content`, got {str(turns)[:80]}.")
         messages = [Message(role="system", content=self.system)] if self.system and turns[0]["role"] != "system" else []
         messages += [Message(role=turn["role"], content=turn["content"]) for turn in turns]

@@ -114,6 +114,20 @@ def set_up(folder: Path, too_long: str, split: str = "train") -> object:
     return data
 
 
+def test_generation_is_given_exactly_what_stands_before_the_answer_in_training(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    data = records(tmp_path)
+    data.files["test"] = data.files["train"]
+    data.trainer = FakeTrainer()  # type: ignore[assignment]
+    data.setup("fit")
+    data.setup("test")
+    rows = data.encoded["train"]
+    for index, prompt in enumerate(data.prompts["test"]):
+        row = slice(rows.offsets[index], rows.offsets[index + 1])
+        first_learned = int(rows.supervised[row].argmax())
+        assert prompt == rows.tokens[row][:first_learned].tolist()
+
+
 def test_fewer_validation_rows_than_ranks_are_refused(tmp_path: Path) -> None:
     write_data(tmp_path)
     data = records(tmp_path)

@@ -94,6 +94,16 @@ def test_a_missing_prompt_file_and_a_bad_share(tmp_path: Path) -> None:
         MedCalc("x", prompt_file=tmp_path / "nowhere.yaml")
     with pytest.raises(ValueError, match="`validation` must lie between 0 and 1"):
         MedCalc("x", validation=1.5)
+    with pytest.raises(ValueError, match="`max_rows` must be at least 1, or left out for all, got 0"):
+        MedCalc("x", max_rows=0)
+
+
+def test_a_truth_of_zero_is_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**medcalc_row(3), "Ground Truth Answer": 0, "Calculator ID": 5}))
+    _, _, _, test = write_medcalc(tmp_path)
+    data = MedCalc("x", train=str(tmp_path / "rows.jsonl"), test=test)
+    (example,) = [*data.examples("train"), *data.examples("val")]
+    assert json.loads(example.messages[-1]["content"])["answer"] == "0"
 
 
 @pytest.mark.skipif("LIT_TALR_DATA" not in os.environ, reason="needs the folder LIT_TALR_DATA")

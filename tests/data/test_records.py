@@ -43,6 +43,7 @@ def test_conversations_end_with_their_last_assistant_turn(tmp_path: Path, turns:
         ({"prompt": None, "response": "b"}, {}, "rows.jsonl: row 1: `prompt` must be a text that is not empty, got None"),
         ({"prompt": "a"}, {}, "rows.jsonl: column `response` is missing; the file has `prompt`"),
         ({"messages": "hello"}, {"messages": "messages"}, "row 1: `messages` must be a list of turns"),
+        ({"messages": []}, {"messages": "messages", "system": "Add."}, "row 1: `messages` must be a list of turns"),
         ({"messages": [{"role": "user"}]}, {"messages": "messages"}, "row 1: `messages` must be a list of turns"),
         ({"messages": TURNS[:1]}, {"messages": "messages"}, "row 1: `messages` has no turn of the role `assistant`, so there is nothing to learn"),
     ],

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_talr.losses import Standard
-from tests.fits import LOSSES, distance, fit
+from tests.fits import LOSSES, ON_RANKS, distance, fit
 
 CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss in LOSSES for size in (1, 4)]  # 4 micro-batches a rank, and 1
+CASES += [f"ddp:{loss}:4" for loss in ON_RANKS]
 STEPS = 5
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,10 @@ def start(folder: Path) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def one_process(folder: Path) -> dict[str, dict[str, Tensor]]:
-    return {name: fit(folder, loss(), steps=STEPS, batching={"micro_batch_size": 8}, trainer={"precision": "32-true"}) for name, loss in LOSSES.items()}
+    return {
+        name: fit(folder, loss(), steps=STEPS, batching={"micro_batch_size": 8}, trainer={"precision": "32-true"})
+        for name, loss in {**LOSSES, **ON_RANKS}.items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
 
 from lit_talr.strategies import DeepSpeedCPUStrategy
-from tests.fits import LOSSES, fit
+from tests.fits import LOSSES, ON_RANKS, fit
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -19,6 +19,6 @@ if __name__ == "__main__":
         strategy_name, loss_name, micro_batch_size = case.split(":")
         strategy: Any = DDPStrategy(process_group_backend="gloo") if strategy_name == "ddp" else DeepSpeedCPUStrategy(stage=2)
         options = {"strategy": strategy, "devices": 2, "precision": "32-true"}
-        weights = fit(folder, LOSSES[loss_name](), steps=steps, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)
+        weights = fit(folder, {**LOSSES, **ON_RANKS}[loss_name](), steps=steps, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{case.replace(':', '_')}.safetensors")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.distributed.test_two_ranks import ROOT
@@ -71,3 +72,14 @@ def test_two_ranks_give_what_one_process_gives(folder: Path, one_process: Path, 
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "answers" / "test.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_zero2_in_bf16_exports_its_fp32_weights_and_resumes(folder: Path) -> None:
+    """What runs on GPUs: the engine's weights are bf16, its masters float32."""
+    strategy = ["-c", "configs/strategy/zero2-cpu.yaml", "--trainer.precision", "bf16-mixed"]
+    path = run(folder, "bf16", *strategy)
+    assert json.loads((path / "export" / "config.json").read_text())["dtype"] == "float32"
+    weights = load_file(path / "export" / "model.safetensors")
+    assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in weights.values())  # not rounded on the way
+    assert len(read(path)) == 5

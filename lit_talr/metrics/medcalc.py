@@ -9,12 +9,11 @@ Where this reading differs from the official one, on purpose:
 
 * Nothing is run as code: numbers are read by ``float`` (so "04" is 4, where ``eval`` fails), and what stands inside ``str(...)`` goes to ``number.calculate``,
   which knows fewer words than Python does; an expression that it cannot read is a wrong answer, as one that ``eval`` cannot read is.
-* The answer field may run over several lines, as in indented JSON; the official expression stops at a line's end and finds nothing.
 * Digits are 0 to 9. Those of other scripts are not digits, so they never make an answer right.
 * A number of weeks is never torn in two ("14 weeks" is one number; the official expression reads 1 week and 4 days).
 
-Kept as they are: any key that ends in ``answer`` is read, a field that is never closed by ``}`` is not found, a thousands comma separates two numbers,
-1e3 outside ``str`` is the two numbers 1 and 3, and of several numbers the last one counts.
+Kept as they are: any key that ends in ``answer`` is read, a field that is not closed by ``}`` in its line is not found (so indented JSON has no answer),
+a thousands comma separates two numbers, 1e3 outside ``str`` is the two numbers 1 and 3, and of several numbers the last one counts.
 """
 
 import math
@@ -111,16 +110,25 @@ def rule_of(calculator_id: int) -> str:
 def extract(text: str, calculator_id: int) -> str | None:
     """What a generated text answers, in the form of the calculator's rule (MM/DD/YYYY, (weeks, days) or a number); None where it answers nothing.
 
-    The field is what stands after the last ``"answer":`` or ``"Answer":`` that a ``}`` follows, up to that ``}``. Never raises on any text, and takes
-    time proportional to its length.
+    The field is what stands after the last ``"answer":`` or ``"Answer":`` that a ``}`` follows in the value's line, up to that ``}``. Never raises on
+    any text, and takes time proportional to its length.
     """
     reader = READERS[rule_of(calculator_id)]
-    fields = list(FIELD.finditer(text, 0, text.rfind("}") + 1))
-    if not fields:
+    value = last_field(text)
+    if value is None:
         return None
-    start = fields[-1].end()
-    field = text[start : text.index("}", start)].strip().strip('"')
-    return None if field in PLACEHOLDERS else reader(field)
+    value = value.strip().strip('"')
+    return None if value in PLACEHOLDERS else reader(value)
+
+
+def last_field(text: str) -> str | None:
+    following = len(text)  # where the next key begins
+    for key in reversed(list(FIELD.finditer(text))):
+        brace = text.find("}", key.end(), following)
+        if brace >= 0 and "\n" not in (value := text[key.end() : brace].lstrip()):
+            return value
+        following = key.start()
+    return None
 
 
 def check(extracted: str | None, calculator_id: int, truth: str, lower: str | None = None, upper: str | None = None) -> bool:

@@ -166,7 +166,9 @@ def find_configs(args: Sequence[str]) -> list[str]:
 
 
 def refuse_linked(words: Sequence[str]) -> None:
-    """The data's tokenizer is the model's; one beside it would be overruled in silence."""
+    """The data's tokenizer is the model's, and the trainer's folder the run; another beside them would be overruled, or refused without a reason."""
+    if any(word.startswith("--trainer.default_root_dir") for word in words):
+        raise ValueError("`--trainer.default_root_dir` is not an option of its own: it is the folder of the run, `--run`.")
     given = [word.split("=")[0] for word in words if re.match(r"--data\.(init_args\.)?tokenizer", word)]
     for path in [path for flag, path in pairwise(words) if flag in ("-c", "--config")]:
         try:
@@ -189,7 +191,6 @@ def quiet_libraries() -> None:
     huggingface_hub.utils.logging.set_verbosity_error()  # its retries; what fails in the end is said once
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # a run that ends inside an epoch keeps its last checkpoint only
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # the plan is, without state
     warnings.filterwarnings("ignore", message=".*TypedStorage is deprecated.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")

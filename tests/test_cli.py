@@ -48,6 +48,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--trainer.max_epoch", "1"], "--trainer.max_epoch"),
         (["--model.loss.temperature", "0"], "`temperature` must be above 0, got 0"),
         (["--data.tokenizer", "x"], "`--data.tokenizer` is not an option of its own: the tokenizer is the model's"),
+        (["--trainer.default_root_dir", "x"], "it is the folder of the run, `--run`"),
         (["-c", "configs/loss/nope.yaml"], "configs/loss/nope.yaml: no such configuration"),
         (["--data.batching.batch_size", "0"], "`batching.batch_size` must be a positive integer, got 0"),
         (["--data.train", "nowhere.jsonl"], "nowhere.jsonl: no such file of rows"),

@@ -12,11 +12,16 @@ from typing import Any
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one move."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~umask())
@@ -61,3 +66,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def shipped(name: str) -> str:
+    """The folder of this package that a name such as ``lit_talr/tokenizers/clinic`` means, from any working folder that has none of its own; else the name."""
+    package = Path(__file__).parent
+    folder = package.parent / name
+    return str(folder) if name.startswith(f"{package.name}/") and not Path(name).is_dir() and folder.is_dir() else name

@@ -141,12 +141,13 @@ class DomainSFT(LightningModule):
         return TokenStats(output.nll, batch["labels"] != IGNORE_INDEX, batch["sequence"], output.entropy)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """The loss to be differentiated and, for callbacks, the detached statistics of the tokens."""
+        """The loss to be differentiated and, for callbacks, the statistics of the tokens and their weights, both detached."""
         stats = self.token_stats(batch)
-        loss = self.loss(stats) / batch["num_step_tokens"]
+        weights = self.loss.weights(stats).detach()
+        loss = self.loss(stats, weights) / batch["num_step_tokens"]
         sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_step_tokens"]])
         self._step_sums = sums if self._step_sums is None else self._step_sums + sums
-        return {"loss": loss * self.layout_factor(), "stats": stats.detach()}
+        return {"loss": loss * self.layout_factor(), "stats": stats.detach(), "weights": weights}
 
     def layout_factor(self) -> int:
         """What undoes the averages over ranks and over micro-batches that the strategy and Lightning will take."""

@@ -58,9 +58,9 @@ class PlainLightning(DomainSFT):
     """What a Lightning user writes: the mean of the micro-batch, which Lightning averages over micro-batches."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        output = super().training_step(batch, batch_idx)
-        stats = output["stats"]
-        mean = self.loss(self.token_stats(batch)) / stats.mask.sum().clamp(min=1)
+        super().training_step(batch, batch_idx)
+        stats = self.token_stats(batch)
+        mean = self.loss(stats, self.loss.weights(stats)) / stats.mask.sum().clamp(min=1)
         return {"loss": mean, "stats": stats}
 
 

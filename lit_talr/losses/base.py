@@ -41,19 +41,22 @@ class TokenStats(NamedTuple):
 class LossStrategy(nn.Module):
     """Turns the NLL of every token into its weight. Most strategies write only ``weights``.
 
-    The module divides the returned sum by the number of supervised tokens of the whole optimizer step, over all ranks and micro-batches.
+    For each micro-batch the module asks for the weights once, shows them to the callbacks, and calls the strategy with them. It divides the sum by the
+    number of supervised tokens of the whole optimizer step, over all ranks and micro-batches.
     """
 
     needs: frozenset[str] = frozenset()
     """Optional fields of ``TokenStats`` that the module has to fill in."""
+    least_weight: float | None = None
+    """The weight below which the strategy lets no token fall, where there is one."""
 
     def weights(self, stats: TokenStats) -> Tensor:
-        """Detached weights ``[B, T]``; what they hold at unsupervised positions does not matter."""
+        """Weights ``[B, T]``, of which the module uses the values only; what they hold at unsupervised positions does not matter."""
         raise NotImplementedError
 
-    def forward(self, stats: TokenStats) -> Tensor:
+    def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
         """The scalar sum over supervised tokens of weight times NLL, not yet divided; carries gradient through the NLL only."""
-        return (self.weights(stats).detach() * stats.nll * stats.mask).sum()
+        return (weights.detach() * stats.nll * stats.mask).sum()
 
     def check(self, trainer: "Trainer") -> None:
         """Refuse, by name, what the strategy cannot do under this trainer; called at start-up on every rank.

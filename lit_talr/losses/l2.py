@@ -38,6 +38,7 @@ class L2(LossStrategy):
         self.loss = loss
         self.coefficient = coefficient
         self.needs = loss.needs
+        self.least_weight = loss.least_weight
         self.sharded = False
         self._squares: list[Tensor] = []
         self._metrics: dict[str, Tensor] = {}
@@ -45,8 +46,8 @@ class L2(LossStrategy):
     def weights(self, stats: TokenStats) -> Tensor:
         return self.loss.weights(stats)
 
-    def forward(self, stats: TokenStats) -> Tensor:
-        return self.loss(stats)
+    def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
+        return self.loss(stats, weights)
 
     def check(self, trainer: "Trainer") -> None:
         self.loss.check(trainer)

@@ -57,6 +57,7 @@ class TALR(LossStrategy):
         self.statistic = statistic
         self.scope = scope
         self.normalize = normalize
+        self.least_weight = None if normalize else floor
         self.step_temperature: Tensor | None = None  # of the last finished step; float32, not a buffer: engines cast those to bf16
         self._step_values: list[Tensor] = []  # what the medians of the open step are taken of (scope: step)
         self._used: list[Tensor] = []  # the temperatures of the open step's micro-batches, for the log

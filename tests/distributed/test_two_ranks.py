@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lit_talr.callbacks import TokenProbability
 from lit_talr.losses import Standard
 from tests.fits import LOSSES, ON_RANKS, distance, fit
 
@@ -32,11 +34,17 @@ def start(folder: Path) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def one_process(folder: Path) -> dict[str, dict[str, Tensor]]:
-    return {
-        name: fit(folder, loss(), steps=STEPS, batching={"micro_batch_size": 8}, trainer={"precision": "32-true"})
-        for name, loss in {**LOSSES, **ON_RANKS}.items()
-    }
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.fixture(scope="module")
+def one_process(folder: Path, alone: Path) -> dict[str, dict[str, Tensor]]:
+    def trainer(name: str) -> dict[str, Any]:
+        watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
+        return {"precision": "32-true", "callbacks": [watch], "default_root_dir": str(alone / name)}
+
+    return {name: fit(folder, loss(), steps=STEPS, batching={"micro_batch_size": 8}, trainer=trainer(name)) for name, loss in {**LOSSES, **ON_RANKS}.items()}
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +59,13 @@ def two_ranks(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_ranks_equal_one_process(two_ranks: Path, one_process: Any, start: Any, case: str) -> None:
     weights = load_file(two_ranks / f"{case.replace(':', '_')}.safetensors")
     assert distance(weights, one_process[case.split(":")[1]], start) < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_count_the_tokens_that_one_process_counts(two_ranks: Path, one_process: Any, alone: Path, case: str) -> None:
+    both = pd.read_parquet(two_ranks / case.replace(":", "_") / "token_probability.parquet")
+    one = pd.read_parquet(alone / case.split(":")[1] / "token_probability.parquet")
+    assert one.query("set == 'train' and group == 'all' and epoch == 1")["num_tokens"].item() == 304
+    assert both["num_tokens"].tolist() == one["num_tokens"].tolist()
+    sums = both["group"] != "hardest"  # whose order rests on the last digit where tokens are equally hard
+    pd.testing.assert_frame_equal(both[sums], one[sums], rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Run by torchrun on two CPU ranks: fits one case after the other and keeps the weights of each."""
+"""Run by torchrun on two CPU ranks: fits one case after the other and keeps the weights and the token statistics of each."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
 
+from lit_talr.callbacks import TokenProbability
 from lit_talr.strategies import DeepSpeedCPUStrategy
 from tests.fits import LOSSES, ON_RANKS, fit
 
@@ -18,7 +19,9 @@ if __name__ == "__main__":
     for case in sys.argv[4:]:
         strategy_name, loss_name, micro_batch_size = case.split(":")
         strategy: Any = DDPStrategy(process_group_backend="gloo") if strategy_name == "ddp" else DeepSpeedCPUStrategy(stage=2)
-        options = {"strategy": strategy, "devices": 2, "precision": "32-true"}
+        name = case.replace(":", "_")
+        watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
+        options = {"strategy": strategy, "devices": 2, "precision": "32-true", "callbacks": [watch], "default_root_dir": str(out / name)}
         weights = fit(folder, {**LOSSES, **ON_RANKS}[loss_name](), steps=steps, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)
         if os.environ["RANK"] == "0":
-            save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{case.replace(':', '_')}.safetensors")
+            save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{name}.safetensors")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_talr.losses import DFT, TALR, Standard, TokenStats
+from lit_talr.losses import DFT, TALR, LossStrategy, Standard, TokenStats
 
 
 def stats_of(nll: Tensor, mask: Tensor | None = None) -> TokenStats:
@@ -24,9 +24,13 @@ def random_stats(seed: int = 0) -> TokenStats:
     return stats_of(random_nll(seed), mask)
 
 
+def total(loss: LossStrategy, stats: TokenStats) -> Tensor:
+    return loss(stats, loss.weights(stats))
+
+
 def gradient(loss: Any, nll: Tensor) -> Tensor:
     nll = nll.clone().requires_grad_()
-    loss(stats_of(nll)).backward()
+    total(loss, stats_of(nll)).backward()
     assert nll.grad is not None
     return nll.grad
 
@@ -114,8 +118,8 @@ def test_order_and_padding_change_nothing(statistic: Any) -> None:
     shuffled = TokenStats(stats.nll[order], stats.mask[order], torch.arange(5).unsqueeze(1).expand(5, 7))
     pad = torch.nn.functional.pad
     padded = TokenStats(pad(stats.nll, (3, 2, 1, 1)), pad(stats.mask, (3, 2, 1, 1)), pad(stats.sequence + 1, (3, 2, 1, 1)))
-    torch.testing.assert_close(loss(shuffled), loss(stats), rtol=1e-12, atol=0)
-    torch.testing.assert_close(loss(padded), loss(stats), rtol=1e-12, atol=0)
+    torch.testing.assert_close(total(loss, shuffled), total(loss, stats), rtol=1e-12, atol=0)
+    torch.testing.assert_close(total(loss, padded), total(loss, stats), rtol=1e-12, atol=0)
     torch.testing.assert_close(loss.weights(shuffled), loss.weights(stats)[order], rtol=1e-12, atol=0)
 
 
@@ -129,7 +133,7 @@ def test_packed_rows_give_the_same_weights() -> None:
 @pytest.mark.parametrize("loss", [TALR(), TALR(statistic="token"), TALR(normalize=True), TALR(scope="ranks")])
 def test_an_empty_micro_batch_gives_zero_and_zero_gradient(loss: TALR) -> None:
     nll = torch.zeros(1, 2, requires_grad=True)
-    value = loss(stats_of(nll, torch.zeros(1, 2, dtype=torch.bool)))
+    value = total(loss, stats_of(nll, torch.zeros(1, 2, dtype=torch.bool)))
     value.backward()
     assert value.item() == 0
     assert nll.grad is not None and not nll.grad.any()
@@ -137,16 +141,16 @@ def test_an_empty_micro_batch_gives_zero_and_zero_gradient(loss: TALR) -> None:
 
 def test_empty_micro_batches_do_not_count_in_the_logged_temperature() -> None:
     loss = TALR()
-    loss(stats_of(torch.full((1, 2), 2.0)))
-    loss(stats_of(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool)))
-    loss(stats_of(torch.full((1, 2), 4.0)))
+    total(loss, stats_of(torch.full((1, 2), 2.0)))
+    total(loss, stats_of(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool)))
+    total(loss, stats_of(torch.full((1, 2), 4.0)))
     loss.step_end()
     assert loss.metrics()["talr/temperature"].item() == 3.0
 
 
 def test_a_non_finite_nll_is_not_hidden() -> None:
     nll = torch.tensor([[1.0, math.nan]])
-    assert torch.isnan(TALR()(stats_of(nll)))
+    assert torch.isnan(total(TALR(), stats_of(nll)))
 
 
 def test_normalize_gives_the_simplex_weights_times_their_number() -> None:
@@ -171,7 +175,7 @@ def test_step_scope_uses_the_median_of_all_micro_batches_of_the_last_step() -> N
 
 def test_step_temperature_survives_a_checkpoint(tmp_path: Any) -> None:
     loss = TALR(scope="step")
-    loss(random_stats(1))
+    total(loss, random_stats(1))
     loss.step_end()
     torch.save(loss.state_dict(), tmp_path / "loss.pt")
     resumed = TALR(scope="step")
@@ -181,7 +185,7 @@ def test_step_temperature_survives_a_checkpoint(tmp_path: Any) -> None:
 
 def test_step_temperature_is_not_rounded_by_an_engine_that_casts_the_module() -> None:
     loss = TALR(scope="step")
-    loss(random_stats(1))
+    total(loss, random_stats(1))
     loss.step_end()
     before = loss.step_temperature
     loss.bfloat16()

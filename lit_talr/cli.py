@@ -1,4 +1,4 @@
-"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``."""
+"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``, and ``lit-talr curriculum | demo``."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ import lightning
 import torch
 import transformers
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace, auto_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -32,20 +32,32 @@ import lit_talr.losses
 import lit_talr.strategies  # noqa: F401
 from lit_talr import __version__
 from lit_talr.cli_errors import one_sentence
+from lit_talr.curriculum import curriculum
 from lit_talr.data import DomainDataModule
+from lit_talr.demo import demo
 from lit_talr.files import read_json, write_json
 from lit_talr.module import DomainSFT
 from lit_talr.supported import check_trainer
 
 PACKAGE = Path(__file__).parent
-DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug."
+VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo}
+DESCRIPTION = f"""Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug.
+More commands, each with a --help of its own: {", ".join(VERBS)}."""
 
 
-class Parser(LightningArgumentParser):
-    """Answers with one sentence instead of a page of usage."""
+class OneSentence:
+    """For parsers: answers with one sentence instead of a page of usage."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ValueError(message) from ex
+
+
+class Parser(OneSentence, LightningArgumentParser):
+    """Of the verbs that take a configuration."""
+
+
+class VerbParser(OneSentence, ArgumentParser):
+    """Of the verbs that are functions."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -208,7 +220,11 @@ def main(args: Sequence[str] | None = None) -> None:
     whole_words = {"allow_abbrev": False}  # a misspelt option is an error, not a guess
     try:
         quiet_libraries()
-        words = find_configs([word for word in typed if word != "--debug"])
+        words = [word for word in typed if word != "--debug"]
+        if words and words[0] in VERBS:
+            auto_cli(VERBS[words[0]], args=words[1:], prog=f"lit-talr {words[0]}", parser_class=VerbParser, allow_abbrev=False)
+            return
+        words = find_configs(words)
         refuse_linked(words)
         CLI(
             DomainSFT,

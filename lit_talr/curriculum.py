@@ -1,92 +1,18 @@
-"""Sums over tokens, grouped by their probability, and how a person sees them: rows of a table, figures, a page of text."""
+"""How a person sees the rows of ``token_probability.parquet``: figures, a page of text, TensorBoard's charts, a table in the terminal."""
 
-import html
-import io
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
-from torch import Tensor
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from lit_talr.files import write_bytes
+from lit_talr.token_groups import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # a third of a second at start-up, which only drawing has to wait for
-
-FIELDS = ("num_tokens", "probability", "nll", "weight", "weighted_nll", "above", "at_floor")
-"""What is summed over the tokens of a group; ``above`` and ``at_floor`` count them."""
-Row = dict[str, Any]
-
-
-def token_sums(
-    group: Tensor, num_groups: int, nll: Tensor, mask: Tensor, threshold: float, weights: Tensor | None = None, least_weight: float | None = None
-) -> Tensor:
-    """``[num_groups, len(FIELDS)]`` float64 sums over the tokens of each group, without gradient or host synchronisation.
-
-    Args:
-        group: int64, the group of each token, in ``[0, num_groups)``; of any shape, which those below share.
-        num_groups: Number of groups.
-        nll: Nats.
-        mask: bool, the tokens that count.
-        threshold: Tokens of a higher probability count as ``above``.
-        weights: Of the loss strategy; 0 where left out.
-        least_weight: Tokens with no higher weight count as ``at_floor``.
-    """
-    probability = probabilities(nll)
-    weights = torch.zeros_like(nll) if weights is None else weights
-    at_floor = torch.zeros_like(mask) if least_weight is None else weights <= least_weight
-    columns = torch.stack([torch.ones_like(nll), probability, nll, weights, weights * nll, probability > threshold, at_floor], dim=-1).detach()
-    values = torch.where(mask.unsqueeze(-1), columns, 0).flatten(end_dim=-2).double()
-    return values.new_zeros(num_groups, len(FIELDS)).index_add_(0, group.flatten(), values)
-
-
-def probabilities(nll: Tensor) -> Tensor:
-    """``exp(-nll)`` in the dtype of the NLL, without gradient; 0 where that is not a number."""
-    return (-nll.detach()).exp().nan_to_num(0.0)
-
-
-def bins(nll: Tensor, num_bins: int) -> Tensor:
-    """Which of the equally wide parts of [0, 1] the probability of each token lies in; the last part holds 1."""
-    return (probabilities(nll) * num_bins).long().clamp(0, num_bins - 1)
-
-
-def bin_edges(num_bins: int) -> list[float]:
-    """The ``num_bins + 1`` bounds of the parts that ``bins`` counts."""
-    return [index / num_bins for index in range(num_bins + 1)]
-
-
-def cohorts(nll: Tensor, edges: Sequence[float]) -> Tensor:
-    """Which of the parts ``[0, edges[0])``, ``[edges[0], edges[1])``, ..., ``[edges[-1], 1]`` the probability of each token lies in."""
-    return torch.bucketize(probabilities(nll), torch.tensor(edges, dtype=nll.dtype, device=nll.device), right=True)
-
-
-def group_rows(sums: Tensor, group: str, edges: Sequence[float], weighted: bool = False, floored: bool = False) -> list[Row]:
-    """A row for each group: its bounds, number of tokens and their means; None where there is nothing to take the mean of.
-
-    Args:
-        sums: ``[num_groups, len(FIELDS)]`` over all ranks.
-        group: What kind of group it is.
-        edges: ``num_groups + 1`` bounds.
-        weighted: Whether the tokens had weights.
-        floored: Whether these had a least value.
-    """
-    rows = []
-    for (lower, upper), (count, *totals) in zip(pairwise(edges), sums.tolist(), strict=True):
-        mean: Row = {name: total / count if count else None for name, total in zip(FIELDS[1:], totals, strict=True)}
-        row = {"group": group, "lower": lower, "upper": upper, "num_tokens": int(count), "probability": mean["probability"], "nll": mean["nll"]}
-        row |= {"weight": mean["weight"], "weighted_nll": mean["weighted_nll"]} if weighted else {"weight": None, "weighted_nll": None}
-        rows.append({**row, "share_above": mean["above"], "share_at_floor": mean["at_floor"] if floored else None})
-    return rows
-
-
-def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """The rows as a Parquet file, replaced in one move."""
-    buffer = io.BytesIO()
-    pd.DataFrame(rows).to_parquet(buffer, index=False)
-    write_bytes(path, buffer.getvalue())
 
 
 def span(row: Row) -> str:
@@ -100,7 +26,7 @@ def cohort_figure(rows: Sequence[Row]) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     spans = dict.fromkeys(span(row) for row in rows if row["num_tokens"])
     for number, name in enumerate(spans):
@@ -111,7 +37,7 @@ def cohort_figure(rows: Sequence[Row]) -> "Figure":
     axes.set(xlabel="epoch (0: the starting model)", ylabel="mean probability", ylim=(-0.02, 1.02), title="Probe tokens by their probability at the start")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small", title="probability at the start", title_fontsize="small")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small", title="probability at the start", title_fontsize="small")
     return figure
 
 
@@ -119,7 +45,7 @@ def loss_figure(rows: Sequence[Row], title: str) -> "Figure":
     """Where the loss comes from: each bin's share of the tokens, of the loss and of the weighted loss, from one epoch's rows."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     bars = {"tokens": "num_tokens", "loss": "nll", "weighted loss": "weighted_nll"}
     for number, (name, field) in enumerate(bars.items()):
@@ -135,18 +61,25 @@ def loss_figure(rows: Sequence[Row], title: str) -> "Figure":
 
 def hardest_page(rows: Sequence[Row]) -> str:
     """The hardest tokens as a Markdown table, whose texts cannot become Markdown or HTML."""
-    lines = ["| probability | at the start | token in its context |", "|---|---|---|"]
+    lines = ["| p | p at the start | token in its context |", "|---|---|---|"]
     lines += [
-        f"| {row['probability']:.2g} | {row['start_probability']:.2g} | {literal(row['before'])} **{literal(row['token'])}** {literal(row['after'])} |"
+        f"| {row['probability']:.1e} | {row['start_probability']:.1e} | {literal(row['before'])}**{marked(row['token'])}**{literal(row['after'])} |"
         for row in rows
     ]
     return "\n".join(lines)
 
 
+def marked(token: str) -> str:
+    """A token to be set in bold, whose blanks at the edges are visible, since Markdown has no bold blanks."""
+    inner = token.strip(" ")
+    left = len(token) - len(token.lstrip(" "))
+    return "␣" * left + literal(inner) + "␣" * (len(token) - left - len(inner))
+
+
 def literal(text: str) -> str:
     """A text that Markdown and HTML show as it is, line breaks as an arrow; every sign that could mean something becomes an entity."""
     visible = text.replace("\r", "").replace("\n", "⏎").replace("\t", "⇥")
-    return "".join(sign if sign.isalnum() or sign in " ⏎⇥" else f"&#{ord(sign)};" for sign in visible) if visible.strip() else html.escape(repr(visible))
+    return "".join(sign if sign.isalnum() or sign in " ⏎⇥" else f"&#{ord(sign)};" for sign in visible)
 
 
 def layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dict[str, list[Any]]]:
@@ -159,3 +92,49 @@ def layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dict[str,
         "temperature": ["talr/temperature"],
     }
     return {"Curriculum": {title: ["Multiline", tags] for title, tags in charts.items()}}
+
+
+def curriculum(folder: Path, every: int = 1) -> None:
+    """Print how the supervised tokens of each run fared, epoch by epoch, as a Markdown table.
+
+    Args:
+        folder: Of a run, or of several.
+        every: Print every so many epochs only (and the last one).
+
+    Raises:
+        ValueError: If no run in the folder has been watched by ``TokenProbability``.
+    """
+    tables = {path.parent: pd.read_parquet(path) for path in sorted(folder.glob("**/token_probability.parquet"))}
+    if not tables:
+        raise ValueError(f"{folder}: holds no token_probability.parquet; name the folder of a run whose callbacks have TokenProbability.")
+    if every < 1:
+        raise ValueError(f"`every` must be at least 1, got {every}.")
+    for run, found in tables.items():
+        Console(width=200, soft_wrap=True).print(f"\n{run}\n", markup=False, highlight=False)
+        Console(width=200).print(epoch_table(found, every))
+
+
+def epoch_table(found: pd.DataFrame, every: int = 1) -> Table:
+    """A line for each epoch, a column for each cohort that has tokens; shares and mean probabilities."""
+    table = Table(box=box.MARKDOWN)
+    names = found[(found["group"] == "cohort") & (found["num_tokens"] > 0) & (found["epoch"] == 0)]
+    cohorts = [f"{span(row)} ({row['num_tokens']:,})" for row in names.to_dict("records")]
+    easy = f"p > {found['threshold'].iloc[0]:g}"
+    columns = ["epoch", f"train: {easy}", "at floor", "mean weight", "temperature", f"probe: {easy}", "NLL", *(f"p0 {cohort}" for cohort in cohorts)]
+    for column in columns:
+        table.add_column(column, justify="right")
+    last = found["epoch"].max()
+    for epoch, rows in found.groupby("epoch"):
+        if epoch % every == 0 or epoch == last:
+            table.add_row(str(epoch), *cells(rows.to_dict("records")))
+    return table
+
+
+def cells(rows: Sequence[Row]) -> Iterator[str]:
+    """One epoch's line, without its number."""
+    by_set = {row["set"]: row for row in rows if row["group"] == "all"}
+    train, probe = by_set.get("train", {}), by_set["probe"]
+    values = [train.get(name) for name in ("share_above", "share_at_floor", "weight", "talr/temperature")]
+    values += [probe["share_above"], probe["nll"]]
+    values += [row["probability"] for row in rows if row["group"] == "cohort" and row["num_tokens"]]
+    return ("" if value is None or pd.isna(value) else f"{value:.3f}" for value in values)

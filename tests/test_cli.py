@@ -42,7 +42,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     ("extra", "message"),
     [
         (["--model.loss", "TALRR"], "`model.loss`: there is no class TALRR; there are DFT, L2, Standard, TALR."),
-        (["--data", "MedCal"], "`data`: there is no class MedCal; there are MedCalc, Records."),
+        (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, MedCalc, Records."),
         (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; there are Constant, Cosine, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted"),
         (["--trainer.max_epoch", "1"], "--trainer.max_epoch"),

@@ -82,15 +82,24 @@ def test_every_family_trains_and_exports(models: dict[str, Path], own_rows: list
 @pytest.mark.parametrize("name", names("model"))
 def test_models(models: dict[str, Path], own_rows: list[str], tmp_path: Path, name: str) -> None:
     family = FAMILY_OF.get(name)
-    option = ["--model.pretrained", str(models[family])] if family else ["--model.tokenizer", str(models["qwen2"])]
+    option = ["--model.pretrained", str(models[family])] if family else ["--model.tokenizer", str(models["qwen2"])] if name != "clinic" else []
     one_step(tmp_path / "run", *configs("base", f"model/{name}", "data/records", "loss/standard"), *option, *own_rows)
 
 
 @pytest.mark.parametrize("family", [family for family in ARCHITECTURES if family != "gemma2"])  # whose template has no system turn
 @pytest.mark.parametrize("name", names("data"))
 def test_data(models: dict[str, Path], own_rows: list[str], medcalc: list[str], tmp_path: Path, name: str, family: str) -> None:
-    rows = own_rows if name == "records" else [*medcalc, "--data.validation", "0.3"]
+    made = ["--data.train_size", "24", "--data.val_size", "4", "--data.encoding.max_length", "4096", "--data.batching.micro_batch_tokens", "8192"]
+    rows = own_rows if name == "records" else made if name == "clinic" else [*medcalc, "--data.validation", "0.3"]
     one_step(tmp_path / "run", *configs("base", f"data/{name}", "loss/standard"), "--model.pretrained", str(models[family]), *rows)
+
+
+@pytest.mark.parametrize("target", ["cot", "label"])
+def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Path, target: str) -> None:
+    sizes = ["--data.target", target, "--data.train_size", "24", "--data.val_size", "4", "--data.test_size", "12", "--model.generation.max_new_tokens", "8"]
+    run = one_step(tmp_path / "run", *configs("base", "model/clinic", "data/clinic", "loss/standard"), *sizes)
+    main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
+    assert yaml.safe_load((run / "metrics.json").read_text())["test"]["test/num_examples"] == 12
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)

@@ -65,7 +65,7 @@ def test_wheel_holds_code_configurations_and_types(wheel: Path) -> None:
 
 def package_data() -> set[str]:
     """Tables that lie beside the code."""
-    files = [file for pattern in ("*.yaml", "*.json") for file in (ROOT / "lit_talr").rglob(pattern)]
+    files = [file for pattern in ("*.yaml", "*.json", "*.jinja") for file in (ROOT / "lit_talr").rglob(pattern)]
     return {file.relative_to(ROOT).as_posix() for file in files if file.relative_to(ROOT).as_posix() not in SHIPPED}
 
 
@@ -93,6 +93,13 @@ def test_unpacked_wheel_answers_from_an_empty_folder(unpacked: Path, tmp_path: P
     assert "fit" in run(tmp_path, "-m", "lit_talr", "--help", PYTHONPATH=str(unpacked))
     code = "import lit_talr, pathlib; print(pathlib.Path(lit_talr.__file__).parent)"
     assert run(tmp_path, "-c", code, PYTHONPATH=str(unpacked)).strip() == str(unpacked / "lit_talr")
+
+
+def test_shipped_tokenizer_is_found_from_an_empty_folder(wheel: Path, unpacked: Path, tmp_path: Path) -> None:
+    folder = "lit_talr/tokenizers/clinic"
+    assert {f"{folder}/{name}" for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")} <= names(wheel)
+    code = f"from lit_talr.data.encoding import load_tokenizer; print(load_tokenizer({folder!r}).decode([1]))"
+    assert run(tmp_path, "-c", code, PYTHONPATH=str(unpacked)).strip() == "<|end|>"
 
 
 def test_shipped_configurations_are_found_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:

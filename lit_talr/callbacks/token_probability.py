@@ -11,27 +11,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
-from lit_talr.curriculum import (
-    FIELDS,
-    Row,
-    bin_edges,
-    bins,
-    cohort_figure,
-    cohorts,
-    group_rows,
-    hardest_page,
-    layout,
-    loss_figure,
-    probabilities,
-    span,
-    token_sums,
-    write_table,
-)
+from lit_talr.curriculum import cohort_figure, hardest_page, layout, loss_figure, span
 from lit_talr.data.base import Batch
 from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.losses.base import sum_over_ranks
 from lit_talr.module import DomainSFT
 from lit_talr.resume import check_same
+from lit_talr.token_groups import FIELDS, Row, bin_edges, bins, cohorts, group_rows, probabilities, token_sums, write_table
 
 CONTEXT = 24  # tokens shown before a hard one; a quarter as many after it
 
@@ -46,7 +32,7 @@ class TokenProbability(Callback):
 
     The table has a row for each epoch, ``set`` and group: ``all`` tokens, each ``bin`` of probability, each ``cohort``, each of the ``hardest`` tokens
     of the probe with its text. Columns: ``num_tokens``, the means of ``probability``, ``nll`` (nats), ``weight``, ``weighted_nll``, the shares above the
-    threshold and at the least weight of the loss, and for ``all`` the mean over the epoch's steps of what the loss reports (``talr/temperature``).
+    ``threshold`` and at the least weight of the loss, and for ``all`` the mean over the epoch's steps of what the loss reports (``talr/temperature``).
     TensorBoard also gets histograms by epoch, figures, the hardest tokens as text and a page of charts, "Curriculum".
 
     Args:
@@ -133,7 +119,7 @@ class TokenProbability(Callback):
             assert self.sums is not None
             means = {name: float(total) / count for name, (total, count) in self.metrics.items()}
             rows += [{"set": "train", **row} for row in self.train_rows(self.sums, module.loss.least_weight is not None, means)]
-        self.rows = [row for row in self.rows if row["epoch"] != epoch] + [{"epoch": epoch, **row} for row in rows]
+        self.rows = [row for row in self.rows if row["epoch"] != epoch] + [{"epoch": epoch, "threshold": self.threshold, **row} for row in rows]
         if trainer.is_global_zero:
             write_table(Path(trainer.default_root_dir) / "token_probability.parquet", self.rows)
         self.publish(trainer, epoch)
@@ -187,7 +173,7 @@ class TokenProbability(Callback):
             Console(stderr=True).print("TokenProbability: histograms, figures and texts go to TensorBoard only; token_probability.parquet holds all numbers.")
         for board in boards:
             if epoch == 0:
-                spans = [span(row) for row in rows if row["group"] == "cohort" and row["num_tokens"]]
+                spans = [span(row) for row in rows if row["group"] == "cohort"]  # also empty ones: runs of the same page share their charts
                 board.add_custom_scalars(layout(spans, self.threshold))
             for name in dict.fromkeys(row["set"] for row in rows):
                 add_histogram(board, f"probability/{name}", [row for row in rows if (row["set"], row["group"]) == (name, "bin")], epoch)

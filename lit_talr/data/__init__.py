@@ -1,7 +1,8 @@
 """Domains: where examples come from, how they become tokens, and how tokens become optimizer steps."""
 
 from lit_talr.data.base import DomainDataModule
+from lit_talr.data.clinic import Clinic
 from lit_talr.data.medcalc import MedCalc
 from lit_talr.data.records import Records
 
-__all__ = ["DomainDataModule", "MedCalc", "Records"]
+__all__ = ["Clinic", "DomainDataModule", "MedCalc", "Records"]

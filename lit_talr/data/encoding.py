@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lit_talr.example import Example, Message
+from lit_talr.files import shipped
 
 TooLongPolicy = Literal["error", "drop", "truncate_prompt"]
 ROLES = ("system", "user", "assistant", "tool")
@@ -85,7 +86,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """Load a tokenizer that has all that training and generation need; never runs code from the hub.
 
     Args:
-        name: Folder or hub name.
+        name: Folder, hub name, or a folder that ships with this package (``lit_talr/tokenizers/clinic``).
         revision: Commit, tag or branch of a hub tokenizer.
 
     Raises:
@@ -94,7 +95,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise ValueError(f"The tokenizer must be a folder or a hub name, got {name!r}, which is not there.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(shipped(name), revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"The tokenizer must be a folder or a hub name that can be loaded, got {name!r} (revision {revision or 'main'}): {reason}") from error

@@ -3,5 +3,6 @@
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.metrics.exact_match import ExactMatch
 from lit_talr.metrics.medcalc import MedCalcAccuracy
+from lit_talr.metrics.within_limits import WithinLimits
 
-__all__ = ["DomainMetric", "ExactMatch", "MedCalcAccuracy"]
+__all__ = ["DomainMetric", "ExactMatch", "MedCalcAccuracy", "WithinLimits"]

@@ -1,0 +1,1 @@
+"""Tokenizers that come with the package, and how they were made."""

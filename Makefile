@@ -1,4 +1,4 @@
-# `make test` needs Python >= 3.11 and nothing else; see `make help`.
+# `make demo` and `make test` need Python >= 3.11 and nothing else; see `make help`.
 # PYTHON=/path/to/python chooses the interpreter that .venv is made with, WORKERS=N the number of test processes.
 
 PYTHON ?=
@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check format wheel freeze clean
+.PHONY: help setup demo test test-all check format wheel freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -19,6 +19,9 @@ help:  ## this list
 
 setup: $(STAMP)  ## .venv with everything that development needs
 	@:
+
+demo: $(STAMP)  ## set-up, then Standard and TALR on a small model; a few minutes
+	@$(BIN)/lit-talr demo
 
 test: check  ## set-up, style, types and the fast tests
 	@$(PYTEST)

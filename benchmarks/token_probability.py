@@ -1,8 +1,8 @@
 """What the training histogram costs of a step: python -m benchmarks.token_probability -c configs/model/clinic.yaml -c configs/data/clinic.yaml \
 -c configs/loss/talr.yaml
 
-The words are those of ``lit-talr fit``. Every micro-batch is timed from its start to the end of its backward pass or optimizer step, and the callback's own work
-after it by itself; both are medians over the micro-batches after the first ten, in one run.
+The words are those of ``lit-talr fit``. Every micro-batch is timed from its start to the end of its backward pass or optimizer step, and the callback's
+own work after it by itself; both are medians over the micro-batches after the first ten, in one run.
 """
 
 import json

@@ -110,19 +110,20 @@ def curriculum(folder: Path, every: int = 1) -> None:
     if every < 1:
         raise ValueError(f"`every` must be at least 1, got {every}.")
     for run, found in tables.items():
-        Console(width=200, soft_wrap=True).print(f"\n{run}\n", markup=False, highlight=False)
-        Console(width=200).print(epoch_table(found, every))
+        console = Console(width=160)
+        console.print(f"\n{run}\n", markup=False, highlight=False, soft_wrap=True)
+        console.print(epoch_table(found, every))
 
 
 def epoch_table(found: pd.DataFrame, every: int = 1) -> Table:
-    """A line for each epoch, a column for each cohort that has tokens; shares and mean probabilities."""
+    """A line for each epoch, a column for each cohort that has tokens (their number stands in the first line); shares and mean probabilities."""
     table = Table(box=box.MARKDOWN)
-    names = found[(found["group"] == "cohort") & (found["num_tokens"] > 0) & (found["epoch"] == 0)]
-    cohorts = [f"{span(row)} ({row['num_tokens']:,})" for row in names.to_dict("records")]
-    easy = f"p > {found['threshold'].iloc[0]:g}"
-    columns = ["epoch", f"train: {easy}", "at floor", "mean weight", "temperature", f"probe: {easy}", "NLL", *(f"p0 {cohort}" for cohort in cohorts)]
+    cohorts = found[(found["group"] == "cohort") & (found["num_tokens"] > 0) & (found["epoch"] == 0)].to_dict("records")
+    easy = f"p>{found['threshold'].iloc[0]:g}"
+    columns = ["epoch", f"train {easy}", "at floor", "weight", "temp.", f"probe {easy}", "NLL", *(f"p0 {span(row)}" for row in cohorts)]
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row("tokens", *[""] * 6, *(f"{row['num_tokens']:,}" for row in cohorts))
     last = found["epoch"].max()
     for epoch, rows in found.groupby("epoch"):
         if epoch % every == 0 or epoch == last:

@@ -4,7 +4,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -21,23 +21,24 @@ KNOWN = ("Varro score", "Ilmar score", "Tolm grade", "Reth grade", "Quill index"
 """Calculators that the starting model is taught."""
 NEW = ("Dorne score", "Pell score", "Osker grade", "Mirel grade", "Sorrel load", "Brand ratio")
 """Those of the domain that it is fine-tuned on."""
-REMEDIES = ("standard", "talr")
+LOSSES = ("standard", "talr")
 
-WHAT_IT_SHOWS = """\
-What this can show: in which order tokens are learned, what TALR's weights hold back, and that everything works, on rows that were never trained on.
-What it cannot show: the paper's claim. A model of a million parameters that was trained for a minute has no general abilities to keep; for that, start
-from a real model (README, "Run"). One seed, a few hundred test rows: differences of a few points between the two losses mean nothing.
+WHAT_IT_SHOWS = """
+What this can show: in which order tokens are learned, what TALR's weights hold back, and that all of it works, on rows that were never trained on.
+What it cannot show: the paper's claim. A model of half a million parameters, trained for a minute from random weights, has no general abilities to
+keep; for that, start from a real model (docs/running.md). One seed: a test score has a standard error of about 0.02.
 """
 
 
-def demo(folder: Path = Path("runs/demo"), rows: int = 2048, base_epochs: int = 8, epochs: int = 6) -> None:
-    """Train a small model on half of Clinic's calculators, fine-tune it on the other half by Standard and by TALR, test, and compare; a few minutes on two cores.
+def demo(folder: Path = Path("runs/demo"), rows: int = 4096, base_epochs: int = 2, cot_epochs: int = 5, label_epochs: int = 3) -> None:
+    """Train a small model on half of Clinic's calculators, fine-tune it on the other half by Standard and by TALR, and compare them in a few minutes.
 
     Args:
         folder: For the runs; where it exists, the next free name (``runs/demo-2``, ...) is taken.
         rows: Training rows of each fit.
         base_epochs: Epochs of the starting model.
-        epochs: Epochs of each fine-tuning.
+        cot_epochs: Epochs of fine-tuning on worked explanations.
+        label_epochs: Epochs of fine-tuning on answers alone.
 
     Raises:
         ValueError: For a command that failed; its own message stands above.
@@ -45,81 +46,67 @@ def demo(folder: Path = Path("runs/demo"), rows: int = 2048, base_epochs: int = 
     began = time.monotonic()
     folder = free(folder)
     base, parts = folder / "base", [*PARTS, "--data.train_size", str(rows)]
-    run("fit", *parts, "-c", "configs/loss/standard.yaml", "--data.calculators", words(KNOWN), "--trainer.max_epochs", str(base_epochs), "--run", str(base))
-    start = [*parts, *from_export(base), "--data.calculators", words(NEW)]
-    for verb in ("validate", "test"):
-        run(verb, *start, "-c", "configs/loss/standard.yaml", "--run", str(folder / "before"))
+    known, new = [f"[{', '.join(names)}]" for names in (KNOWN, NEW)]
+    run("fit", *parts, "-c", "configs/loss/standard.yaml", "--data.calculators", known, "--trainer.max_epochs", str(base_epochs), "--run", str(base))
+    from_export = ["--model.architecture", "null", "--model.tokenizer", "null", "--model.pretrained", str(base / "export"), "--model.optimizer.lr", "3e-3"]
     seconds = {}
-    for remedy in REMEDIES:
-        options = ["-c", f"configs/loss/{remedy}.yaml", "--trainer.max_epochs", str(epochs), "--model.optimizer.lr", "1e-3", "--run", str(folder / remedy)]
-        seconds[remedy] = run("fit", *start, *options)
-        run("test", "-c", str(folder / remedy / "config.yaml"), "--ckpt_path", "last")
+    for target, epochs in (("cot", cot_epochs), ("label", label_epochs)):
+        start = [*parts, *from_export, "--data.calculators", new, "--data.target", target, "--trainer.max_epochs", str(epochs)]
+        run("test", *start, "-c", "configs/loss/standard.yaml", "--run", str(folder / f"before-{target}"))
+        for loss in LOSSES:
+            name = f"{loss}-{target}"
+            seconds[name] = run("fit", *start, "-c", f"configs/loss/{loss}.yaml", "--run", str(folder / name))
+            run("test", "-c", str(folder / name / "config.yaml"), "--ckpt_path", "last")
     console = Console(soft_wrap=True)
-    curriculum(folder)
-    console.print(f"\n[bold]Clinic: six new calculators, {time.monotonic() - began:.0f} s in all[/bold]")
-    console.print(comparison(folder, seconds))
+    for loss in LOSSES:
+        curriculum(folder / f"{loss}-cot")
+    console.print(f"\n[bold]Clinic, six new calculators, before and after fine-tuning ({time.monotonic() - began:.0f} s in all)[/bold]\n")
+    Console(width=110).print(comparison(folder, seconds))
     console.print(WHAT_IT_SHOWS)
-    tensorboard = Path(sys.executable).with_name("tensorboard")
-    console.print(f"See the curriculum:  {tensorboard} --logdir {folder}", markup=False)
-    console.print(f"The trained model, a Hugging Face folder:  {folder / 'talr' / 'export'}", markup=False)
-
-
-def from_export(base: Path) -> list[str]:
-    """Options that start from a run's exported model instead of random weights."""
-    return ["--model.architecture", "null", "--model.tokenizer", "null", "--model.pretrained", str(base / "export")]
+    console.print(f"See the curriculum:  {Path(sys.executable).with_name('tensorboard')} --logdir {folder}", markup=False, highlight=False)
+    console.print(f"The trained model, a Hugging Face folder:  {folder / 'talr-cot' / 'export'}", markup=False, highlight=False)
 
 
 def free(folder: Path) -> Path:
     """The folder, or the first of ``folder-2``, ``folder-3``, ... that does not exist."""
-    number, candidate = 1, folder
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+    names = (folder if number == 1 else folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    return next(name for name in names if not name.exists())
 
 
-def words(names: Sequence[str]) -> str:
-    """A list as the command line reads it."""
-    return "[" + ", ".join(names) + "]"
-
-
-def run(*arguments: str) -> float:
+def run(*words: str) -> float:
     """Run a command of lit-talr, shown before it starts, and give its seconds."""
-    Console(soft_wrap=True).print(f"\n[bold]$ lit-talr {escape(shlex.join(arguments))}[/bold]\n", highlight=False)
+    Console(soft_wrap=True).print(f"\n[bold]$ lit-talr {escape(shlex.join(words))}[/bold]\n", highlight=False)
     began = time.monotonic()
-    if subprocess.run([sys.executable, "-m", "lit_talr", *arguments], check=False).returncode:
-        raise ValueError(f"The demo stops here: `lit-talr {arguments[0]}` failed, for the reason above.")
+    if subprocess.run([sys.executable, "-m", "lit_talr", *words], check=False).returncode:
+        raise ValueError(f"The demo stops here: `lit-talr {words[0]}` failed, for the reason above.")
     return time.monotonic() - began
 
 
 def comparison(folder: Path, seconds: dict[str, float]) -> Table:
-    """The starting model and the runs, one line each."""
+    """A line for each run: its score before and after, and what became of its tokens."""
     table = Table(box=box.MARKDOWN)
-    for column in ("", "test score", "val/nll", "easy tokens, p > 0.2", "mean p of the hard ones", "at the weight's floor", "fit, s"):
-        table.add_column(column, justify="right")
-    start = read_json(folder / "before" / "metrics.json")
-    table.add_row("starting model", score(start["test"]), f"{start['validate']['val/nll']:.3f}", *shares(folder / REMEDIES[0], epoch=0), "", "")
-    for remedy, took in seconds.items():
-        metrics = read_json(folder / remedy / "metrics.json")
-        table.add_row(remedy, score(metrics["test"]), f"{metrics['fit']['val/nll']:.3f}", *shares(folder / remedy), at_floor(folder / remedy), f"{took:.0f}")
+    for column in ("", "test score", "val/nll", "p > 0.2", "p of the hard", "at floor", "fit, s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, took in seconds.items():
+        before = read_json(folder / f"before-{name.split('-')[1]}" / "metrics.json")["test"]
+        after = read_json(folder / name / "metrics.json")
+        found = pd.read_parquet(folder / name / "token_probability.parquet")
+        last = found["epoch"].max()
+        floor = found[(found["set"] == "train") & (found["group"] == "all") & (found["epoch"] == last)]["share_at_floor"].item()
+        table.add_row(
+            name,
+            f"{before['test/score']:.3f} → {after['test']['test/score']:.3f}",
+            f"{after['fit']['val/nll']:.3f}",
+            *(f"{first:.3f} → {then:.3f}" for first, then in zip(probe(found, 0), probe(found, last), strict=True)),
+            "" if pd.isna(floor) else f"{floor:.3f}",
+            f"{took:.0f}",
+        )
     return table
 
 
-def score(metrics: dict[str, float]) -> str:
-    return f"{metrics['test/score']:.3f} ± {metrics['test/accuracy_se']:.3f}"
-
-
-def shares(run: Path, epoch: int | None = None) -> tuple[str, str]:
-    """Of a run's probe after an epoch, or the last one: the share of easy tokens, and the mean probability of those that were hard at the start."""
-    found = pd.read_parquet(run / "token_probability.parquet")
-    found = found[(found["set"] == "probe") & (found["epoch"] == (found["epoch"].max() if epoch is None else epoch))]
-    hard = found[(found["group"] == "cohort") & (found["upper"] <= 0.2) & (found["num_tokens"] > 0)]
+def probe(found: pd.DataFrame, epoch: int) -> tuple[float, float]:
+    """Of the probe after an epoch: the share of easy tokens, and the mean probability of those that were below 0.2 at the start."""
+    rows = found[(found["set"] == "probe") & (found["epoch"] == epoch)]
+    hard = rows[(rows["group"] == "cohort") & (rows["upper"] <= 0.2) & (rows["num_tokens"] > 0)]
     mean = (hard["probability"] * hard["num_tokens"]).sum() / max(1, hard["num_tokens"].sum())
-    return f"{found[found['group'] == 'all']['share_above'].item():.3f}", f"{mean:.3f}"
-
-
-def at_floor(run: Path) -> str:
-    """The share of training tokens at the least weight in a run's last epoch."""
-    found = pd.read_parquet(run / "token_probability.parquet")
-    share = found[(found["set"] == "train") & (found["group"] == "all") & (found["epoch"] == found["epoch"].max())]["share_at_floor"].item()
-    return "" if pd.isna(share) else f"{share:.3f}"
+    return rows[rows["group"] == "all"]["share_above"].item(), mean

@@ -41,6 +41,7 @@ class Calculator(ABC):
     """A made-up rule from a patient's values to a number."""
 
     name: str
+    tolerance = 0.0  # share of the result by which an answer may be off
 
     @property
     def category(self) -> str:
@@ -126,6 +127,7 @@ class Formula(Calculator):
 
     factors: Mapping[str, int]
     over: int = 1
+    tolerance: float = 0.0
 
     @property
     def reads(self) -> Sequence[str]:
@@ -161,7 +163,7 @@ CALCULATORS: Sequence[Calculator] = (
     Formula("Quill index", {"lumin": 2, "tarsol": 1}),
     Formula("Halden gap", {"systolic": 1, "diastolic": -1}, over=10),
     Formula("Sorrel load", {"tarsol": 1, "brevin": 1}),
-    Formula("Brand ratio", {"lumin": 1, "brevin": 1}, over=4),
+    Formula("Brand ratio", {"lumin": 1, "brevin": 1}, over=4, tolerance=0.05),
 )
 """Invented names for invented rules; they grade nothing that exists."""
 
@@ -181,10 +183,11 @@ class Clinic(DomainDataModule):
         train_size: Rows for training, at least 1.
         val_size: Rows for validation, at least 1.
         test_size: Rows for testing, at least 1.
+        calculators: The names of those that are asked for; all by default.
         seed: Which rows these are, at least 0.
 
     Raises:
-        ValueError: For a size or a seed out of range.
+        ValueError: For a size or a seed out of range, and for a calculator that does not exist.
     """
 
     source_name = "Clinic (made by code)"
@@ -200,15 +203,21 @@ class Clinic(DomainDataModule):
         train_size: int = 4096,
         val_size: int = 256,
         test_size: int = 512,
+        calculators: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(tokenizer, tokenizer_revision, encoding, batching)
+        names = [calculator.name for calculator in CALCULATORS]
+        asked = names if calculators is None else calculators
+        if not asked or not set(asked) <= set(names):
+            raise ValueError(f"`calculators` must be some of {', '.join(names)}, got {', '.join(asked) or 'none'}.")
         for name, size in (("train_size", train_size), ("val_size", val_size), ("test_size", test_size)):
             if size < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {size}.")
         if seed < 0:
             raise ValueError(f"`seed` must be at least 0, got {seed}.")
         self.target = target
+        self.calculators = [calculator for calculator in CALCULATORS if calculator.name in asked]
         self.sizes: Mapping[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
         self.seed = seed
 
@@ -222,7 +231,7 @@ class Clinic(DomainDataModule):
         """All rows of a split, without end: cases that fall on its side, none twice."""
         draw, seen, row = Random(f"{self.seed} {split}"), set(), 0
         while True:
-            calculator = CALCULATORS[row % len(CALCULATORS)]
+            calculator = self.calculators[row % len(self.calculators)]
             patient = draw_patient(calculator.reads, draw)
             case = (calculator.name, key_of(patient))
             if side_of(patient) == split and case not in seen:
@@ -236,8 +245,7 @@ class Clinic(DomainDataModule):
         explanation, value = calculator.explanation(patient.values, draw), calculator.answer(patient.values)
         answer = f"{value:g}"
         response = {"step_by_step_thinking": explanation, "answer": answer} if self.target == "cot" else {"answer": answer}
-        is_whole = value == round(value) and calculator.name != "Brand ratio"
-        lower, upper = (answer, answer) if is_whole else (f"{value * 0.95:g}", f"{value * 1.05:g}")
+        lower, upper = (f"{value * (1 + sign * calculator.tolerance):g}" for sign in (-1, 1))
         meta = {"where": where, "calculator": calculator.name, "category": calculator.category, "answer": answer, "lower": lower, "upper": upper}
         return Example.from_prompt(f"{note}\n{question}", json.dumps(response), SYSTEM[self.target], meta)
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -135,6 +136,11 @@ def test_a_larger_size_only_appends(split: Split) -> None:
     assert rows(split, 50) == rows(split, 200)[:50]
 
 
+def test_calculators_can_be_chosen() -> None:
+    data = Clinic(TOKENIZER, calculators=["Brand ratio", "Varro score"], test_size=10)
+    assert {example.meta["calculator"] for example in data.examples("test")} == {"Brand ratio", "Varro score"}
+
+
 def test_one_split_does_not_depend_on_the_sizes_of_the_others() -> None:
     assert rows("test", 50) == list(Clinic(TOKENIZER, train_size=7, val_size=3, test_size=50).examples("test"))
 
@@ -173,11 +179,13 @@ def test_a_note_states_the_values_of_its_patient_and_no_other() -> None:
         ({"val_size": 0}, "`val_size` must be at least 1, got 0."),
         ({"test_size": -1}, "`test_size` must be at least 1, got -1."),
         ({"seed": -1}, "`seed` must be at least 0, got -1."),
+        ({"calculators": []}, "`calculators` must be some of Varro score, "),
+        ({"calculators": ["Varro"]}, "Brand ratio, got Varro."),
     ],
 )
-def test_refuses(options: dict[str, int], sentence: str) -> None:
+def test_refuses(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        Clinic(TOKENIZER, **options)  # type: ignore[arg-type]
+        Clinic(TOKENIZER, **options)
 
 
 @pytest.mark.parametrize("target", ["cot", "label"])

@@ -170,3 +170,19 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
         main(["fit", *BASE, "--model.pretrained", "some/model", "--print_config"])
     assert stop.value.code == 0
     assert "class_path: lit_talr.losses.TALR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["curriculum"], "required: folder"),
+        (["curriculum", "nowhere"], "nowhere: holds no token_probability.parquet"),
+        (["curriculum", "nowhere", "--evry", "2"], "--evry"),
+        (["demo", "--rows", "many"], "`rows` must be a whole number, got many."),
+    ],
+)
+def test_bad_input_to_the_other_verbs_is_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    error = capsys.readouterr().err
+    assert ended.value.code == 1 and message in error and error.startswith("lit-talr: ") and error.count("\n") == 1

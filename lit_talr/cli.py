@@ -194,7 +194,7 @@ def refuse_linked(words: Sequence[str]) -> None:
 
 
 def quiet_libraries() -> None:
-    """Hide what a user of this package can do nothing about."""
+    """Hide what a user of this package can do nothing about; what it says itself is shown."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed falls back to, with a warning
@@ -211,6 +211,9 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    own = logging.getLogger("lit_talr")
+    own.setLevel(logging.INFO)
+    own.handlers = own.handlers or [logging.StreamHandler()]
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,14 +1,16 @@
 """Token-adaptive loss reweighting, the paper's method."""
 
+import logging
 import math
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lit_talr.losses.base import LossStrategy, TokenStats, gather_over_ranks, sum_over_ranks
 
+logger = logging.getLogger(__name__)
 SMALLEST_TEMPERATURE = 1e-6
 
 
@@ -82,7 +84,7 @@ class TALR(LossStrategy):
             self._step_values.append(values)
             if self.step_temperature is None:
                 if len(self._step_values) == 1:
-                    rank_zero_info("TALR `scope: step`: every weight is 1 until the first optimizer step has ended.")
+                    rank_zero_only(logger.info)("TALR `scope: step`: every weight is 1 until the first optimizer step has ended.")
                 return stats.nll.new_tensor(math.inf)
             return self.step_temperature.to(stats.nll)
         if self.scope == "ranks":

@@ -204,3 +204,9 @@ def test_step_temperature_is_not_rounded_by_an_engine_that_casts_the_module() ->
 def test_refusals(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TALR(**arguments)
+
+
+def test_the_first_step_of_scope_step_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="lit_talr"):
+        TALR(scope="step").weights(random_stats())
+    assert "every weight is 1 until the first optimizer step has ended" in caplog.text

@@ -18,15 +18,12 @@ a thousands comma separates two numbers, 1e3 outside ``str`` is the two numbers 
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from lit_talr.example import Example
-from lit_talr.metrics.base import DomainMetric
+from lit_talr.metrics.category_accuracy import CategoryAccuracy
 from lit_talr.metrics.number import calculate
 
 RULES: dict[str, frozenset[int]] = {
@@ -174,7 +171,7 @@ def category_of(meta: Mapping[str, Any]) -> str:
     return category
 
 
-class MedCalcAccuracy(DomainMetric):
+class MedCalcAccuracy(CategoryAccuracy):
     """MedCalc-Bench's accuracy, overall and per category, by the official rules; the module's text says where the reading differs.
 
     ``example.meta`` holds ``calculator_id``, ``answer`` (the truth), ``lower``, ``upper`` and ``category``; the long names of two categories
@@ -195,34 +192,11 @@ class MedCalcAccuracy(DomainMetric):
     tensor(0.5000)
     """
 
-    correct: Tensor
-    total: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.add_state("correct", torch.zeros(len(CATEGORIES), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(len(CATEGORIES), dtype=torch.long), dist_reduce_fx="sum")
+        super().__init__(CATEGORIES)
 
-    def update(self, answers: Sequence[str], examples: Sequence[Example]) -> None:
-        correct, total = [0] * len(CATEGORIES), [0] * len(CATEGORIES)
-        for answer, example in zip(answers, examples, strict=True):
-            category = CATEGORIES.index(category_of(example.meta))
-            total[category] += 1
-            correct[category] += bool(self.judge(answer, example)["correct"])
-        self.correct += torch.tensor(correct, device=self.correct.device)
-        self.total += torch.tensor(total, device=self.total.device)
-
-    def compute(self) -> dict[str, Tensor]:
-        num_examples = self.total.sum()
-        accuracy = self.correct.sum() / num_examples
-        scores = {
-            "score": accuracy,
-            "accuracy": accuracy,
-            "accuracy_se": (accuracy * (1 - accuracy) / num_examples).sqrt(),
-            "num_examples": num_examples.float(),
-        }
-        shares = self.correct / self.total
-        return scores | {f"accuracy/{category}": share for category, share, total in zip(CATEGORIES, shares, self.total, strict=True) if total > 0}
+    def category(self, example: Example) -> str:
+        return category_of(example.meta)
 
     def judge(self, answer: str, example: Example) -> dict[str, object]:
         meta = example.meta

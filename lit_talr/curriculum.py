@@ -94,6 +94,11 @@ def layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dict[str,
     return {"Curriculum": {title: ["Multiline", tags] for title, tags in charts.items()}}
 
 
+LEGEND = """
+train: tokens as training saw them; probe: fixed examples after the epoch
+p0 a-b: mean probability of the probe's tokens that were between a and b at the start"""
+
+
 def curriculum(folder: Path, every: int = 1) -> None:
     """Print how the supervised tokens of each run fared, epoch by epoch, as a Markdown table.
 
@@ -113,6 +118,7 @@ def curriculum(folder: Path, every: int = 1) -> None:
         console = Console(width=160)
         console.print(f"\n{run}\n", markup=False, highlight=False, soft_wrap=True)
         console.print(epoch_table(found, every))
+    Console(soft_wrap=True).print(LEGEND, highlight=False)
 
 
 def epoch_table(found: pd.DataFrame, every: int = 1) -> Table:

@@ -24,8 +24,11 @@ NEW = ("Dorne score", "Pell score", "Osker grade", "Mirel grade", "Sorrel load",
 LOSSES = ("standard", "talr")
 
 WHAT_IT_SHOWS = """
+p > 0.2 is the share of easy tokens of the probe, p of the hard the mean probability of those below 0.2 at the start, both before and after; at floor is
+the share of training tokens at TALR's least weight in the last epoch. cot learns worked explanations, label answers alone.
+
 What this can show: in which order tokens are learned, what TALR's weights hold back, and that all of it works, on rows that were never trained on.
-What it cannot show: the paper's claim. A model of half a million parameters, trained for a minute from random weights, has no general abilities to
+What it cannot show: the paper's claim. A model of 0.7 million parameters, trained for a minute from random weights, has no general abilities to
 keep; for that, start from a real model (docs/running.md). One seed: a test score has a standard error of about 0.02.
 """
 

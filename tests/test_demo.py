@@ -34,7 +34,7 @@ def test_the_demo_at_a_small_size(tmp_path: Path, capfd: pytest.CaptureFixture[s
     printed = capfd.readouterr().out
     for name in ("standard-cot", "talr-cot", "standard-label", "talr-label"):
         assert "test/score" in json.loads((folder / name / "metrics.json").read_text())["test"]
-        assert f"|   {name}"[4:] in printed
+        assert any(line.strip("| ").startswith(name) and "→" in line for line in printed.splitlines())
     assert "What it cannot show" in printed and f"--logdir {folder}" in printed
     assert (folder / "talr-cot" / "export" / "model.safetensors").is_file()
 

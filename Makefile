@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format wheel freeze clean
+.PHONY: help setup demo test test-all check format wheel docs freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -42,6 +42,9 @@ wheel: $(STAMP)  ## dist/, source archive and wheel
 	@$(BIN)/python -m build --no-isolation --outdir dist . > dist.log 2>&1 || { cat dist.log >&2; rm -f dist.log; exit 1; }
 	@rm -f dist.log
 	@ls dist
+
+docs: $(STAMP)  ## docs/losses.md from the code
+	@$(BIN)/python docs/make_losses.py
 
 freeze: $(STAMP)  ## constraints.txt from what .venv holds
 	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -ivE '^(nvidia-|cuda-|triton|setuptools|lit[-_]talr)'; } > constraints.new

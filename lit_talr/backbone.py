@@ -1,4 +1,4 @@
-"""All that is asked of transformers: load a causal language model, find its decoder and head, save it."""
+"""All that is asked of transformers: load a causal language model, find its decoder and head."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
+from lit_talr.lora import LoRA, add_adapters
 
 FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
 """Model types whose per-token NLL is tested against transformers' own logits."""
@@ -28,11 +29,11 @@ class Head(nn.Linear):
         linear.softcap, linear.scale = softcap, scale  # type: ignore[assignment]
         return linear  # type: ignore[return-value]
 
-    def forward(self, hidden: Tensor, labels: Tensor | None = None, entropy: bool = False) -> Any:  # type: ignore[override]
+    def forward(self, hidden: Tensor, labels: Tensor | None = None, entropy: bool = False, top_entropy: bool = False) -> Any:  # type: ignore[override]
         """Logits ``[..., V]`` without labels; with labels ``[N]`` for hidden ``[N, D]``, the ``TokenNLL`` of each."""
         if labels is None:
             return super().forward(hidden)
-        return token_nll(hidden, self.weight, labels, self.bias, softcap=self.softcap, scale=self.scale, entropy=entropy)
+        return token_nll(hidden, self.weight, labels, self.bias, softcap=self.softcap, scale=self.scale, entropy=entropy, top_entropy=top_entropy)
 
 
 class BackboneOutput(NamedTuple):
@@ -41,6 +42,7 @@ class BackboneOutput(NamedTuple):
     nll: Tensor  # float32 (float64 for a float64 model), carries gradient
     correct: Tensor  # bool, whether no token is more likely than the label
     entropy: Tensor | None  # detached
+    top_entropy: Tensor | None  # of the twenty most likely tokens, renormalised; detached
 
 
 class Backbone(nn.Module):
@@ -50,12 +52,13 @@ class Backbone(nn.Module):
 
     Args:
         model: As loaded by ``load_model``.
+        lora: Adapters to train in place of the weights, which are frozen then.
 
     Raises:
         ValueError: If the model has no linear head, or is of a family whose head this class has not been tested with.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, lora: LoRA | None = None) -> None:
         super().__init__()
         config = model.config.get_text_config()
         linear = model.get_output_embeddings()
@@ -69,7 +72,9 @@ class Backbone(nn.Module):
         Head.take_over(linear, softcap=getattr(config, "final_logit_softcapping", None), scale=1.0)
         trained = {id(parameter) for module in (self.decoder, self.head) for parameter in module.parameters()}
         for parameter in model.parameters():
-            parameter.requires_grad_(id(parameter) in trained)
+            parameter.requires_grad_(id(parameter) in trained and lora is None)
+        if lora is not None:
+            add_adapters(model, self.decoder, self.head, lora)
 
     @property
     def decoder(self) -> nn.Module:
@@ -79,7 +84,7 @@ class Backbone(nn.Module):
     def head(self) -> Head:
         return self.model.get_output_embeddings()  # type: ignore[return-value]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, entropy: bool = False) -> BackboneOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, entropy: bool = False, top_entropy: bool = False) -> BackboneOutput:
         """Score labels.
 
         Args:
@@ -87,14 +92,16 @@ class Backbone(nn.Module):
             attention_mask: ``[B, T]`` int64, 0 at padding.
             labels: ``[B, T]`` int64, the token that position t has to predict, ``IGNORE_INDEX`` where it carries no loss.
             entropy: Also give the entropy of each distribution.
+            top_entropy: Also give that of its twenty most likely tokens.
         """
         hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         mask = labels != IGNORE_INDEX
-        tokens: TokenNLL = self.head(hidden[mask], labels[mask], entropy=entropy)
+        tokens: TokenNLL = self.head(hidden[mask], labels[mask], entropy=entropy, top_entropy=top_entropy)
         return BackboneOutput(
             nll=scatter(tokens.nll, mask),
             correct=scatter(tokens.correct, mask),
             entropy=None if tokens.entropy is None else scatter(tokens.entropy, mask),
+            top_entropy=None if tokens.top_entropy is None else scatter(tokens.top_entropy, mask),
         )
 
 
@@ -103,8 +110,15 @@ def scatter(values: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
 
 
-def load_model(pretrained: str | None, revision: str | None, architecture: dict[str, Any] | None, vocab_size: int, attention: str | None) -> PreTrainedModel:
-    """A model in the default dtype, in training mode, from a folder or hub name, or with random weights from an architecture.
+def load_model(
+    pretrained: str | None,
+    revision: str | None,
+    architecture: dict[str, Any] | None,
+    vocab_size: int,
+    attention: str | None,
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """A model in ``dtype``, or else the default dtype, in training mode, from a folder or hub name, or with random weights from an architecture.
 
     Weights are read from safetensors only and no code of the repository is run.
 
@@ -116,7 +130,7 @@ def load_model(pretrained: str | None, revision: str | None, architecture: dict[
             "Give `model.pretrained` (a folder or hub name) or `model.architecture` (a configuration for random weights), one of the two; "
             "`--model.architecture null` takes the latter back."
         )
-    dtype = torch.get_default_dtype()
+    dtype = dtype or torch.get_default_dtype()
     if pretrained is None:
         config = new_config(architecture or {}, vocab_size)
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()

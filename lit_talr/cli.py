@@ -1,4 +1,4 @@
-"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``, and ``lit-talr curriculum | demo``."""
+"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``, and ``lit-talr curriculum | demo | merge``."""
 
 import logging
 import os
@@ -36,11 +36,11 @@ from lit_talr.curriculum import curriculum
 from lit_talr.data import DomainDataModule
 from lit_talr.demo import demo
 from lit_talr.files import read_json, write_json
+from lit_talr.merge import merge
 from lit_talr.module import DomainSFT
-from lit_talr.supported import check_trainer
 
 PACKAGE = Path(__file__).parent
-VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo}
+VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "merge": merge}
 DESCRIPTION = f"""Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug.
 More commands, each with a --help of its own: {", ".join(VERBS)}."""
 
@@ -128,7 +128,7 @@ class CLI(LightningCLI):
             raise ValueError(f"`ckpt_path`: {path} is a checkpoint of {of}; give the strategy of its run{way_out}.")
 
     def before_fit(self) -> None:
-        check_trainer(self.trainer, self.model.bf16_weights)  # before the data is read, which can take long
+        self.model.check(self.trainer)  # before the data is read, which can take long
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] is None:
@@ -225,7 +225,8 @@ def main(args: Sequence[str] | None = None) -> None:
         quiet_libraries()
         words = [word for word in typed if word != "--debug"]
         if words and words[0] in VERBS:
-            auto_cli(VERBS[words[0]], args=words[1:], prog=f"lit-talr {words[0]}", parser_class=VerbParser, allow_abbrev=False)
+            verb, positional = VERBS[words[0]], words[0] == "curriculum"
+            auto_cli(verb, args=words[1:], prog=f"lit-talr {words[0]}", parser_class=VerbParser, allow_abbrev=False, as_positional=positional)
             return
         words = find_configs(words)
         refuse_linked(words)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 
 from lightning.pytorch import Callback
 from torch.optim import Optimizer
@@ -50,5 +51,9 @@ def one_sentence(message: str) -> str:
 def class_names(base: type) -> list[str]:
     """The classes that a config can name where ``base`` is expected."""
     children: list[type] = base.__subclasses__()
-    names = {child.__name__ for child in children if child.__module__.startswith(SHOWN) and not inspect.isabstract(child)}
+    names = {child.__name__ for child in children if not inspect.isabstract(child) and any(exports(package, child) for package in SHOWN)}
     return sorted({name for name in names.union(*map(class_names, children)) if not name.startswith("_")})
+
+
+def exports(package: str, member: type) -> bool:
+    return getattr(sys.modules.get(package), member.__name__, None) is member

@@ -11,15 +11,20 @@ from torch import Tensor
 from torch.optim import LBFGS
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_talr.backbone import Backbone, load_model
+from lit_talr.backbone import Backbone, BackboneOutput, load_model
 from lit_talr.data.base import Batch, DomainDataModule
 from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.generation import Answer, Generation, generate
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.losses.base import LossStrategy, TokenStats, sum_over_ranks
+from lit_talr.lora import LoRA
+from lit_talr.losses.base import LossStrategy, Setting, TokenStats, sum_over_ranks
+from lit_talr.reference import ReferenceNLL, reference_nll
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
 from lit_talr.supported import check_trainer
+
+COMPUTED = frozenset({"entropy", "top_entropy", "reference_nll"})
+"""Optional fields of ``TokenStats`` that the module can fill in."""
 
 
 class DomainSFT(LightningModule):
@@ -36,6 +41,7 @@ class DomainSFT(LightningModule):
         revision: Commit, tag or branch of a hub model.
         architecture: Instead of ``pretrained``: ``model_type`` and fields of a configuration, for a model with random weights.
         tokenizer: Folder or hub name of the tokenizer, where it is not that of ``pretrained``.
+        lora: Train low-rank adapters in place of the weights.
         attention: Attention implementation of transformers, such as ``sdpa``, ``eager`` or ``flash_attention_2``; its own choice by default.
         gradient_checkpointing: Recompute each layer in backward to save memory.
         generation: How ``test`` generates answers.
@@ -54,6 +60,7 @@ class DomainSFT(LightningModule):
         revision: str | None = None,
         architecture: dict[str, Any] | None = None,
         tokenizer: str | None = None,
+        lora: LoRA | None = None,
         attention: str | None = None,
         gradient_checkpointing: bool = False,
         generation: Generation = Generation(),
@@ -66,11 +73,13 @@ class DomainSFT(LightningModule):
         self.pretrained = pretrained
         self.revision = revision
         self.architecture = architecture
+        self.lora = lora
         self.attention = attention
         self.gradient_checkpointing = gradient_checkpointing
         self.generation = generation
         self.bf16_weights = bf16_weights
         self.backbone: Backbone | None = None
+        self.reference: ReferenceNLL | None = None
         self._optimizer_name = ""
         self._loaded_optimizer: str | None = None  # the class of the optimizer whose state is about to be loaded
         self.loaded_step: int | None = None  # optimizer steps of the checkpoint that was loaded
@@ -98,14 +107,28 @@ class DomainSFT(LightningModule):
         limits = [self.plan.steps_per_epoch * epochs] if epochs is not None and epochs >= 0 else []
         return min([*limits, steps] if steps >= 0 else limits)
 
+    def check(self, trainer: Any) -> None:
+        """Refuse what is not supported, before any data is read or weight loaded.
+
+        Raises:
+            ValueError: Naming it and the way out.
+        """
+        check_trainer(trainer, self.bf16_weights)
+        sharded = isinstance(trainer.strategy, DeepSpeedStrategy)
+        self.loss.check(Setting(self.pretrained is not None, self.lora is not None, sharded, str(trainer.precision)))
+        if missing := self.loss.needs - COMPUTED:
+            raise ValueError(f"{self.loss_name} needs {', '.join(sorted(missing))}, which is not computed; there are {', '.join(sorted(COMPUTED))}.")
+        if self.lora is not None and self.pretrained is None:
+            raise ValueError("`model.lora` adapts weights that stay as they are, and random ones are of no use; give `model.pretrained`, or leave it out.")
+
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            check_trainer(self.trainer, self.bf16_weights)
-            self.loss.check(self.trainer)
-            if missing := self.loss.needs - {"entropy"}:
-                raise ValueError(
-                    f"{self.loss_name} needs {', '.join(sorted(missing))}, which is not computed yet; of the optional statistics only `entropy` is."
-                )
+            self.check(self.trainer)
+            if "reference_nll" in self.loss.needs:
+                assert self.pretrained is not None
+                encoded, batching = self.data.encoded["train"], self.data.batching
+                self.reference = reference_nll(self.trainer, encoded, batching, self.pretrained, self.revision, self.attention)
+                self.loss.prepare(self.reference.nll, encoded.num_supervised)
         strategy = self.trainer.strategy
         if isinstance(strategy, DeepSpeedStrategy) and isinstance(strategy.config, dict):
             strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)  # only for its log; Lightning would ask a batch sampler
@@ -114,8 +137,10 @@ class DomainSFT(LightningModule):
         if self.backbone is not None:
             return
         tokenizer = self.data.encoder.tokenizer
-        model = load_model(self.pretrained, self.revision, self.architecture, len(tokenizer), self.attention)
-        self.backbone = Backbone(model)
+        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
+        frozen = half if self.lora is not None else None  # what is not trained needs no more than the forward reads
+        model = load_model(self.pretrained, self.revision, self.architecture, len(tokenizer), self.attention, frozen)
+        self.backbone = Backbone(model, self.lora)
         if self.backbone.head.weight.shape[0] < len(tokenizer):
             raise ValueError(
                 f"The tokenizer has {len(tokenizer)} tokens, the model's head {self.backbone.head.weight.shape[0]}; give the model's own tokenizer."
@@ -134,16 +159,21 @@ class DomainSFT(LightningModule):
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def token_stats(self, batch: Batch) -> TokenStats:
-        """What the loss strategy sees of a micro-batch."""
+    def forward(self, batch: Batch, entropy: bool = False, top_entropy: bool = False) -> BackboneOutput:
         assert self.backbone is not None
-        output = self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], entropy="entropy" in self.loss.needs)
-        return TokenStats(output.nll, batch["labels"] != IGNORE_INDEX, batch["sequence"], output.entropy)
+        return self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], entropy=entropy, top_entropy=top_entropy)
+
+    def token_stats(self, batch: Batch) -> TokenStats:
+        """What the loss strategy sees of a training micro-batch."""
+        needs, mask = self.loss.needs, batch["labels"] != IGNORE_INDEX
+        output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs)
+        reference = self.reference.of(batch, output.nll.detach(), mask) if self.reference is not None else None
+        return TokenStats(output.nll, mask, batch["sequence"], output.entropy, output.top_entropy, reference)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss to be differentiated and, for callbacks, the statistics of the tokens and their weights, both detached."""
         stats = self.token_stats(batch)
-        weights = self.loss.weights(stats).detach()
+        weights = torch.where(stats.mask, self.loss.weights(stats).detach(), 0)
         loss = self.loss(stats, weights) / batch["num_step_tokens"]
         sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_step_tokens"]])
         self._step_sums = sums if self._step_sums is None else self._step_sums + sums
@@ -183,8 +213,8 @@ class DomainSFT(LightningModule):
         self._val_sums = torch.zeros(3, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        assert self.backbone is not None and self._val_sums is not None
-        output = self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"])
+        assert self._val_sums is not None
+        output = self(batch)
         parts = output.nll, output.correct, batch["labels"] != IGNORE_INDEX
         self._val_sums = self._val_sums + torch.stack([part.sum(dtype=torch.float64) for part in parts])
 
@@ -206,8 +236,11 @@ class DomainSFT(LightningModule):
 
     def origin(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues, beside the optimizer's class."""
+        reference = {} if self.reference is None else {"reference (hash of starting weights, rows and precision)": self.reference.key[:16]}
         return {
+            **reference,
             "model.loss": self.loss_name,
+            "model.lora": str(self.lora),
             "data.batching.batch_size": self.data.batching.batch_size,
             "data.batching.seed": self.plan.seed,
             "number of training rows": self.plan.num_examples,

@@ -11,9 +11,11 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
+from lit_talr.backbone import load_model
 from lit_talr.data import Records
 from lit_talr.data.batch_plan import Batching
-from lit_talr.losses import L2, TALR, LossStrategy, Standard
+from lit_talr.lora import LoRA
+from lit_talr.losses import FLOW, L2, TALR, LossStrategy, Rho1, Standard
 from lit_talr.module import DomainSFT
 from lit_talr.schedules import Constant
 from tests.tiny import save_tokenizer
@@ -33,20 +35,29 @@ LOSSES: dict[str, Callable[[], LossStrategy]] = {
     "standard": Standard,
     "talr-step": partial(TALR, scope="step"),
     "l2": lambda: L2(Standard(), coefficient=0.05),
+    "flow": FLOW,
+    "rho1": partial(Rho1, scope="sequence"),
 }
 ON_RANKS: dict[str, Callable[[], LossStrategy]] = {
     "talr-ranks": partial(TALR, scope="ranks"),
     "talr-ranks-normalize": partial(TALR, scope="ranks", statistic="token", normalize=True),
 }
 """Where one micro-step on all ranks is the whole step, these are one process with the step in one micro-batch."""
+ADAPTED: dict[str, Callable[[], LossStrategy]] = {"lora": Standard}
+"""Trained through adapters."""
+LORA = LoRA(r=2, alpha=2)
 BATCH_SIZE = 8
 SGD = partial(torch.optim.SGD, lr=0.3)
 
 
 def write_data(folder: Path, num_rows: int = 20) -> None:
-    """A tokenizer, and rows whose answers differ in length, in the last step fewer than a whole batch."""
+    """A tokenizer, a starting model, and rows whose answers differ in length, in the last step fewer than a whole batch."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(folder / "tokenizer", "qwen2")
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    load_model(None, None, QWEN3, 259, None).save_pretrained(folder / "model")
+    torch.set_default_dtype(torch.float32)
     draw = random.Random(0)
     rows = [{"prompt": f"Repeat {n}: " + "ab" * draw.randint(1, 9), "response": "ba" * draw.randint(1, 12)} for n in range(num_rows)]
     for name, part in (("train", rows), ("val", rows[:4]), ("test", rows[:4])):
@@ -64,14 +75,16 @@ def fit(
     steps: int = 5,
     module_class: type[DomainSFT] = DomainSFT,
     optimizer: Any = SGD,
-    architecture: dict[str, Any] = QWEN3,
+    architecture: dict[str, Any] | None = None,
+    lora: LoRA | None = None,
     batching: dict[str, Any] | None = None,
     ckpt_path: str | None = None,
     trainer: dict[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Train from one seed and give the weights at the end; over 20 rows, a step has 8, 8 and 4 examples in turn."""
     seed_everything(0, verbose=False)
-    module = module_class(loss, optimizer=optimizer, schedule=Constant(), architecture=architecture)
+    pretrained = None if architecture else str(folder / "model")
+    module = module_class(loss, optimizer=optimizer, schedule=Constant(), pretrained=pretrained, architecture=architecture, lora=lora)
     options: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,

@@ -41,7 +41,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--model.loss", "TALRR"], "`model.loss`: there is no class TALRR; there are DFT, L2, Standard, TALR."),
+        (
+            ["--model.loss", "TALRR"],
+            "`model.loss`: there is no class TALRR; there are DFT, EAFT, FLOW, GCE, IWSFT, L2, PriFT, Rho1, STM, Standard, TALR, Truncation.",
+        ),
         (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, MedCalc, Records."),
         (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; there are Constant, Cosine, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted"),

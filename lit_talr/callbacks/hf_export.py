@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lit_talr.files import new_folder, read_json, write_json, write_text
+from lit_talr.lora import has_adapters, merged, save_adapters
 from lit_talr.module import DomainSFT
 
 
 class HFExport(Callback):
     """Writes the weights at the end of ``fit``, the tokenizer and a model card to ``export/`` of the run folder; ``test`` adds its scores to the card.
+
+    With LoRA ``export/`` has the adapters merged into the weights, and ``adapter/`` has them alone, as PEFT reads them.
 
     Args:
         dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update.
@@ -31,6 +34,9 @@ class HFExport(Callback):
         state = full_state_dict(model, sharded=isinstance(trainer.strategy, DeepSpeedStrategy))  # collective
         if not trainer.is_global_zero:
             return
+        adapters = state if has_adapters(model) else None
+        if adapters is not None:
+            state = merged(model, adapters)
         if self.dtype:
             casts: dict[int, Tensor] = {}  # tied weights stay one tensor
             state = {name: casts.setdefault(weight.data_ptr(), weight.to(self.dtype)) for name, weight in state.items()}
@@ -41,6 +47,9 @@ class HFExport(Callback):
             state_dtype(folder / "config.json", dtype)
             pl_module.data.encoder.tokenizer.save_pretrained(folder)
             write_text(folder / "README.md", model_card(trainer, pl_module))
+        if adapters is not None:
+            with new_folder(Path(trainer.default_root_dir) / "adapter") as folder:
+                save_adapters(model, adapters, folder, base=str(pl_module.pretrained))
 
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Add the scores to the card, if it is the exported model that was tested."""

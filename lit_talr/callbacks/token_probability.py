@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lit_talr.curriculum import cohort_figure, hardest_page, layout, loss_figure, span
 from lit_talr.data.base import Batch
-from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.losses.base import sum_over_ranks
 from lit_talr.module import DomainSFT
+from lit_talr.reference import score
 from lit_talr.resume import check_same
 from lit_talr.token_groups import FIELDS, Row, bin_edges, bins, cohorts, group_rows, probabilities, token_sums, write_table
 
@@ -126,26 +126,12 @@ class TokenProbability(Callback):
 
     def score(self, trainer: Trainer, module: DomainSFT, ids: np.ndarray) -> Tensor:
         """``[number of supervised tokens]`` NLLs of the probe's examples, one after the other, on every rank."""
-        encoded = module.data.encoded[self.probe]
-        num_tokens = encoded.num_supervised[ids]
-        starts = np.concatenate([[0], np.cumsum(num_tokens)])
-        plan = BatchPlan(
-            encoded.lengths[ids], num_tokens, module.data.batching, world_size=trainer.world_size, rank=trainer.global_rank, shuffle=False
-        )  # as many micro-batches on each rank: under sharding all must run together
         training = module.training
         module.eval()
-        nll: Tensor | None = None
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for micro_batch in plan:
-                batch = encoded[MicroBatch(tuple(ids[list(micro_batch.ids)].tolist()), micro_batch.num_step_tokens)]
-                stats = module.token_stats(trainer.strategy.batch_to_device(batch))
-                nll = stats.nll.new_zeros(starts[-1]) if nll is None else nll
-                places = [np.arange(starts[number], starts[number + 1]) for number in micro_batch.ids]
-                if places:
-                    nll[torch.from_numpy(np.concatenate(places)).to(nll.device)] = stats.nll[stats.mask]
+        with trainer.precision_plugin.forward_context():
+            nll = score(lambda batch: module(batch).nll, module.data.encoded[self.probe], ids, module.data.batching, trainer)
         module.train(training)
-        assert nll is not None
-        return sum_over_ranks(nll)  # each token was scored on one rank
+        return nll
 
     def probe_rows(self, nll: Tensor, start_nll: Tensor) -> list[Row]:
         mask, edges = torch.ones_like(nll, dtype=torch.bool), [0.0, *self.cohort_edges, 1.0]

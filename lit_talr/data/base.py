@@ -25,13 +25,13 @@ TEST_WINDOW = 16  # forwards of test prompts that are sorted by length together
 
 
 class Batch(TypedDict):
-    """A micro-batch as the module sees it; position t predicts token t + 1. Integers only: DeepSpeed rounds floats to its own precision."""
+    """A micro-batch as the module sees it; position t predicts token t + 1. No floats: DeepSpeed rounds them to its own precision."""
 
     input_ids: Tensor  # [B, T] int64
     attention_mask: Tensor  # [B, T] int64, 0 at padding
     labels: Tensor  # [B, T] int64, the token that position t predicts, IGNORE_INDEX where it carries no loss
     sequence: Tensor  # [B, T] int64, which example of the micro-batch a token belongs to
-    ids: Tensor  # [S] int64, number of each example in its split; empty for an empty micro-batch
+    ids: list[int]  # the number of each example in its split; empty for an empty micro-batch
     num_tokens: int  # tokens of this micro-batch that are not padding
     num_step_tokens: int  # supervised tokens of the whole optimizer step, over micro-batches and ranks
 
@@ -236,7 +236,7 @@ class EncodedExamples(Dataset):
             attention_mask=torch.from_numpy(attention_mask),
             labels=torch.from_numpy(labels),
             sequence=torch.arange(shape[0]).unsqueeze(1).expand(shape).contiguous(),
-            ids=torch.tensor(ids, dtype=torch.int64),
+            ids=list(ids),
             num_tokens=int(self.lengths[list(ids)].sum()),
             num_step_tokens=micro_batch.num_step_tokens,
         )

@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 
 IGNORE_INDEX = -100
 """The label of a token that carries no loss."""
+TOP = 20
+"""How many of the most likely tokens ``top_entropy`` is of; all where the vocabulary has fewer."""
 
 
 class TokenNLL(NamedTuple):
@@ -20,6 +22,7 @@ class TokenNLL(NamedTuple):
     nll: Tensor  # [N] nats, carries gradient, 0 where ignored
     correct: Tensor  # [N] bool, whether no token is more likely than the label; False where ignored
     entropy: Tensor | None  # [N] nats, detached, 0 where ignored; None unless asked for
+    top_entropy: Tensor | None = None  # [N] the same of the TOP most likely tokens, renormalised
 
 
 def token_nll(
@@ -32,6 +35,7 @@ def token_nll(
     scale: float = 1.0,
     chunk_tokens: int = 1024,
     entropy: bool = False,
+    top_entropy: bool = False,
 ) -> TokenNLL:
     """Score labels under the head's distribution, as this does, without ever holding logits ``[N, V]``::
 
@@ -41,6 +45,7 @@ def token_nll(
         nll = F.cross_entropy(logits, labels_N, reduction="none", ignore_index=IGNORE_INDEX)
         correct = logits.argmax(-1) == labels_N
         entropy = Categorical(logits=logits.detach()).entropy().where(labels_N != IGNORE_INDEX, 0)
+        top_entropy = Categorical(logits=logits.detach().topk(TOP).values).entropy().where(labels_N != IGNORE_INDEX, 0)
 
     The scale comes first (transformers: Cohere multiplies by ``logit_scale``, Granite divides by ``logits_scaling``), then the soft-cap (Gemma 2's
     ``final_logit_softcapping``); no model of transformers has both.
@@ -60,11 +65,12 @@ def token_nll(
         scale: Factor of the logits.
         chunk_tokens: Supervised tokens whose logits are held at a time, at least 1.
         entropy: Also give each distribution's entropy.
+        top_entropy: Also give the entropy of its TOP most likely tokens.
 
     Returns:
         ``nll`` ``[N]`` float32 (float64 for float64 arguments), whose incoming gradient may differ from token to token; with nothing supervised the
-        gradients are exact zeros, not ``None``. They cannot be differentiated again. ``correct`` ``[N]`` bool; ``entropy`` ``[N]``
-        of the dtype of ``nll``, detached.
+        gradients are exact zeros, not ``None``. They cannot be differentiated again. ``correct`` ``[N]`` bool; ``entropy`` and
+        ``top_entropy`` ``[N]`` of the dtype of ``nll``, detached.
 
     Raises:
         ValueError: For shapes or dtypes that do not fit together, a label out of range (on CUDA a device-side assertion), or an option out of range.
@@ -86,7 +92,7 @@ def token_nll(
     if not labels_N.is_cuda and wrong.any():  # CUDA asserts where it indexes, without making the host wait
         raise ValueError(f"`labels_N` must lie in [0, {num_vocabulary}) or be {IGNORE_INDEX}, got {int(labels_N[rows][wrong][0])}.")
     head = _Head(dtypes.pop(), softcap, scale, chunk_tokens)
-    return TokenNLL(*_TokenNLL.apply(hidden_ND, weight_VD, bias_V, labels_N, rows, head, entropy))
+    return TokenNLL(*_TokenNLL.apply(hidden_ND, weight_VD, bias_V, labels_N, rows, head, entropy, top_entropy))
 
 
 def _autocast_dtype(tensor: Tensor) -> torch.dtype:
@@ -137,16 +143,26 @@ def _add_product(sum_XY: Tensor, left_XZ: Tensor, right_ZY: Tensor, beta: float 
 class _TokenNLL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_N: Tensor, rows: Tensor, head: _Head, entropy: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_N: Tensor,
+        rows: Tensor,
+        head: _Head,
+        entropy: bool,
+        top_entropy: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         correct_N = torch.zeros_like(labels_N, dtype=torch.bool)
         nll_N, top_N, sum_N = (hidden_ND.new_zeros(len(hidden_ND), dtype=head.sum_dtype) for _ in range(3))
-        entropy_N = torch.zeros_like(nll_N) if entropy else None
+        entropy_N, top_entropy_N = (torch.zeros_like(nll_N) if asked else None for asked in (entropy, top_entropy))
         with torch.autocast(hidden_ND.device.type, enabled=False):
             for rows_C, _, logits_CV in head.chunks(hidden_ND, head.operand(weight_VD), bias_V, rows):
                 top_C = logits_CV.amax(1)
                 label_logit_C = logits_CV.gather(1, labels_N[rows_C, None]).squeeze(1)
                 correct_N[rows_C] = label_logit_C == top_C
+                if top_entropy_N is not None:
+                    top_entropy_N[rows_C] = torch.special.entr(logits_CV.topk(min(TOP, logits_CV.shape[1])).values.softmax(1)).sum(1)
                 exp_CV = logits_CV.sub_(top_C[:, None]).exp_()
                 sum_C = exp_CV.sum(1)
                 nll_N[rows_C] = (top_C - label_logit_C) + sum_C.log()
@@ -156,8 +172,8 @@ class _TokenNLL(torch.autograd.Function):
                     entropy_N[rows_C] = torch.special.entr(p_CV, out=p_CV).sum(1)
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, labels_N, rows, top_N, sum_N)  # the parameter itself: ZeRO-3 gathers it again
         ctx.head = head
-        ctx.mark_non_differentiable(*(output for output in (correct_N, entropy_N) if output is not None))
-        return nll_N, correct_N, entropy_N
+        ctx.mark_non_differentiable(*(output for output in (correct_N, entropy_N, top_entropy_N) if output is not None))
+        return nll_N, correct_N, entropy_N, top_entropy_N
 
     @staticmethod
     @once_differentiable
@@ -189,4 +205,4 @@ class _TokenNLL(torch.autograd.Function):
                 if grad_weight_VD is not None:
                     _add_product(grad_weight_VD, dlogits_CV.T, hidden_CD)
         grads = (grad_hidden_ND, hidden_ND), (grad_weight_VD, weight_VD), (grad_bias_V, bias_V)
-        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), None, None, None, None
+        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), None, None, None, None, None

@@ -1,15 +1,13 @@
 """The interface of a loss strategy: per-token numbers in, weights out."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics.utilities.distributed import gather_all_tensors
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
 
 
 class TokenStats(NamedTuple):
@@ -38,17 +36,30 @@ class TokenStats(NamedTuple):
         return TokenStats._make(field if field is None else field.detach() for field in self)
 
 
+class Setting(NamedTuple):
+    """Of a run: what a strategy may have to refuse."""
+
+    pretrained: bool = True  # it starts from a model that can be asked, not from random weights
+    lora: bool = False  # adapters are trained, not the model's own weights
+    sharded: bool = False  # an engine splits the optimizer, and keeps fp32 weights for it (ZeRO)
+    precision: str = "bf16-mixed"  # the trainer's
+
+
 class LossStrategy(nn.Module):
     """Turns the NLL of every token into its weight. Most strategies write only ``weights``.
 
     For each micro-batch the module asks for the weights once, shows them to the callbacks, and calls the strategy with them. It divides the sum by the
     number of supervised tokens of the whole optimizer step, over all ranks and micro-batches.
+
+    The docstring of a strategy begins with its formula; a paragraph of it begins with "Source:", another with "Use:". docs/losses.md is made of them.
     """
 
     needs: frozenset[str] = frozenset()
     """Optional fields of ``TokenStats`` that the module has to fill in."""
     least_weight: float | None = None
     """The weight below which the strategy lets no token fall, where there is one."""
+    layout_free: bool = True
+    """Whether a step's gradient is the same however the step is split: a weight depends on its token, on its example and on finished steps alone."""
 
     def weights(self, stats: TokenStats) -> Tensor:
         """Weights ``[B, T]``, of which the module uses the values only; what they hold at unsupervised positions does not matter."""
@@ -56,13 +67,26 @@ class LossStrategy(nn.Module):
 
     def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
         """The scalar sum over supervised tokens of weight times NLL, not yet divided; carries gradient through the NLL only."""
-        return (weights.detach() * stats.nll * stats.mask).sum()
+        return (torch.where(stats.mask, weights.detach(), 0) * stats.nll).sum()
 
-    def check(self, trainer: "Trainer") -> None:
-        """Refuse, by name, what the strategy cannot do under this trainer; called at start-up on every rank.
+    def check(self, setting: Setting) -> None:
+        """Refuse, by name, what the strategy cannot do in this setting; called at start-up on every rank, before anything is loaded.
 
         Raises:
             ValueError: In one sentence, with the way out.
+        """
+        if "reference_nll" in self.needs and not setting.pretrained:
+            raise ValueError(
+                f"{type(self).__name__} compares with the starting model, and random weights say nothing; "
+                "give `model.pretrained`, or a loss that needs no reference, such as TALR."
+            )
+
+    def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+        """Called once before ``fit`` on every rank where the strategy needs ``reference_nll``: for what depends on the whole training set.
+
+        Args:
+            reference_nll: ``[N]`` float32, NLL under the starting model of every supervised token, one example after the other.
+            num_tokens: ``[n]`` int64, how many of them each example has.
         """
 
     def attach(self, optimizer: Optimizer) -> None:
@@ -74,6 +98,59 @@ class LossStrategy(nn.Module):
     def metrics(self) -> dict[str, Tensor]:
         """Scalars of the last optimizer step for the logger, equal on all ranks."""
         return {}
+
+
+class Around(LossStrategy):
+    """Is the loss that it holds, until a subclass changes something.
+
+    Args:
+        loss: The loss that is held.
+    """
+
+    def __init__(self, loss: LossStrategy) -> None:
+        super().__init__()
+        self.loss = loss
+        self.needs = loss.needs
+        self.least_weight = loss.least_weight
+        self.layout_free = loss.layout_free
+
+    def weights(self, stats: TokenStats) -> Tensor:
+        return self.loss.weights(stats)
+
+    def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
+        return self.loss(stats, weights)
+
+    def check(self, setting: Setting) -> None:
+        self.loss.check(setting)
+
+    def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+        self.loss.prepare(reference_nll, num_tokens)
+
+    def attach(self, optimizer: Optimizer) -> None:
+        self.loss.attach(optimizer)
+
+    def step_end(self) -> None:
+        self.loss.step_end()
+
+    def metrics(self) -> dict[str, Tensor]:
+        return self.loss.metrics()
+
+
+def sequence_means(values: Tensor, stats: TokenStats) -> Tensor:
+    """``[B * T]``: at the number of each sequence the mean of ``values`` ``[B, T]`` over its supervised tokens, NaN elsewhere.
+
+    Of a shape that does not depend on the data, so that no device has to be waited for.
+    """
+    sequence = torch.where(stats.mask, stats.sequence, 0).flatten()
+    mask = stats.mask.flatten().to(values.dtype)
+    total = torch.zeros_like(mask).scatter_add_(0, sequence, torch.where(stats.mask, values, 0).flatten())
+    count = torch.zeros_like(mask).scatter_add_(0, sequence, mask)
+    return total / count
+
+
+def of_sequence(means: Tensor, stats: TokenStats) -> Tensor:
+    """``[B, T]``: to each supervised token the value of its sequence, from ``[B * T]`` as ``sequence_means`` gives it."""
+    return means[torch.where(stats.mask, stats.sequence, 0)]
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

@@ -1,60 +1,56 @@
 """A pull back to the starting weights, around any other loss."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_talr.losses.base import LossStrategy, TokenStats, sum_over_ranks
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+from lit_talr.losses.base import Around, LossStrategy, Setting, sum_over_ranks
 
 
-class L2(LossStrategy):
-    """Adds ``coefficient * ||theta - theta_0||^2`` to another loss, theta_0 being the weights at the start (unweighted EWC).
+class L2(Around):
+    """``loss + coefficient * ||theta - theta_0||^2``, theta_0 being the weights at the start, around any loss.
 
     The penalty never enters the graph: an optimizer hook adds its gradient, ``2 * coefficient * (theta - theta_0)``, to whatever share of the fp32
     weights the optimizer of this rank owns, so it holds under ZeRO too. That happens after gradient clipping. The anchors theta_0 (one copy of
-    what the optimizer owns) live in the optimizer's state and thus in every checkpoint. The paper's coefficient is not known; FLOW (arXiv:2502.02797)
-    gives 1e-3 for the sum of squares, and its code divides by the number of weights: pass the quotient to match it.
+    what the optimizer owns) live in the optimizer's state and thus in every checkpoint.
 
-    The gradient of a step is independent of the step's layout where that of the inner loss is.
+    Source: unweighted elastic weight consolidation (Kirkpatrick et al., arXiv:1612.00796). The coefficient of the TALR paper is not known; that of FLOW
+    (arXiv:2502.02797) is 1e-3 for the sum of squares, which its code divides by the number of weights: pass the quotient to match it.
+
+    Use: to bound how far the weights go, whatever the loss; costs one more copy of the weights.
 
     Args:
         loss: The loss that is regularised, ``Standard`` or any other.
         coefficient: Weight of the sum of squares, at least 0; at 0 training is bitwise that of ``loss``.
 
     Raises:
-        ValueError: For a negative coefficient.
+        ValueError: For a negative coefficient; at start-up with LoRA, and with weights that are kept in half precision.
     """
 
     def __init__(self, loss: LossStrategy, coefficient: float = 1e-3) -> None:
-        super().__init__()
+        super().__init__(loss)
         if not coefficient >= 0:
             raise ValueError(f"`coefficient` must be at least 0, got {coefficient}.")
-        self.loss = loss
         self.coefficient = coefficient
-        self.needs = loss.needs
-        self.least_weight = loss.least_weight
         self.sharded = False
         self._squares: list[Tensor] = []
         self._metrics: dict[str, Tensor] = {}
 
-    def weights(self, stats: TokenStats) -> Tensor:
-        return self.loss.weights(stats)
-
-    def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
-        return self.loss(stats, weights)
-
-    def check(self, trainer: "Trainer") -> None:
-        self.loss.check(trainer)
-        self.sharded = isinstance(trainer.strategy, DeepSpeedStrategy)
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if setting.lora:
+            raise ValueError(
+                "L2 pulls the weights back to where they started, but LoRA's start at random numbers and zeros; leave out `model.lora`, or take the loss "
+                "that L2 holds and a smaller `model.lora.r`."
+            )
+        if setting.precision.endswith("-true") and setting.precision.startswith(("bf16", "16")) and not setting.sharded:
+            raise ValueError(f"L2 cannot see how far weights are from their start in `trainer.precision: {setting.precision}`; use `bf16-mixed`.")
+        self.sharded = setting.sharded
 
     def attach(self, optimizer: Optimizer) -> None:
-        self.loss.attach(optimizer)
+        super().attach(optimizer)
         if self.coefficient == 0:
             return
         start: dict[Tensor, Tensor] = {}  # between the first pre-step hook and the post-step hook: AdamW sets itself up only where a state is empty
@@ -80,7 +76,7 @@ class L2(LossStrategy):
         optimizer.register_step_post_hook(keep_anchors)
 
     def step_end(self) -> None:
-        self.loss.step_end()
+        super().step_end()
         if not self._squares:
             return
         squares = torch.stack(self._squares).sum()
@@ -90,7 +86,7 @@ class L2(LossStrategy):
 
     def metrics(self) -> dict[str, Tensor]:
         """``l2/distance`` (the norm) and ``l2/penalty``, both as the step found the weights, beside the metrics of the inner loss."""
-        return {**self.loss.metrics(), **self._metrics}
+        return {**super().metrics(), **self._metrics}
 
 
 def run_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -8,20 +8,24 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lit_talr.losses.base import LossStrategy, TokenStats, gather_over_ranks, sum_over_ranks
+from lit_talr.losses.base import LossStrategy, TokenStats, gather_over_ranks, sequence_means, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 SMALLEST_TEMPERATURE = 1e-6
 
 
 class TALR(LossStrategy):
-    """``w = max(exp(-nll / temperature), floor)``, without gradient, not normalised.
+    """``w = max(exp(-nll / temperature), floor)``, not normalised.
 
-    Algorithm 1 of "SFT Doesn't Always Hurt General Capabilities" (Lin et al., ICLR 2026, arXiv:2509.20758). Unless it is fixed, the
-    temperature is a median (the lower middle one) of the NLLs of the present batch. What the paper leaves open is an option here.
+    Unless it is fixed, the temperature is a median (the lower middle one) of the NLLs of the present batch.
 
-    The gradient of a step is independent of how the step is split over micro-batches and ranks for a fixed temperature and for
-    ``scope: step``, both without ``normalize``; it is not for ``micro_batch`` and ``ranks``, whose temperature is that of what one forward sees.
+    Source: Algorithm 1 of "SFT Doesn't Always Hurt General Capabilities" (Lin et al., ICLR 2026, arXiv:2509.20758), as readers report it. What the
+    paper leaves open is an option here.
+
+    Use: the paper's remedy, for a domain with hard tokens at a learning rate (5e-6 and above) where Standard forgets.
+
+    The gradient of a step is independent of its layout (micro-batches and ranks) for a fixed temperature and for ``scope: step``, both
+    without ``normalize``; it is not for ``micro_batch`` and ``ranks``, whose temperature is that of what one forward sees.
 
     Args:
         temperature: A fixed temperature in nats, above 0 (``.inf`` gives Standard's weights); left out, the batch's median, at least 1e-6.
@@ -60,6 +64,7 @@ class TALR(LossStrategy):
         self.scope = scope
         self.normalize = normalize
         self.least_weight = None if normalize else floor
+        self.layout_free = scope == "step" or (temperature is not None and not normalize)
         self.step_temperature: Tensor | None = None  # of the last finished step; float32, not a buffer: engines cast those to bf16
         self._step_values: list[Tensor] = []  # what the medians of the open step are taken of (scope: step)
         self._used: list[Tensor] = []  # the temperatures of the open step's micro-batches, for the log
@@ -120,11 +125,7 @@ def statistic_values(stats: TokenStats, statistic: Literal["sequence", "token"])
     nll = stats.nll.detach()
     if statistic == "token":
         return torch.where(stats.mask, nll, torch.nan).flatten()
-    sequence = torch.where(stats.mask, stats.sequence, 0).flatten()
-    mask = stats.mask.flatten().to(nll.dtype)
-    total = torch.zeros_like(mask).scatter_add_(0, sequence, nll.flatten() * mask)
-    count = torch.zeros_like(mask).scatter_add_(0, sequence, mask)
-    return total / count  # 0 / 0 is NaN: not a sequence of this micro-batch
+    return sequence_means(nll, stats)
 
 
 def lower_median(values: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def test_a_micro_batch_is_padded_on_the_right_and_its_labels_are_the_next_tokens
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[IGNORE, 3, 4], [8, IGNORE, IGNORE]]
     assert batch["sequence"].tolist() == [[0, 0, 0], [1, 1, 1]]
-    assert batch["ids"].tolist() == [0, 2]
+    assert batch["ids"] == [0, 2]
     assert (batch["num_tokens"], batch["num_step_tokens"]) == (5, 17)
     assert type(batch["num_step_tokens"]) is int
 
@@ -45,7 +45,7 @@ def test_an_empty_micro_batch_is_one_row_of_two_pad_tokens(encoded: EncodedExamp
     assert batch["input_ids"].tolist() == [[PAD, PAD]]
     assert batch["attention_mask"].tolist() == [[1, 1]]
     assert batch["labels"].tolist() == [[IGNORE, IGNORE]]
-    assert batch["ids"].tolist() == []
+    assert batch["ids"] == []
     assert batch["num_tokens"] == 0
 
 

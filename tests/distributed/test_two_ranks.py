@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lit_talr.callbacks import TokenProbability
 from lit_talr.losses import Standard
-from tests.fits import LOSSES, ON_RANKS, distance, fit
+from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, distance, fit
 
-CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss in LOSSES for size in (1, 4)]  # 4 micro-batches a rank, and 1
+CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss in [*LOSSES, *ADAPTED] for size in (1, 4)]  # 4 micro-batches a rank, and 1
 CASES += [f"ddp:{loss}:4" for loss in ON_RANKS]
 STEPS = 5
 ROOT = Path(__file__).parents[2]
@@ -29,8 +29,10 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def start(folder: Path) -> dict[str, Tensor]:
-    return fit(folder, Standard(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0), steps=1, trainer={"precision": "32-true"})
+def start(folder: Path) -> dict[str, dict[str, Tensor]]:
+    options: dict[str, Any] = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0), "steps": 1, "trainer": {"precision": "32-true"}}
+    plain, adapted = fit(folder, Standard(), **options), fit(folder, Standard(), lora=LORA, **options)
+    return {**dict.fromkeys([*LOSSES, *ON_RANKS], plain), **dict.fromkeys(ADAPTED, adapted)}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,10 @@ def one_process(folder: Path, alone: Path) -> dict[str, dict[str, Tensor]]:
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
         return {"precision": "32-true", "callbacks": [watch], "default_root_dir": str(alone / name)}
 
-    return {name: fit(folder, loss(), steps=STEPS, batching={"micro_batch_size": 8}, trainer=trainer(name)) for name, loss in {**LOSSES, **ON_RANKS}.items()}
+    return {
+        name: fit(folder, loss(), steps=STEPS, lora=LORA if name in ADAPTED else None, batching={"micro_batch_size": 8}, trainer=trainer(name))
+        for name, loss in {**LOSSES, **ON_RANKS, **ADAPTED}.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,8 @@ def two_ranks(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_equal_one_process(two_ranks: Path, one_process: Any, start: Any, case: str) -> None:
     weights = load_file(two_ranks / f"{case.replace(':', '_')}.safetensors")
-    assert distance(weights, one_process[case.split(":")[1]], start) < 1e-5
+    loss = case.split(":")[1]
+    assert distance(weights, one_process[loss], start[loss]) < 1e-5
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lit_talr.callbacks import TokenProbability
 from lit_talr.strategies import DeepSpeedCPUStrategy
-from tests.fits import LOSSES, ON_RANKS, fit
+from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, fit
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -22,6 +22,8 @@ if __name__ == "__main__":
         name = case.replace(":", "_")
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
         options = {"strategy": strategy, "devices": 2, "precision": "32-true", "callbacks": [watch], "default_root_dir": str(out / name)}
-        weights = fit(folder, {**LOSSES, **ON_RANKS}[loss_name](), steps=steps, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)
+        loss = {**LOSSES, **ON_RANKS, **ADAPTED}[loss_name]()
+        lora = LORA if loss_name in ADAPTED else None
+        weights = fit(folder, loss, steps=steps, lora=lora, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{name}.safetensors")

@@ -28,7 +28,10 @@ def naive(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = 
         logits = softcap * torch.tanh(logits / softcap)
     nll = cross_entropy(logits, labels, reduction="none", ignore_index=IGNORE_INDEX)
     correct = (logits.argmax(-1) == labels) & (labels != IGNORE_INDEX)
-    return TokenNLL(nll, correct, torch.distributions.Categorical(logits=logits.detach()).entropy().where(labels != IGNORE_INDEX, 0))
+    entropies = (
+        torch.distributions.Categorical(logits=part).entropy().where(labels != IGNORE_INDEX, 0) for part in (logits.detach(), logits.detach().topk(20).values)
+    )
+    return TokenNLL(nll, correct, *entropies)
 
 
 def inputs(num_tokens: int, bias: bool = False, dtype: torch.dtype = torch.float32, device: str = "cpu", size: float = 1.0) -> dict[str, Tensor]:
@@ -54,7 +57,8 @@ def results(function: Kernel, arguments: dict[str, Tensor], **options: Any) -> d
     leaves = {name: value for name, value in arguments.items() if value.requires_grad}
     gradients = torch.autograd.grad((token_weights * tokens.nll).sum(), list(leaves.values()))
     assert tokens.entropy is not None and not tokens.entropy.requires_grad
-    return {"nll": tokens.nll.detach(), "entropy": tokens.entropy} | dict(zip(leaves, gradients, strict=True))
+    assert tokens.top_entropy is not None and not tokens.top_entropy.requires_grad
+    return {"nll": tokens.nll.detach(), "entropy": tokens.entropy, "top_entropy": tokens.top_entropy} | dict(zip(leaves, gradients, strict=True))
 
 
 def exact(arguments: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
@@ -74,7 +78,7 @@ OPTIONS: list[dict[str, Any]] = [{}, {"softcap": 5.0}, {"scale": 0.25}, {"softca
 @pytest.mark.parametrize("bias", [False, True])
 def test_float32_is_the_naive_formula(kernel: Kernel, num_tokens: int, options: dict[str, Any], bias: bool) -> None:
     arguments = inputs(num_tokens, bias)
-    values = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, **options)
+    values = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, top_entropy=True, **options)
     assert {value.dtype for value in values.values()} == {torch.float32}
     assert max(errors(values, exact(arguments, **options)).values()) <= 2e-6
 
@@ -91,7 +95,7 @@ def test_correct_is_the_argmax(kernel: Kernel) -> None:
 @pytest.mark.parametrize("chunk_tokens", [1, 5, 1000])
 def test_chunks_change_nothing(kernel: Kernel, chunk_tokens: int) -> None:
     arguments = inputs(41, bias=True)
-    assert max(errors(results(kernel, arguments, chunk_tokens=chunk_tokens, entropy=True), exact(arguments)).values()) <= 2e-6
+    assert max(errors(results(kernel, arguments, chunk_tokens=chunk_tokens, entropy=True, top_entropy=True), exact(arguments)).values()) <= 2e-6
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -99,7 +103,7 @@ def test_chunks_change_nothing(kernel: Kernel, chunk_tokens: int) -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_half_precision_errs_no_more_than_the_naive_formula(kernel: Kernel, dtype: torch.dtype, options: dict[str, Any], device: str) -> None:
     arguments = inputs(129, bias=True, dtype=dtype, device=device)
-    values, reference = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, **options), exact(arguments, **options)
+    values, reference = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, top_entropy=True, **options), exact(arguments, **options)
     assert values["nll"].dtype == torch.float32 and values["weight"].dtype == dtype
     naive_errors = errors(results(naive, arguments, **options), reference)
     for name, error in errors(values, reference).items():
@@ -112,7 +116,7 @@ def test_autocast_rounds_the_operands(kernel: Kernel, device: str) -> None:
     rounded = {name: value.detach().bfloat16().requires_grad_() if name != "labels" else value for name, value in arguments.items()}
     reference = exact(rounded)
     with torch.autocast(device, torch.bfloat16):
-        values = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True)
+        values = results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, top_entropy=True)
         naive_errors = errors(results(naive, arguments), reference)
     assert {value.dtype for value in values.values()} == {torch.float32}
     for name, error in errors(values, reference).items():
@@ -138,10 +142,10 @@ def test_gradcheck(kernel: Kernel) -> None:
 def test_nothing_supervised_gives_zero_gradients(kernel: Kernel, num_tokens: int) -> None:
     arguments = inputs(num_tokens, bias=True)
     arguments["labels"] = torch.full((num_tokens,), IGNORE_INDEX)
-    tokens = call(kernel, arguments, entropy=True)
+    tokens = call(kernel, arguments, entropy=True, top_entropy=True)
     assert tokens.nll.grad_fn is not None and tokens.nll.dtype == torch.float32
-    assert tokens.entropy is not None
-    for values in tokens.nll, tokens.entropy:
+    assert tokens.entropy is not None and tokens.top_entropy is not None
+    for values in tokens.nll, tokens.entropy, tokens.top_entropy:
         assert torch.equal(values, torch.zeros(num_tokens))
     tokens.nll.sum().backward()
     for name in ("hidden", "weight", "bias"):
@@ -152,15 +156,15 @@ def test_ignored_tokens_are_zero_and_never_read(kernel: Kernel) -> None:
     arguments = inputs(20)
     with torch.no_grad():
         arguments["hidden"][::4] = torch.nan
-    values = results(kernel, arguments, entropy=True)
-    for name in ("nll", "entropy", "hidden"):
+    values = results(kernel, arguments, entropy=True, top_entropy=True)
+    for name in ("nll", "entropy", "top_entropy", "hidden"):
         assert torch.equal(values[name][::4], torch.zeros_like(values[name][::4]))
     assert all(value.isfinite().all() for value in values.values())
 
 
 def test_one_token(kernel: Kernel) -> None:
     arguments = {"hidden": torch.randn(1, WIDTH), "weight": torch.randn(VOCABULARY, WIDTH), "labels": torch.tensor([VOCABULARY - 1])}
-    torch.testing.assert_close(call(kernel, arguments, entropy=True), call(naive, arguments))
+    torch.testing.assert_close(call(kernel, arguments, entropy=True, top_entropy=True), call(naive, arguments))
 
 
 def transposed(values: Tensor) -> Tensor:
@@ -172,14 +176,14 @@ def test_any_memory_layout(kernel: Kernel, layout: Callable[[Tensor], Tensor]) -
     arguments = inputs(50)
     arguments |= {"hidden": layout(arguments["hidden"].detach()).requires_grad_(), "weight": transposed(arguments["weight"].detach()).requires_grad_()}
     assert not arguments["hidden"].is_contiguous()
-    assert max(errors(results(kernel, arguments, chunk_tokens=CHUNK, entropy=True), exact(arguments)).values()) <= 2e-6
+    assert max(errors(results(kernel, arguments, chunk_tokens=CHUNK, entropy=True, top_entropy=True), exact(arguments)).values()) <= 2e-6
 
 
 def test_large_logits(kernel: Kernel) -> None:
     """A sure and right token has an NLL and gradients of 0; a sure and wrong one is as exact as float32 is."""
     arguments = inputs(64, size=1e4)
     assert (arguments["hidden"] @ arguments["weight"].T).max() > 1e4
-    values = results(kernel, arguments, entropy=True)
+    values = results(kernel, arguments, entropy=True, top_entropy=True)
     assert all(value.isfinite().all() for value in values.values())
     reference = exact(arguments)
     naive_errors = errors(results(naive, arguments), reference)
@@ -196,7 +200,7 @@ def test_backward_keeps_arguments_and_vectors_only(kernel: Kernel) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
-        call(kernel, arguments, chunk_tokens=CHUNK, entropy=True)
+        call(kernel, arguments, chunk_tokens=CHUNK, entropy=True, top_entropy=True)
     matrices = {tensor.data_ptr() for tensor in saved if tensor.dim() > 1}
     assert saved and matrices == {arguments["hidden"].data_ptr(), arguments["weight"].data_ptr()}
     assert all(tensor.numel() <= max(VOCABULARY, 129) for tensor in saved if tensor.dim() <= 1)

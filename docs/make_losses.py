@@ -1,0 +1,116 @@
+"""Writes docs/losses.md from the code: ``python docs/make_losses.py`` (``make docs``). A test keeps the two the same."""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from docstring_parser import parse
+
+import lit_talr.losses
+from lit_talr.losses import LossStrategy, Standard
+from lit_talr.losses.base import Setting
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "losses.md"
+ORDER = ["Standard", "TALR", "L2", "FLOW"]  # the paper's first, then the alphabet
+SETTINGS = {
+    "LoRA": Setting(lora=True),
+    "ZeRO": Setting(sharded=True),
+    "weights in bf16 (`bf16-true`)": Setting(precision="bf16-true"),
+    "random starting weights": Setting(pretrained=False),
+}
+FIELDS = {"top_entropy": "entropy of the top 20", "reference_nll": "NLL under the starting model", "entropy": "entropy"}
+HEAD = """# The losses
+
+Made from the code by `make docs`; the text of each is its docstring, which `lit-talr fit --model.loss.help NAME` prints too.
+
+The loss of an optimizer step is `(1/N) * sum of w * nll` over its N supervised tokens, on all ranks and in all micro-batches; p = exp(-nll) is a token's
+probability under the model as it is, p_0 and nll_0 are the starting model's. Weights never carry gradient. Every loss works with every data set, model,
+precision and strategy of `configs/` unless it says otherwise; what it cannot do is refused by name before anything is loaded. Losses that hold
+another one (`L2`, `Truncation`) compose.
+
+The NLL under the starting model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together,
+and kept in `.reference/` beside the run folder under the hash of weights, rows as tokens and precision: the next run over the same reads it.
+
+Two remedies are not losses. LoRA composes with any loss but L2: `-c configs/lora.yaml`. Wise-FT comes after training:
+`lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C`.
+"""
+
+
+def classes() -> list[type[LossStrategy]]:
+    found = [member for name in lit_talr.losses.__all__ if issubclass(member := getattr(lit_talr.losses, name), LossStrategy) and member is not LossStrategy]
+    return sorted(found, key=lambda loss: (ORDER.index(loss.__name__) if loss.__name__ in ORDER else len(ORDER), loss.__name__.lower()))
+
+
+def make(loss: type[LossStrategy]) -> LossStrategy:
+    """One with its defaults."""
+    return loss(Standard()) if "loss" in inspect.signature(loss).parameters else loss()  # type: ignore[call-arg]
+
+
+def refusal(loss: type[LossStrategy], setting: Setting) -> str | None:
+    try:
+        make(loss).check(setting)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def configs() -> dict[str, list[str]]:
+    """The files of configs/loss that name each class."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "configs" / "loss").glob("*.yaml")):
+        found.setdefault(yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["loss"]["class_path"], []).append(path.name)
+    return found
+
+
+def one_line(text: str | None) -> str:
+    return " ".join((text or "").replace("``", "`").split())
+
+
+def overview() -> list[str]:
+    lines = ["| loss | in one line | needs | a step's gradient whatever its layout | refuses |", "|---|---|---|---|---|"]
+    for loss in classes():
+        page = parse(inspect.getdoc(loss) or "")
+        needs = ", ".join(FIELDS[need] for need in sorted(loss.needs)) or "-"
+        refuses = ", ".join(name for name, setting in SETTINGS.items() if refusal(loss, setting)) or "-"
+        layout = "that of the loss it holds" if "loss" in inspect.signature(loss).parameters else "yes" if make(loss).layout_free else "not by default"
+        name = loss.__name__
+        lines.append(f"| [{name}](#{name.lower()}) | {one_line(page.short_description).rstrip('.')} | {needs} | {layout} | {refuses} |".replace("||", "\\|\\|"))
+    return lines
+
+
+def options(loss: type[LossStrategy]) -> list[str]:
+    texts = {parameter.arg_name: one_line(parameter.description) for parameter in parse(inspect.getdoc(loss) or "").params}
+    if not texts:
+        return []
+    types: dict[str, Any] = get_type_hints(loss.__init__)
+    lines = ["", "| option | default | |", "|---|---|---|"]
+    for name, parameter in inspect.signature(loss).parameters.items():
+        default = "required" if parameter.default is parameter.empty else "-" if parameter.default is None else f"`{parameter.default}`"
+        choices = getattr(types[name], "__args__", ())
+        among = f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices and all(isinstance(choice, str) for choice in choices) else ""
+        lines.append(f"| `{name}` | {default} | {texts[name]}{among} |")
+    return lines
+
+
+def section(loss: type[LossStrategy]) -> list[str]:
+    page = parse(inspect.getdoc(loss) or "")
+    paragraphs = [one_line(page.short_description), *map(one_line, (page.long_description or "").split("\n\n"))]
+    lines = ["", f"## {loss.__name__}", ""]
+    for paragraph in paragraphs:
+        for word in ("Source:", "Use:"):
+            paragraph = f"**{word}** {paragraph.removeprefix(word).strip()}" if paragraph.startswith(word) else paragraph
+        lines += [paragraph, ""]
+    lines += [f"`{'`, `'.join(f'configs/loss/{name}' for name in configs().get(loss.__name__, []))}`" or "No file of its own."]
+    lines += options(loss)
+    said = [sentence for setting in SETTINGS.values() if (sentence := refusal(loss, setting))]
+    return lines + (["", "Refused, in these words:", "", *(f"- {sentence}" for sentence in said)] if said else [])
+
+
+def page() -> str:
+    return "\n".join([HEAD, *overview(), *(line for loss in classes() for line in section(loss)), ""])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

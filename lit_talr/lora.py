@@ -1,0 +1,104 @@
+"""Low-rank adapters, by PEFT: put into a model, taken out, merged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+ADAPTER = "default"
+DECODER_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """``W = W_0 + (alpha / r) B A``: small matrices A and B are trained beside each frozen weight (Hu et al., arXiv:2106.09685).
+
+    The paper's settings are not known; r = alpha = 64 without dropout are those of FLOW (arXiv:2502.02797). The paper's LoRA runs at the learning rates of
+    full fine-tuning, where it hardly learns; rates a hundred times larger are usual.
+
+    Args:
+        r: Rank, at least 1.
+        alpha: The update is scaled by alpha / r; at least 1.
+        dropout: Of the adapters' input, in [0, 1).
+        targets: Linear layers of the decoder that get an adapter, by the last part of their name; all of them unless given. Never the head.
+
+    Raises:
+        ValueError: For a value out of range; when the model is there, for a name that is no linear layer of its decoder.
+    """
+
+    r: int = 64
+    alpha: int = 64
+    dropout: float = 0.0
+    targets: tuple[str, ...] = DECODER_LINEAR
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ValueError(f"`lora.r` must be at least 1, got {self.r}.")
+        if self.alpha < 1:
+            raise ValueError(f"`lora.alpha` must be at least 1, got {self.alpha}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`lora.dropout` must lie in [0, 1), got {self.dropout}.")
+        if not self.targets:
+            raise ValueError("`lora.targets` must name at least one layer, got none; leave it out for all of the decoder's.")
+
+
+def add_adapters(model: nn.Module, decoder: nn.Module, head: nn.Module, lora: LoRA) -> None:
+    """Put adapters into the decoder, in place: layers get a base layer and two matrices in the default dtype, which alone are trained."""
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    inside = {id(module) for module in decoder.modules()}
+    names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if id(module) in inside}
+    for target in lora.targets:
+        if target in {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is head}:
+            raise ValueError(f"`lora.targets` must not hold `{target}`: the head has a backward of its own, which knows no adapters; leave it out.")
+        if target not in names:
+            raise ValueError(f"`lora.targets`: `{target}` is no linear layer of the decoder; there are {', '.join(sorted(names))}.")
+    chosen = [name for name, module in linear.items() if id(module) in inside and name.rsplit(".", 1)[-1] in lora.targets]
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=chosen,
+        bias="none",
+        task_type="CAUSAL_LM",  # type: ignore[arg-type]
+    )
+    inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:  # PEFT gives them the base layer's dtype
+            assert "lora_" in name
+            parameter.data = parameter.data.to(torch.get_default_dtype())
+
+
+def has_adapters(model: nn.Module) -> bool:
+    return any(isinstance(module, LoraLayer) for module in model.modules())
+
+
+def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of the same model without adapters, their update added in float32 (float64 for a float64 model).
+
+    Args:
+        model: With adapters; only its structure is read.
+        state: Its whole state dict.
+    """
+    wide = {name: value.to(torch.promote_types(value.dtype, torch.float32)) if value.is_floating_point() else value for name, value in state.items()}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            first, second = (wide.pop(f"{name}.lora_{part}.{ADAPTER}.weight") for part in "AB")
+            base = f"{name}.base_layer.weight"
+            wide[base] = wide[base] + module.scaling[ADAPTER] * (second @ first)  # not in place: it may be the model's own
+    return {name.replace(".base_layer.", "."): value for name, value in wide.items()}
+
+
+def save_adapters(model: nn.Module, state: Mapping[str, Tensor], folder: Path, base: str) -> None:
+    """Write what ``PeftModel.from_pretrained(base_model, folder)`` reads."""
+    configs: dict[str, Any] = model.peft_config  # type: ignore[assignment]
+    config = configs[ADAPTER]
+    config.base_model_name_or_path, config.inference_mode = base, True
+    adapters = get_peft_model_state_dict(model, state_dict=dict(state), adapter_name=ADAPTER)
+    save_file({f"base_model.model.{name}": value.contiguous() for name, value in adapters.items()}, folder / "adapter_model.safetensors")
+    config.save_pretrained(folder)

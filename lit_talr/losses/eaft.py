@@ -1,0 +1,36 @@
+"""Entropy-adaptive fine-tuning: a token weighs as much as the model is undecided."""
+
+from torch import Tensor
+
+from lit_talr.losses.base import LossStrategy, TokenStats
+
+NEARLY_LN_20 = 3.0  # the method's own divisor; ln 20 = 2.996
+
+
+class EAFT(LossStrategy):
+    """``w = (H / 3) ^ alpha``, H the entropy in nats of the twenty most likely tokens, renormalised.
+
+    Confident mistakes, where the data contradicts what the model knows, weigh next to nothing; so do confident hits.
+
+    Source: "Entropy-Adaptive Fine-Tuning", arXiv:2601.02151, and its code.
+
+    Use: where the data may contradict the model's knowledge. In its authors' comparison it kept more general ability than TALR did.
+
+    Args:
+        alpha: Exponent, at least 0; 0 is Standard.
+
+    Raises:
+        ValueError: For a negative exponent.
+    """
+
+    needs = frozenset({"top_entropy"})
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        if not alpha >= 0:
+            raise ValueError(f"`alpha` must be at least 0, got {alpha}.")
+        self.alpha = alpha
+
+    def weights(self, stats: TokenStats) -> Tensor:
+        assert stats.top_entropy is not None
+        return (stats.top_entropy / NEARLY_LN_20).clamp(min=0) ** self.alpha

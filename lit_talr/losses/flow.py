@@ -1,0 +1,58 @@
+"""FLOW: what the starting model finds hard weighs less, from the first step to the last."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_talr.losses.base import LossStrategy, TokenStats, of_sequence, sequence_means
+
+
+class FLOW(LossStrategy):
+    """``w = exp(-f / temperature)``, f the mean NLL of the example under the starting model; the temperature is the median of f over the training set.
+
+    Weights never change during training. With ``level: token`` every token has its own NLL for f, and the median is that of all tokens: a TALR that
+    stands still. With most tokens at p near 1 that median is close to 0, so that nearly all others are switched off.
+
+    Source: Sanyal et al., "Upweighting Easy Samples in Fine-Tuning Mitigates Forgetting" (FLOW), arXiv:2502.02797, Algorithm 1; not normalised
+    (its Remark 4.2). The token form is from its code. The median of an even number is the mean of the two in the middle, as in that code.
+
+    Use: at 5e-6 the baseline of the TALR paper that kept most, of those whose numbers are known. Costs one forward over the training set, once.
+
+    Args:
+        level: ``sample``, one weight for an example, or ``token``.
+        temperature: A fixed temperature in nats, above 0 (``.inf`` gives Standard's weights); left out, the median, at least 1e-6.
+
+    Raises:
+        ValueError: For a temperature out of range; at start-up from random weights.
+    """
+
+    needs = frozenset({"reference_nll"})
+
+    def __init__(self, level: Literal["sample", "token"] = "sample", temperature: float | None = None) -> None:
+        super().__init__()
+        if temperature is not None and not temperature > 0:
+            raise ValueError(f"`temperature` must be above 0, got {temperature}; leave it out to take the median over the training set.")
+        self.level = level
+        self.fixed_temperature = temperature
+        self.temperature = math.nan if temperature is None else temperature
+
+    def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+        if self.fixed_temperature is None:
+            values = reference_nll
+            if self.level == "sample":
+                values = np.add.reduceat(reference_nll, np.cumsum(num_tokens) - num_tokens, dtype=np.float64) / num_tokens
+            self.temperature = max(float(np.median(values)), 1e-6)
+
+    def weights(self, stats: TokenStats) -> Tensor:
+        assert stats.reference_nll is not None and not math.isnan(self.temperature), "`prepare` comes first"
+        nll = stats.reference_nll
+        if self.level == "sample":
+            nll = of_sequence(sequence_means(nll, stats), stats)
+        return (-nll / self.temperature).exp()
+
+    def metrics(self) -> dict[str, Tensor]:
+        """``flow/temperature``, which never changes."""
+        return {"flow/temperature": torch.tensor(self.temperature)}

@@ -1,0 +1,23 @@
+"""A token weighs as much as the starting model believed in it."""
+
+from torch import Tensor
+
+from lit_talr.losses.base import LossStrategy, TokenStats
+
+
+class PriFT(LossStrategy):
+    """``w = p_0``, the probability of the token under the starting model, throughout: a DFT that does not feed on itself.
+
+    Source: PriFT-prob of arXiv:2606.09396, known to us from its abstract; its other form, PriFT-mass, is not in here.
+
+    Use: as DFT, where weights that follow the model would run away.
+
+    Raises:
+        ValueError: At start-up from random weights.
+    """
+
+    needs = frozenset({"reference_nll"})
+
+    def weights(self, stats: TokenStats) -> Tensor:
+        assert stats.reference_nll is not None
+        return (-stats.reference_nll).exp()

@@ -1,0 +1,53 @@
+"""Selective language modelling: only the tokens with the largest excess loss."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_talr.losses.base import LossStrategy, TokenStats
+
+
+class Rho1(LossStrategy):
+    """``w = 1 / share`` for the ``share`` of tokens with the largest excess loss, ``nll - nll_0``, else 0; nll_0 is the NLL under the starting model.
+
+    Of n supervised tokens ``ceil(share * n)`` are kept, with those that tie for the last place; dividing by ``share`` makes it the mean over the kept ones.
+
+    Source: Rho-1, arXiv:2404.07965. There the reference is a model of its own, trained on the best data, so that the excess is what can still be learned.
+    Here it is the starting model, as for all remedies: the excess is what training has made worse, and in the first step it is the noise of rounding.
+
+    Use: to study it; with the starting model for a reference it is not known to help.
+
+    The gradient of a step is independent of its layout with ``scope: sequence`` only.
+
+    Args:
+        share: Part of the tokens that is kept, in (0, 1]; 1 is Standard. Rho-1 kept 0.6 with its smaller model and 0.7 with its larger one.
+        scope: Among which tokens: those of one forward on one rank (``micro_batch``, as published), or those of each example (``sequence``).
+
+    Raises:
+        ValueError: For a share out of range; at start-up from random weights.
+    """
+
+    needs = frozenset({"reference_nll"})
+
+    def __init__(self, share: float = 0.6, scope: Literal["micro_batch", "sequence"] = "micro_batch") -> None:
+        super().__init__()
+        if not 0 < share <= 1:
+            raise ValueError(f"`share` must lie in (0, 1], got {share}.")
+        self.share = share
+        self.scope = scope
+        self.layout_free = scope == "sequence" or share == 1
+
+    def weights(self, stats: TokenStats) -> Tensor:
+        assert stats.reference_nll is not None
+        excess = torch.where(stats.mask, stats.nll.detach() - stats.reference_nll, -math.inf).flatten()
+        groups = stats.sequence.flatten() if self.scope == "sequence" else torch.zeros_like(stats.sequence).flatten()
+        groups = torch.where(stats.mask.flatten(), groups, excess.numel())  # the unsupervised come last
+        order = excess.argsort(descending=True, stable=True)
+        order = order[groups[order].argsort(stable=True)]  # group after group, each from its largest excess down
+        count = torch.zeros(excess.numel() + 1, dtype=torch.long, device=excess.device).scatter_add_(0, groups, torch.ones_like(groups))
+        start = count.cumsum(0) - count
+        kept = (self.share * count.double() - 1e-9).ceil().long().clamp(min=1)  # 0.6 * 5 is a little above 3
+        last = excess[order[(start + kept - 1).clamp(max=excess.numel() - 1)]]  # the least excess that each group keeps
+        return (excess >= last[groups]).to(excess.dtype).view_as(stats.nll) / self.share

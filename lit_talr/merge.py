@@ -1,0 +1,158 @@
+"""Models between models: Wise-FT and averages, shard by shard."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lit_talr.files import new_folder, read_json, write_json, write_text
+from lit_talr.weight_files import TensorInfo, model_folder, read_tensor, tensors
+
+HEAD = "lm_head.weight"
+COPIED = ("*.json", "*.jinja", "*.txt", "*.model")
+INDEX = "model.safetensors.index.json"
+Term = tuple[float, Path]
+"""A model and its share in the result."""
+
+
+def merge(out: Path, tuned: str | list[str], base: str | None = None, alpha: float | list[float] | None = None) -> None:
+    """Interpolate a fine-tuned model with the one it started from (Wise-FT), or average several.
+
+    theta = (1 - alpha) * theta_base + alpha * theta_tuned (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv:2109.01903); several tuned
+    models enter with equal shares (a uniform soup, arXiv:2203.05482). Computed in float32, one tensor at a time, and written in the dtype, with the
+    shards, the tokenizer and the configuration of the (first) tuned model. At alpha 0 and 1 the result is bitwise the base and the tuned model.
+
+    Args:
+        out: A new folder; for a list of alphas it gets one for each, such as ``alpha-0.3``.
+        tuned: Folder or hub name of the tuned model, or a list of them.
+        base: Folder or hub name of the starting model; left out, the tuned models are averaged.
+        alpha: Share of the tuned model in [0, 1], or a list; 0.5 where it is left out. The paper's is not known, 0.5 is FLOW's (arXiv:2502.02797).
+
+    Raises:
+        ValueError: For an alpha out of range, models of different tensors or shapes (by name), and a folder that is used already.
+    """
+    models = [tuned] if isinstance(tuned, str) else tuned
+    if base is None and (alpha is not None or len(models) < 2):
+        raise ValueError("`merge` needs `--base` to interpolate with, or at least two `--tuned` models, without `--alpha`, to average.")
+    if not models:
+        raise ValueError("`tuned` must name at least one model, got an empty list.")
+    alphas = [0.5 if alpha is None else alpha] if not isinstance(alpha, list) else alpha
+    if not alphas or any(not 0 <= value <= 1 for value in alphas) or len({f"{value:g}" for value in alphas}) < len(alphas):
+        raise ValueError(f"`alpha` must lie in [0, 1], or be a list of different such numbers, got {alpha}.")
+    outs = {value: out / f"alpha-{value:g}" if isinstance(alpha, list) else out for value in alphas}
+    for path in outs.values():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"`out`: {path} is there already; name a new folder.")
+    folders = [model_folder(name) for name in [*models, *([] if base is None else [base])]]
+    found = check_alike(folders)
+    for value, path in outs.items():
+        share = (1.0 if base is None else value) / len(models)
+        terms = [(share if number < len(models) else 1 - value, folder) for number, folder in enumerate(folders)]
+        options = ["--tuned", json.dumps(models) if len(models) > 1 else models[0], *([] if base is None else ["--base", base, "--alpha", f"{value:g}"])]
+        write(path, terms, found, shlex.join(["lit-talr", "merge", *options, "--out", str(path)]))
+
+
+def check_alike(folders: Sequence[Path]) -> list[dict[str, TensorInfo]]:
+    """The tensors of each model, after making sure that they have the same names and shapes.
+
+    Models whose head is their embedding may or may not have a copy of it in their files; it is left out then.
+
+    Raises:
+        ValueError: For the first tensor that differs.
+    """
+    found = [tensors(folder) for folder in folders]
+    if all(is_tied(folder) for folder in folders) and any(HEAD not in names for names in found):
+        for names in found:
+            names.pop(HEAD, None)
+    for folder, names in zip(folders[1:], found[1:], strict=True):
+        for name in sorted(found[0].keys() | names.keys()):
+            for here, other, tensor_names in ((folders[0], folder, names), (folder, folders[0], found[0])):
+                if name not in tensor_names:
+                    raise ValueError(f"{other} has no tensor `{name}`, which {here} has; only models of one architecture can be merged.")
+            if found[0][name].shape != names[name].shape:
+                shapes = f"{list(found[0][name].shape)} in {folders[0]} but {list(names[name].shape)} in {folder}"
+                raise ValueError(f"`{name}` is {shapes}; only models of one architecture can be merged.")
+    return found
+
+
+def is_tied(folder: Path) -> bool:
+    config = read_json(folder / "config.json")
+    return bool({**config, **config.get("text_config", {})}.get("tie_word_embeddings"))
+
+
+def write(out: Path, terms: Sequence[Term], found: Sequence[dict[str, TensorInfo]], command: str) -> None:
+    """Write the sum of the terms, its files cut like those of the first, in one move."""
+    source = terms[0][1]
+    shards: dict[str, list[str]] = {}
+    for name, info in found[0].items():
+        shards.setdefault(info.file.name, []).append(name)
+    total_size = 0
+    with new_folder(out) as folder:
+        names_left = iter(track(list(chain(*shards.values())), f"Merging into {out.name}", transient=True, console=Console(stderr=True)))
+        for file, names in shards.items():
+            shard = {name: combine(name, terms, found) for name, _ in zip(names, names_left, strict=False)}
+            total_size += sum(tensor.nbytes for tensor in shard.values())
+            save_file(shard, folder / file, metadata={"format": "pt"})
+            del shard
+        list(names_left)  # ends the bar
+        if len(shards) > 1:
+            weight_map = {name: file for file, names in shards.items() for name in names}
+            write_json(folder / INDEX, {"metadata": {"total_size": total_size}, "weight_map": weight_map})
+        for path in (path for pattern in COPIED for path in sorted(source.glob(pattern)) if path.name != INDEX):
+            shutil.copyfile(path, folder / path.name)
+        write_text(folder / "README.md", card(source, terms, command))
+    print(f"{out}: {formula(terms)}, {sum(map(len, shards.values())):,} tensors in {len(shards)} file(s)")
+
+
+def combine(name: str, terms: Sequence[Term], found: Sequence[dict[str, TensorInfo]]) -> Tensor:
+    """One tensor of the result, in the dtype it has in the first model.
+
+    Raises:
+        ValueError: For whole numbers that differ: there is nothing between them.
+    """
+    first = read_tensor(found[0][name], name)
+    if not first.is_floating_point():
+        for (_, folder), names in zip(terms[1:], found[1:], strict=True):
+            if not torch.equal(first, read_tensor(names[name], name)):
+                raise ValueError(f"`{name}` holds {first.dtype} that differ in {terms[0][1]} and {folder}; nothing lies between them.")
+        return first
+    parts = ((share, first if number == 0 else read_tensor(found[number][name], name)) for number, (share, _) in enumerate(terms) if share)
+    return weighted_sum(parts).to(first.dtype)
+
+
+def weighted_sum(parts: Iterable[tuple[float, Tensor]]) -> Tensor:
+    """In float32, or float64 where a part is; a single part of share 1 stays bitwise what it is."""
+
+    def add(total: Tensor | None, part: tuple[float, Tensor]) -> Tensor:
+        share, tensor = part
+        if total is None:
+            return tensor if share == 1 else tensor.to(torch.promote_types(tensor.dtype, torch.float32)) * share
+        return total.to(torch.promote_types(total.dtype, tensor.dtype)).add_(tensor, alpha=share)
+
+    total: Tensor | None = None
+    for part in parts:
+        total = add(total, part)
+    assert total is not None
+    return total
+
+
+def formula(terms: Sequence[Term]) -> str:
+    return " + ".join(f"{share:.4g} x {folder}" for share, folder in terms)
+
+
+def card(source: Path, terms: Sequence[Term], command: str) -> str:
+    """The tuned model's card without its scores, which are not those of the result."""
+    path = source / "README.md"
+    data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["lit_talr"])
+    text = str(ModelCard.load(path)) if path.is_file() else f"---\n{data.to_yaml()}\n---\n"
+    kept = [part for part in text.split("\n## ") if not part.startswith(("Scores\n", "Merge\n"))]
+    return "\n## ".join(kept).rstrip() + f"\n\n## Merge\n\nWeights: {formula(terms)}. What is said above is of the first of them.\n\n```\n{command}\n```\n"

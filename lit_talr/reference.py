@@ -1,0 +1,150 @@
+"""The starting model's NLL of every training token: computed once, kept by content."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from lit_talr.backbone import Backbone, load_model
+from lit_talr.data.base import Batch, EncodedExamples
+from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch
+from lit_talr.files import new_folder, read_json, write_json
+from lit_talr.losses.base import sum_over_ranks
+from lit_talr.weight_files import model_folder, weight_files
+
+logger = logging.getLogger(__name__)
+FORMAT = 1
+"""Part of every key; to be raised when the same content would give other numbers."""
+
+
+class ReferenceNLL(NamedTuple):
+    """Of all supervised tokens of a split, one example after the other."""
+
+    nll: np.ndarray  # [N] float32, memory-mapped
+    starts: np.ndarray  # [n + 1] int64, where the tokens of each example begin
+    key: str  # what it is of: weights, rows as tokens, precision
+
+    def of(self, batch: Batch, like: Tensor, mask: Tensor) -> Tensor:
+        """``[B, T]`` NLLs of a batch's supervised tokens, of the dtype and device of ``like``, 0 elsewhere.
+
+        Looked up by the numbers of the examples: DeepSpeed would round a float tensor that came with the batch.
+        """
+        parts = [self.nll[self.starts[index] : self.starts[index + 1]] for index in batch["ids"]]
+        values = torch.from_numpy(np.concatenate([np.empty(0, np.float32), *parts])).to(like)
+        return torch.zeros_like(like).masked_scatter(mask, values)
+
+
+def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching, pretrained: str, revision: str | None, attention: str | None) -> ReferenceNLL:
+    """The NLLs of a split under ``pretrained``, whatever weights are being trained; read, or else computed in parallel over the ranks. Collective.
+
+    Kept in ``.reference/`` beside the run folder, so that runs side by side share it, under the hash of all that it depends on: weight files and
+    configuration, the rows as tokens (thus tokenizer, template, ``max_length``, target) and the precision of the forward. A kept one is checked whole.
+    """
+    starts = np.concatenate([[0], np.cumsum(encoded.num_supervised)])
+    key = trainer.strategy.broadcast(content_key(model_folder(pretrained, revision), encoded, str(trainer.precision)) if trainer.is_global_zero else "")
+    folder = Path(trainer.default_root_dir).parent / ".reference" / key[:32]
+    problem = trainer.strategy.broadcast(why_not(folder, key, int(starts[-1])) if trainer.is_global_zero else None)
+    if problem is None:
+        rank_zero_only(logger.info)(f"NLL under the starting model: read from {folder}.")
+    else:
+        if folder.exists():
+            rank_zero_only(logger.info)(f"NLL under the starting model: {folder} {problem}; it is computed again.")
+        nll = compute(trainer, encoded, batching, pretrained, revision, attention)
+        torch.cuda.empty_cache()  # its model is gone, and another is about to be loaded
+        if trainer.is_global_zero:
+            write(folder, key, pretrained, nll)
+            logger.info(f"NLL under the starting model: {starts[-1]:,} tokens, kept in {folder}.")
+        trainer.strategy.barrier()
+    return ReferenceNLL(np.load(folder / "nll.npy", mmap_mode="r"), starts, key)
+
+
+def content_key(folder: Path, encoded: EncodedExamples, precision: str) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {precision}".encode())
+    for path in (folder / "config.json", *weight_files(folder)):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+    for array in (encoded.offsets, encoded.tokens, encoded.supervised):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def why_not(folder: Path, key: str, num_tokens: int) -> str | None:
+    """What is wrong with what is kept; None if it can be used."""
+    if not (folder / "nll.npy").is_file():
+        return "is not whole"
+    try:
+        about, nll = read_json(folder / "about.json"), np.load(folder / "nll.npy", mmap_mode="r")
+    except (ValueError, OSError, EOFError):
+        return "is not whole"
+    if about.get("key") != key or nll.shape != (num_tokens,) or nll.dtype != np.float32:
+        return "is of another model or other rows"
+    return None if about.get("sha256") == checksum(nll) else "is not what was written"
+
+
+def checksum(nll: np.ndarray) -> str:
+    return hashlib.sha256(nll.data).hexdigest()
+
+
+def write(folder: Path, key: str, pretrained: str, nll: np.ndarray) -> None:
+    try:
+        with new_folder(folder) as new:
+            np.save(new / "nll.npy", nll)
+            write_json(new / "about.json", {"key": key, "model": pretrained, "num_tokens": len(nll), "sha256": checksum(nll)})
+    except OSError:
+        if why_not(folder, key, len(nll)):  # else another run was faster
+            raise
+
+
+def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, pretrained: str, revision: str | None, attention: str | None) -> np.ndarray:
+    """A forward over all examples by a model of its own, in evaluation mode, in the precision of training."""
+    precision, device = str(trainer.precision), trainer.strategy.root_device
+    with trainer.precision_plugin.module_init_context():
+        backbone = Backbone(load_model(pretrained, revision, None, 0, attention)).to(device).eval()
+    half = torch.float16 if precision.startswith("16") else torch.bfloat16
+
+    def forward(batch: Batch) -> Tensor:
+        with torch.autocast(device.type, half, enabled=precision.endswith("-mixed")):
+            return backbone(batch["input_ids"], batch["attention_mask"], batch["labels"]).nll
+
+    return score(forward, encoded, np.arange(len(encoded)), batching, trainer, "NLL under the starting model").float().cpu().numpy()
+
+
+def score(
+    forward: Callable[[Batch], Tensor], encoded: EncodedExamples, ids: np.ndarray, batching: Batching, trainer: Trainer, title: str | None = None
+) -> Tensor:
+    """``[number of supervised tokens]`` NLLs of some examples, one after the other, on every rank; each is scored on one. Collective.
+
+    Args:
+        forward: Gives the NLLs ``[B, T]`` of a batch that lies on the device.
+        encoded: The examples.
+        ids: Which of them, in this order.
+        batching: How many run at once.
+        trainer: Knows ranks and device.
+        title: Of a progress bar, shown if given.
+    """
+    num_tokens = encoded.num_supervised[ids]
+    starts = np.concatenate([[0], np.cumsum(num_tokens)])
+    plan = BatchPlan(encoded.lengths[ids], num_tokens, batching, world_size=trainer.world_size, rank=trainer.global_rank, shuffle=False)
+    # The plan has as many micro-batches on each rank: under sharding all must run together.
+    nll: Tensor | None = None
+    micro_batches = track(plan, title or "", len(plan), transient=True, console=Console(stderr=True), disable=not title or not trainer.is_global_zero)
+    with torch.no_grad():
+        for micro_batch in micro_batches:
+            batch = encoded[MicroBatch(tuple(ids[list(micro_batch.ids)].tolist()), micro_batch.num_step_tokens)]
+            mask = batch["labels"] >= 0
+            found = forward(trainer.strategy.batch_to_device(batch))
+            nll = found.new_zeros(int(starts[-1])) if nll is None else nll
+            places = [np.arange(starts[number], starts[number + 1]) for number in micro_batch.ids]
+            if places:
+                nll[torch.from_numpy(np.concatenate(places)).to(nll.device)] = found[mask.to(found.device)]
+    assert nll is not None
+    return sum_over_ranks(nll)

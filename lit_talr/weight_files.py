@@ -1,0 +1,83 @@
+"""The safetensors files of a model folder, tensor by tensor."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+WANTED = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md"]
+"""What is fetched of a hub model: weights, configuration, tokenizer and card."""
+
+
+class TensorInfo(NamedTuple):
+    """Where a tensor is, and its shape."""
+
+    file: Path
+    shape: tuple[int, ...]
+
+
+def model_folder(name: str, revision: str | None = None) -> Path:
+    """The local folder of a model: the name itself, or what the hub keeps under it.
+
+    Raises:
+        ValueError: For a folder without config.json, and a hub model that cannot be reached.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise ValueError(f"{name} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{name} could not be found ({reason}); give a model folder or a hub name that is reachable.") from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model, as its index names them.
+
+    Raises:
+        ValueError: If there are none, or not all of them.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        if (folder / "model.safetensors").is_file():
+            return [folder / "model.safetensors"]
+        hint = (
+            "it is an adapter; give the export with its update merged in" if (folder / "adapter_config.json").is_file() else "convert it with `save_pretrained`"
+        )
+        raise ValueError(f"{folder} has no model.safetensors and no index of such files; {hint}.")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{index} is not an index of safetensors files; fetch or write the folder anew.") from error
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ValueError(f"{index} names {name}, which is not there; fetch or write the folder anew.")
+    return [folder / name for name in names]
+
+
+def tensors(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor of a model by its name, read from the headers alone, file after file.
+
+    Raises:
+        ValueError: For a file that is cut short or no safetensors file.
+    """
+    found: dict[str, TensorInfo] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found |= {name: TensorInfo(path, tuple(file.get_slice(name).get_shape())) for name in file.keys()}
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it anew.") from error
+    return found
+
+
+def read_tensor(info: TensorInfo, name: str) -> Tensor:
+    """One tensor, in memory of its own: the file is opened for it alone, so that no more of it stays mapped."""
+    with safe_open(info.file, framework="pt") as file:
+        return file.get_tensor(name).clone()

@@ -1,0 +1,372 @@
+"""What every strategy of ``lit_talr.losses`` promises; a new file is found by itself, and has to write its formula down here once more."""
+
+import importlib
+import inspect
+import io
+import math
+import pkgutil
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from docstring_parser import parse
+from torch import Tensor
+
+import lit_talr.losses
+from lit_talr.kernels.token_nll import token_nll
+from lit_talr.losses import DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, LossStrategy, PriFT, Rho1, Standard, TokenStats, Truncation
+from lit_talr.losses.base import Around, Setting
+
+Make = Callable[[], LossStrategy]
+Example = list[tuple[float, float, float]]  # of each supervised token: nll, reference NLL, entropy of the top twenty
+Naive = Callable[[Sequence[Example]], list[list[float]]]  # the examples of one micro-batch to the weights of their tokens
+NEVER_TRAINED = {LossStrategy, Around}
+
+
+def each(weight: Callable[[float, float, float], float]) -> Naive:
+    """A weight that depends on its token alone."""
+    return lambda examples: [[weight(*token) for token in example] for example in examples]
+
+
+def same_in_example(weight: Callable[[Example], float]) -> Naive:
+    return lambda examples: [[weight(example)] * len(example) for example in examples]
+
+
+def lower_median(values: list[float]) -> float:
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def talr(examples: Sequence[Example], floor: float = 0.01, token: bool = False, normalize: bool = False) -> list[list[float]]:
+    by_example = [[nll for nll, *_ in example] for example in examples if example]
+    temperature = lower_median([nll for example in by_example for nll in example] if token else [statistics.fmean(example) for example in by_example])
+    weights = [[max(math.exp(-nll / temperature), floor) for nll, *_ in example] for example in examples]
+    mean = statistics.fmean(weight for example in weights for weight in example) if normalize else 1.0
+    return [[weight / mean for weight in example] for example in weights]
+
+
+def top_share(tokens: Sequence[tuple[float, float, float]], share: float) -> list[float]:
+    excess = [nll - reference for nll, reference, _ in tokens]
+    least = sorted(excess, reverse=True)[math.ceil(share * len(excess)) - 1] if excess else 0.0
+    return [1 / share if value >= least else 0.0 for value in excess]
+
+
+def rho1_micro_batch(examples: Sequence[Example]) -> list[list[float]]:
+    flat = iter(top_share([token for example in examples for token in example], 0.6))
+    return [[next(flat) for _ in example] for example in examples]
+
+
+def flow(examples: Sequence[Example]) -> list[list[float]]:
+    means = [statistics.fmean(reference for _, reference, _ in example) for example in TRAINING if example]
+    temperature = statistics.median(means)
+    return same_in_example(lambda example: math.exp(-statistics.fmean(reference for _, reference, _ in example) / temperature) if example else 0.0)(examples)
+
+
+def flow_token(examples: Sequence[Example]) -> list[list[float]]:
+    temperature = statistics.median(reference for example in TRAINING for _, reference, _ in example)
+    return each(lambda nll, reference, entropy: math.exp(-reference / temperature))(examples)
+
+
+def clipped(value: float, lower: float, upper: float) -> float:
+    return min(max(value, lower), upper)
+
+
+def iw_sequence(example: Example) -> float:
+    return clipped(math.exp(statistics.fmean(reference - nll for nll, reference, _ in example)), 0, 16) if example else 0.0
+
+
+CASES: dict[str, tuple[Make, Naive]] = {
+    "Standard": (Standard, each(lambda nll, reference, entropy: 1.0)),
+    "DFT": (DFT, each(lambda nll, reference, entropy: math.exp(-nll))),
+    "L2": (lambda: L2(DFT()), each(lambda nll, reference, entropy: math.exp(-nll))),
+    "TALR": (TALR, talr),
+    "TALR token": (partial(TALR, floor=0.0, statistic="token"), partial(talr, floor=0.0, token=True)),
+    "TALR fixed": (partial(TALR, temperature=0.5, floor=0.1), each(lambda nll, reference, entropy: max(math.exp(-nll / 0.5), 0.1))),
+    "TALR normalize": (partial(TALR, normalize=True), partial(talr, normalize=True)),
+    "TALR ranks": (partial(TALR, scope="ranks"), talr),
+    "TALR step": (partial(TALR, scope="step"), each(lambda nll, reference, entropy: 1.0)),  # in the first step
+    "EAFT": (EAFT, each(lambda nll, reference, entropy: entropy / 3)),
+    "EAFT 2": (partial(EAFT, alpha=2.0), each(lambda nll, reference, entropy: (entropy / 3) ** 2)),
+    "GCE": (GCE, each(lambda nll, reference, entropy: math.exp(-nll) ** 0.7)),
+    "GCE 10": (partial(GCE, a=10.0), each(lambda nll, reference, entropy: math.exp(-nll) ** 10)),
+    "Truncation": (lambda: Truncation(Standard()), each(lambda nll, reference, entropy: 1.0 if math.exp(-nll) >= 0.2 else 0.0)),
+    "Truncation DFT": (lambda: Truncation(DFT(), 0.5), each(lambda nll, reference, entropy: math.exp(-nll) if math.exp(-nll) >= 0.5 else 0.0)),
+    "STM": (STM, each(lambda nll, reference, entropy: 1.0 if math.exp(reference) <= 2.5 else 0.0)),
+    "PriFT": (PriFT, each(lambda nll, reference, entropy: math.exp(-reference))),
+    "Rho1": (Rho1, rho1_micro_batch),
+    "Rho1 sequence": (partial(Rho1, share=0.3, scope="sequence"), lambda examples: [top_share(example, 0.3) for example in examples]),
+    "FLOW": (FLOW, flow),
+    "FLOW token": (partial(FLOW, level="token"), flow_token),
+    "FLOW fixed": (partial(FLOW, level="token", temperature=2.0), each(lambda nll, reference, entropy: math.exp(-reference / 2))),
+    "IWSFT": (IWSFT, same_in_example(iw_sequence)),
+    "IWSFT token": (partial(IWSFT, level="token"), each(lambda nll, reference, entropy: clipped(math.exp(reference - nll), 0.2, 1.8))),
+    "IWSFT sharp": (
+        partial(IWSFT, level="token", sharpness=2.0, bounds=(0.5, 3.0)),
+        each(lambda nll, reference, entropy: clipped(math.exp(reference - nll) ** 2, 0.5, 3.0)),
+    ),
+}
+
+
+def strategies() -> list[type[LossStrategy]]:
+    """Every strategy of every file of the package."""
+    modules = [importlib.import_module(f"lit_talr.losses.{found.name}") for found in pkgutil.iter_modules(lit_talr.losses.__path__)]
+    found = {member for module in modules for _, member in inspect.getmembers(module, inspect.isclass) if issubclass(member, LossStrategy)}
+    return sorted(found - NEVER_TRAINED, key=lambda strategy: strategy.__name__)
+
+
+def random_examples(seed: int, sizes: Sequence[int]) -> list[Example]:
+    draw = np.random.default_rng(seed)
+    return [[(draw.exponential(0.9), draw.exponential(0.9), draw.uniform(0, 2.9)) for _ in range(size)] for size in sizes]
+
+
+TRAINING = random_examples(0, [3, 7, 1, 5, 4, 6, 2, 8])
+
+
+def stats_of(examples: Sequence[Example], places: Sequence[Sequence[int]], width: int, numbers: Sequence[int] | None = None) -> TokenStats:
+    """A micro-batch with a row for each example; its tokens stand at ``places`` and all else is unsupervised, with nonsense in it."""
+    shape = (max(1, len(examples)), width)
+    nll, reference, entropy = torch.zeros(shape).double(), torch.full(shape, 0.123).double(), torch.full(shape, 0.7).double()
+    mask = torch.zeros(shape, dtype=torch.bool)
+    for row, (example, columns) in enumerate(zip(examples, places, strict=True)):
+        for column, token in zip(columns, example, strict=True):
+            nll[row, column], reference[row, column], entropy[row, column] = token
+            mask[row, column] = True
+    sequence = torch.tensor(numbers or range(shape[0])).unsqueeze(1).expand(shape).contiguous()
+    return TokenStats(nll, mask, sequence, entropy, entropy, reference)
+
+
+def plain_stats(examples: Sequence[Example]) -> TokenStats:
+    return stats_of(examples, [range(len(example)) for example in examples], max(1, *map(len, examples)))
+
+
+def prepared(make: Make) -> LossStrategy:
+    loss = make()
+    loss.prepare(np.array([reference for example in TRAINING for _, reference, _ in example]), np.array([len(example) for example in TRAINING]))
+    return loss
+
+
+def weights_of(loss: LossStrategy, stats: TokenStats) -> list[float]:
+    return loss.weights(stats)[stats.mask].tolist()
+
+
+every_case = pytest.mark.parametrize("name", CASES)
+
+
+def test_every_strategy_has_its_formula_here() -> None:
+    missing = {strategy.__name__ for strategy in strategies()} - {name.split()[0] for name in CASES}
+    assert not missing, f"Write the naive formula of {missing} into CASES."
+    assert {strategy.__name__ for strategy in strategies()} <= set(lit_talr.losses.__all__)
+
+
+@pytest.mark.parametrize("strategy", strategies(), ids=lambda strategy: strategy.__name__)
+def test_every_strategy_says_what_it_is(strategy: type[LossStrategy]) -> None:
+    page = parse(inspect.getdoc(strategy) or "")
+    assert page.short_description and "`" in page.short_description, "the first line is the formula"
+    text = page.long_description or ""
+    assert "Source:" in text and "Use:" in text
+    arguments = inspect.signature(strategy).parameters.values()
+    named = {argument.name for argument in arguments if argument.kind == argument.POSITIONAL_OR_KEYWORD}
+    assert {parameter.arg_name for parameter in page.params} == named
+
+
+@every_case
+def test_weights_are_those_of_the_naive_formula(name: str) -> None:
+    make, naive = CASES[name]
+    for sizes in ([3, 7, 1, 5], [1], [4, 0, 6], [2, 2, 2, 2, 2, 2]):
+        examples = random_examples(sum(sizes), sizes)
+        found = weights_of(prepared(make), plain_stats(examples))
+        assert found == pytest.approx([weight for example in naive(examples) for weight in example], rel=1e-12, abs=1e-15)
+
+
+@every_case
+def test_no_gradient_goes_through_the_weights(name: str) -> None:
+    loss, stats = prepared(CASES[name][0]), plain_stats(TRAINING)
+    nll = stats.nll.clone().requires_grad_()
+    weights = loss.weights(stats._replace(nll=nll))
+    loss(stats._replace(nll=nll), weights).backward()
+    assert nll.grad is not None
+    assert torch.equal(nll.grad, torch.where(stats.mask, weights.detach(), 0))
+    assert loss(stats, weights).item() == pytest.approx(float((weights * stats.nll)[stats.mask].sum()), rel=1e-12)
+
+
+@every_case
+def test_neither_padding_nor_order_nor_nonsense_in_the_padding_matters(name: str) -> None:
+    make = CASES[name][0]
+    first = prepared(make)
+    plain = first.weights(plain_stats(TRAINING))[plain_stats(TRAINING).mask].split([len(example) for example in TRAINING])
+    order = [5, 0, 7, 2, 1, 6, 4, 3]
+    shuffled = [TRAINING[number] for number in order]
+    stats = stats_of([[], *shuffled, []], [[], *[[3 + 2 * place for place in range(len(example))] for example in shuffled], []], 23, [9, *order, 8])
+    for nonsense in (math.nan, math.inf, -5.0):
+        dirty = stats._replace(**{field: torch.where(stats.mask, getattr(stats, field), nonsense) for field in ("entropy", "top_entropy", "reference_nll")})
+        second = prepared(make)
+        weights = second.weights(dirty)
+        assert torch.isfinite(second(dirty, weights))
+        found = weights[stats.mask].split([len(example) for example in shuffled])
+        for number, values in zip(order, found, strict=True):
+            torch.testing.assert_close(values, plain[number], rtol=1e-12, atol=1e-15)
+
+
+@every_case
+def test_two_examples_in_one_row_are_two(name: str) -> None:
+    examples = random_examples(1, [4, 4, 4])
+    stats = plain_stats(examples)
+    packed = TokenStats._make(None if field is None else field.reshape(1, -1) for field in stats)
+    assert weights_of(prepared(CASES[name][0]), packed) == pytest.approx(weights_of(prepared(CASES[name][0]), stats), rel=1e-12)
+
+
+@every_case
+def test_a_token_of_weight_zero_takes_nothing_from_the_others(name: str) -> None:
+    """Through the head, whose backward once multiplied all tokens by the first one's gradient, elsewhere."""
+    torch.manual_seed(0)
+    hidden, head = torch.randn(5, 6).double().requires_grad_(), torch.randn(30, 6).double().requires_grad_()
+    labels = torch.tensor([3, 1, 4, 1, 5])
+    loss = prepared(CASES[name][0])
+    like = plain_stats(random_examples(2, [5]))
+
+    def gradients(nll: Tensor) -> list[Tensor]:
+        stats = like._replace(nll=nll[None])
+        weights = loss.weights(stats).detach().clone()
+        weights[0, 0] = 0
+        return list(torch.autograd.grad(loss(stats, weights), [hidden, head]))
+
+    ours = gradients(token_nll(hidden, head, labels, chunk_tokens=2).nll)
+    naive = gradients(torch.nn.functional.cross_entropy(hidden @ head.T, labels, reduction="none"))
+    assert not ours[0][0].any()
+    for found, expected in zip(ours, naive, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@every_case
+def test_nothing_supervised_gives_zero_and_zero_gradient(name: str) -> None:
+    loss, stats = prepared(CASES[name][0]), stats_of([[]], [[]], 2)
+    nll = stats.nll.clone().requires_grad_()
+    value = loss(stats._replace(nll=nll), loss.weights(stats._replace(nll=nll)))
+    value.backward()
+    assert value.item() == 0 and nll.grad is not None and not nll.grad.any()
+    loss.step_end()
+    assert all(not name.startswith("talr") or not torch.isfinite(value) or value >= 0 for name, value in loss.metrics().items())
+
+
+@every_case
+def test_state_survives_a_checkpoint(name: str) -> None:
+    make = CASES[name][0]
+    loss = prepared(make)
+    for seed in (1, 2):
+        loss.weights(plain_stats(random_examples(seed, [3, 5])))
+        loss.step_end()
+    file = io.BytesIO()
+    torch.save(loss.state_dict(), file)
+    file.seek(0)
+    resumed = prepared(make)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    later = plain_stats(random_examples(3, [3, 5]))
+    assert weights_of(resumed, later) == weights_of(loss, later)
+
+
+def split(make: Make, parts: Sequence[Sequence[Example]], steps: int = 2) -> list[float]:
+    """The weights of a step that is cut into micro-batches, after another step that was cut likewise."""
+    loss = prepared(make)
+    weights: list[float] = []
+    for _ in range(steps):
+        weights = [weight for part in parts for weight in weights_of(loss, plain_stats(part))]
+        loss.step_end()
+    return weights
+
+
+@every_case
+def test_a_step_is_the_same_however_it_is_split_where_that_is_promised(name: str) -> None:
+    make = CASES[name][0]
+    whole = split(make, [TRAINING])
+    others = [split(make, [TRAINING[:3], TRAINING[3:]]), split(make, [[example] for example in TRAINING])]
+    if prepared(make).layout_free:
+        assert all(other == pytest.approx(whole, rel=1e-12) for other in others)
+    else:
+        assert "layout" in (type(make()).__doc__ or ""), "the docstring says so"
+        assert any(other != pytest.approx(whole, rel=1e-6) for other in others), "then it could promise it"
+
+
+@every_case
+@pytest.mark.parametrize("field", ["pretrained", "lora", "sharded", "precision"])
+def test_what_is_refused_is_refused_by_name_with_a_way_out(name: str, field: str) -> None:
+    loss, changed = CASES[name][0](), {"pretrained": False, "lora": True, "sharded": True, "precision": "bf16-true"}[field]
+    loss.check(Setting())
+    try:
+        loss.check(Setting()._replace(**{field: changed}))
+    except ValueError as error:
+        assert any(strategy.__name__ in str(error) for strategy in strategies()) and str(error).endswith(".")
+        assert "; " in str(error), "what to do comes after a semicolon"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(EAFT, alpha=-1.0), "`alpha` must be at least 0, got -1.0"),
+        (partial(EAFT, alpha=math.nan), "`alpha` must be at least 0, got nan"),
+        (partial(GCE, a=-0.1), "`a` must be at least 0, got -0.1"),
+        (lambda: Truncation(Standard(), threshold=1.5), r"`threshold` must lie in \[0, 1\], got 1.5"),
+        (partial(STM, max_perplexity=0.5), "`max_perplexity` must be at least 1, got 0.5"),
+        (partial(Rho1, share=0.0), r"`share` must lie in \(0, 1\], got 0.0"),
+        (partial(FLOW, temperature=0.0), "`temperature` must be above 0, got 0.0"),
+        (partial(IWSFT, sharpness=-1.0), "`sharpness` must be at least 0, got -1.0"),
+        (partial(IWSFT, bounds=(2.0, 1.0)), r"`bounds` must be two rising numbers of at least 0, got \[2.0, 1.0\]"),
+    ],
+)
+def test_options_out_of_range_are_refused(make: Make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("loss", "setting", "message"),
+    [
+        (L2(Standard()), Setting(lora=True), "leave out `model.lora`"),
+        (L2(Standard()), Setting(precision="bf16-true"), "use `bf16-mixed`"),
+        (L2(L2(FLOW())), Setting(pretrained=False), "FLOW compares with the starting model"),
+        (Truncation(STM()), Setting(pretrained=False), "give `model.pretrained`"),
+    ],
+)
+def test_refusals_reach_through_what_is_held(loss: LossStrategy, setting: Setting, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        loss.check(setting)
+
+
+def known(**fields: Any) -> TokenStats:
+    return plain_stats(TRAINING)._replace(**fields)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (GCE(a=1.0), DFT()),
+        (GCE(a=0.0), Standard()),
+        (GCE(a=2.5), TALR(temperature=0.4, floor=0.0)),
+        (EAFT(alpha=0.0), Standard()),
+        (Truncation(TALR(), 0.0), TALR()),
+        (Rho1(share=1.0), Standard()),
+        (IWSFT(level="token", sharpness=0.0), Standard()),
+        (FLOW(temperature=math.inf), Standard()),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_identities(first: LossStrategy, second: LossStrategy) -> None:
+    assert weights_of(first, known()) == pytest.approx(weights_of(second, known()), rel=1e-12)
+
+
+def test_where_the_model_is_still_the_starting_model() -> None:
+    stats = plain_stats(TRAINING)
+    start = stats._replace(reference_nll=stats.nll)
+    assert weights_of(PriFT(), start) == weights_of(DFT(), start)
+    assert weights_of(IWSFT(), start) == weights_of(IWSFT(level="token"), start) == weights_of(Standard(), start)
+
+
+def test_talr_of_the_starting_model_at_the_median_is_flow_by_token() -> None:
+    loss = prepared(partial(FLOW, level="token"))
+    assert isinstance(loss, FLOW)
+    stats = plain_stats(TRAINING)
+    talr = TALR(temperature=loss.temperature, floor=0.0)
+    assert stats.reference_nll is not None
+    assert weights_of(talr, stats._replace(nll=stats.reference_nll)) == weights_of(loss, stats)

@@ -3,7 +3,8 @@
 import json
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import reduce
 from itertools import chain
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from lit_talr.weight_files import TensorInfo, model_folder, read_tensor, tensors
 HEAD = "lm_head.weight"
 COPIED = ("*.json", "*.jinja", "*.txt", "*.model")
 INDEX = "model.safetensors.index.json"
+PIECE = 2**22
+"""Numbers that are added at a time."""
 Term = tuple[float, Path]
 """A model and its share in the result."""
 
@@ -125,24 +128,20 @@ def combine(name: str, terms: Sequence[Term], found: Sequence[dict[str, TensorIn
             if not torch.equal(first, read_tensor(names[name], name)):
                 raise ValueError(f"`{name}` holds {first.dtype} that differ in {terms[0][1]} and {folder}; nothing lies between them.")
         return first
-    parts = ((share, first if number == 0 else read_tensor(found[number][name], name)) for number, (share, _) in enumerate(terms) if share)
-    return weighted_sum(parts).to(first.dtype)
+    parts = [(share, first if number == 0 else read_tensor(found[number][name], name)) for number, (share, _) in enumerate(terms) if share]
+    return weighted_sum(parts, first.dtype)
 
 
-def weighted_sum(parts: Iterable[tuple[float, Tensor]]) -> Tensor:
-    """In float32, or float64 where a part is; a single part of share 1 stays bitwise what it is."""
-
-    def add(total: Tensor | None, part: tuple[float, Tensor]) -> Tensor:
-        share, tensor = part
-        if total is None:
-            return tensor if share == 1 else tensor.to(torch.promote_types(tensor.dtype, torch.float32)) * share
-        return total.to(torch.promote_types(total.dtype, tensor.dtype)).add_(tensor, alpha=share)
-
-    total: Tensor | None = None
-    for part in parts:
-        total = add(total, part)
-    assert total is not None
-    return total
+def weighted_sum(parts: Sequence[tuple[float, Tensor]], dtype: torch.dtype) -> Tensor:
+    """In float32, or float64 where a part is, a piece after the other; a single part of share 1 stays bitwise what it is."""
+    shares, values = zip(*parts, strict=True)
+    if shares == (1.0,):
+        return values[0].to(dtype)
+    wide = reduce(torch.promote_types, (value.dtype for value in values), torch.float32)
+    result = torch.empty(values[0].shape, dtype=dtype)
+    for target, *pieces in zip(result.view(-1).split(PIECE), *(value.reshape(-1).split(PIECE) for value in values), strict=True):
+        target.copy_(sum(share * piece.to(wide) for share, piece in zip(shares, pieces, strict=True)))
+    return result
 
 
 def formula(terms: Sequence[Term]) -> str:

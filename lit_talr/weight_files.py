@@ -78,6 +78,6 @@ def tensors(folder: Path) -> dict[str, TensorInfo]:
 
 
 def read_tensor(info: TensorInfo, name: str) -> Tensor:
-    """One tensor, in memory of its own: the file is opened for it alone, so that no more of it stays mapped."""
+    """One tensor; its file is opened for it alone, so that no more of it is mapped, nor longer than the tensor lives."""
     with safe_open(info.file, framework="pt") as file:
-        return file.get_tensor(name).clone()
+        return file.get_tensor(name)

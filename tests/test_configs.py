@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 from safetensors.torch import load_file
 
 from lit_talr.backbone import load_model
@@ -106,6 +107,23 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
 @pytest.mark.parametrize("name", names("loss"))
 def test_losses(models: dict[str, Path], own_rows: list[str], tmp_path: Path, name: str, family: str) -> None:
     one_step(tmp_path / "run", *configs("base", "data/records", f"loss/{name}"), "--model.pretrained", str(models[family]), *own_rows)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path], own_rows: list[str], tmp_path: Path, family: str) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "lora"), "--model.pretrained", str(models[family]), *own_rows]
+    run = one_step(tmp_path / "run", *words, "--model.lora.r", "2", "--model.optimizer.lr", "1e-2")
+    assert "LoRA(r=2, alpha=64" in (run / "export" / "README.md").read_text()
+    before, after = load_file(models[family] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
+    assert before.keys() == after.keys()
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in after if "_proj.weight" in name and "vision" not in name and "projector" not in name}
+    base = load_model(str(models[family]), None, None, 0, None)
+    adapted = PeftModel.from_pretrained(base, str(run / "adapter"))
+    merged = adapted.merge_and_unload().state_dict()
+    reloaded = load_model(str(run / "export"), None, None, 0, None).state_dict()
+    for name, weight in reloaded.items():
+        torch.testing.assert_close(weight, merged[name], rtol=0, atol=1e-6)
 
 
 def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models: dict[str, Path], medcalc: list[str], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -76,6 +77,18 @@ def test_only_adapters_move_and_what_is_written_computes_what_was_trained(own: P
     adapted = PeftModel.from_pretrained(start, str(own / "adapter"))
     torch.testing.assert_close(logits(adapted), trained, rtol=0, atol=1e-6)
     assert {path.name for path in (own / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_a_resumed_run_ends_bitwise_where_the_whole_one_does(own: Path) -> None:
+    options: dict[str, Any] = {"batching": {"micro_batch_size": 4}, "optimizer": ADAMW, "lora": LoRA(r=2, alpha=4, dropout=0.2)}
+    whole = fit(own, Standard(), steps=7, **options)
+    keep = ModelCheckpoint(dirpath=own / "kept", every_n_train_steps=4, save_top_k=-1)
+    fit(own, Standard(), steps=4, trainer={"enable_checkpointing": True, "callbacks": [keep]}, **options)
+    (checkpoint,) = (own / "kept").glob("*.ckpt")
+    resumed = fit(own, Standard(), steps=7, ckpt_path=str(checkpoint), **options)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    with pytest.raises(ValueError, match="its model.lora is LoRA.r=2, alpha=4"):
+        fit(own, Standard(), steps=7, ckpt_path=str(checkpoint), **{**options, "lora": LoRA(r=2, alpha=8, dropout=0.2)})
 
 
 def test_under_mixed_precision_the_frozen_weights_are_bf16_and_the_adapters_fp32(own: Path) -> None:

@@ -96,7 +96,7 @@ def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
     train, val = data.encoded["train"], data.encoded["val"]
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
-        "parameters": f"{trained:,} trained of {sum(parameter.numel() for parameter in parameters):,}",
+        "parameters": f"{trained:,} trained of {sum(parameter.numel() for parameter in parameters):,}" + (f", {module.lora}" if module.lora else ""),
         "loss": module.loss_name,
         "data": f"{type(data).__name__}: {data.source_name}",
         "train rows": f"{len(train):,}" + dropped(data.counts["train"]),

@@ -42,8 +42,8 @@ class L2(Around):
         super().check(setting)
         if setting.lora:
             raise ValueError(
-                "L2 pulls the weights back to where they started, but LoRA's start at random numbers and zeros; leave out `model.lora`, or take the loss "
-                "that L2 holds and a smaller `model.lora.r`."
+                "L2 pulls the weights back to where they started, but LoRA's start at random numbers and zeros; leave out `model.lora`, or take "
+                "the loss that L2 holds alone."
             )
         if setting.precision.endswith("-true") and setting.precision.startswith(("bf16", "16")) and not setting.sharded:
             raise ValueError(f"L2 cannot see how far weights are from their start in `trainer.precision: {setting.precision}`; use `bf16-mixed`.")

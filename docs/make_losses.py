@@ -23,7 +23,7 @@ SETTINGS = {
 FIELDS = {"top_entropy": "entropy of the top 20", "reference_nll": "NLL under the starting model", "entropy": "entropy"}
 HEAD = """# The losses
 
-Made from the code by `make docs`; the text of each is its docstring, which `lit-talr fit --model.loss.help NAME` prints too.
+Made from the code by `make docs`: the text of each is its docstring. `lit-talr fit --model.loss.help NAME` prints its formula and options.
 
 The loss of an optimizer step is `(1/N) * sum of w * nll` over its N supervised tokens, on all ranks and in all micro-batches; p = exp(-nll) is a token's
 probability under the model as it is, p_0 and nll_0 are the starting model's. Weights never carry gradient. Every loss works with every data set, model,

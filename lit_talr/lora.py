@@ -47,6 +47,10 @@ class LoRA:
         if not self.targets:
             raise ValueError("`lora.targets` must name at least one layer, got none; leave it out for all of the decoder's.")
 
+    def __str__(self) -> str:
+        layers = "all linear layers" if set(self.targets) == set(DECODER_LINEAR) else ", ".join(self.targets)
+        return f"LoRA(r={self.r}, alpha={self.alpha}, dropout={self.dropout:g}, {layers})"
+
 
 def add_adapters(model: nn.Module, decoder: nn.Module, head: nn.Module, lora: LoRA) -> None:
     """Put adapters into the decoder, in place: layers get a base layer and two matrices in the default dtype, which alone are trained."""

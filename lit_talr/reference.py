@@ -50,7 +50,8 @@ def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching
     configuration, the rows as tokens (thus tokenizer, template, ``max_length``, target) and the precision of the forward. A kept one is checked whole.
     """
     starts = np.concatenate([[0], np.cumsum(encoded.num_supervised)])
-    key = trainer.strategy.broadcast(content_key(model_folder(pretrained, revision), encoded, str(trainer.precision)) if trainer.is_global_zero else "")
+    model = model_folder(pretrained, revision)  # on every rank, so that all of them refuse
+    key = trainer.strategy.broadcast(content_key(model, encoded, str(trainer.precision)) if trainer.is_global_zero else "")
     folder = Path(trainer.default_root_dir).parent / ".reference" / key[:32]
     problem = trainer.strategy.broadcast(why_not(folder, key, int(starts[-1])) if trainer.is_global_zero else None)
     if problem is None:

@@ -18,7 +18,7 @@ from lit_talr.generation import Answer, Generation, generate
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.lora import LoRA
 from lit_talr.losses.base import LossStrategy, Setting, TokenStats, sum_over_ranks
-from lit_talr.reference import ReferenceNLL, reference_nll
+from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
 from lit_talr.supported import check_trainer
@@ -96,9 +96,14 @@ class DomainSFT(LightningModule):
         return self.data.train_plan
 
     @property
+    def mixed_dtype(self) -> torch.dtype | None:
+        """What mixed precision multiplies in."""
+        return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
+
+    @property
     def loss_name(self) -> str:
-        """The strategies from the outermost in, such as ``L2 around TALR``."""
-        return " around ".join(type(part).__name__ for part in self.loss.modules())
+        """The strategies from the outermost in with their options, such as ``L2(coefficient=0.001) around Standard()``."""
+        return " around ".join(f"{type(part).__name__}({part.extra_repr()})" for part in self.loss.modules())
 
     @property
     def num_steps(self) -> int:
@@ -117,7 +122,7 @@ class DomainSFT(LightningModule):
         sharded = isinstance(trainer.strategy, DeepSpeedStrategy)
         self.loss.check(Setting(self.pretrained is not None, self.lora is not None, sharded, str(trainer.precision)))
         if missing := self.loss.needs - COMPUTED:
-            raise ValueError(f"{self.loss_name} needs {', '.join(sorted(missing))}, which is not computed; there are {', '.join(sorted(COMPUTED))}.")
+            raise ValueError(f"{type(self.loss).__name__} needs {', '.join(sorted(missing))}, which is not computed; there are {', '.join(sorted(COMPUTED))}.")
         if self.lora is not None and self.pretrained is None:
             raise ValueError("`model.lora` adapts weights that stay as they are, and random ones are of no use; give `model.pretrained`, or leave it out.")
 
@@ -126,8 +131,10 @@ class DomainSFT(LightningModule):
             self.check(self.trainer)
             if "reference_nll" in self.loss.needs:
                 assert self.pretrained is not None
-                encoded, batching = self.data.encoded["train"], self.data.batching
-                self.reference = reference_nll(self.trainer, encoded, batching, self.pretrained, self.revision, self.attention)
+                encoded = self.data.encoded["train"]
+                cast = self.mixed_dtype if self.lora or isinstance(self.trainer.strategy, DeepSpeedStrategy) else None
+                start = StartingModel(self.pretrained, self.revision, self.attention, cast)
+                self.reference = reference_nll(self.trainer, encoded, self.data.batching, start)
                 self.loss.prepare(self.reference.nll, encoded.num_supervised)
         strategy = self.trainer.strategy
         if isinstance(strategy, DeepSpeedStrategy) and isinstance(strategy.config, dict):
@@ -137,8 +144,7 @@ class DomainSFT(LightningModule):
         if self.backbone is not None:
             return
         tokenizer = self.data.encoder.tokenizer
-        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
-        frozen = half if self.lora is not None else None  # what is not trained needs no more than the forward reads
+        frozen = self.mixed_dtype if self.lora is not None else None  # what is not trained needs no more than the forward reads
         model = load_model(self.pretrained, self.revision, self.architecture, len(tokenizer), self.attention, frozen)
         self.backbone = Backbone(model, self.lora)
         if self.backbone.head.weight.shape[0] < len(tokenizer):
@@ -238,8 +244,8 @@ class DomainSFT(LightningModule):
         """What a resumed run must share with the run that it continues, beside the optimizer's class."""
         reference = {} if self.reference is None else {"reference (hash of starting weights, rows and precision)": self.reference.key[:16]}
         return {
-            **reference,
             "model.loss": self.loss_name,
+            **reference,
             "model.lora": str(self.lora),
             "data.batching.batch_size": self.data.batching.batch_size,
             "data.batching.seed": self.plan.seed,
@@ -267,7 +273,7 @@ class DomainSFT(LightningModule):
         if not self.trainer.training:
             return
         for name, here in self.origin().items():
-            check_same(name, checkpoint["origin"][name], here)
+            check_same(name, checkpoint["origin"].get(name), here)
         self._loaded_optimizer = checkpoint["origin"]["model.optimizer"]
         check_same("model.optimizer", self._loaded_optimizer, self._optimizer_name or self._loaded_optimizer)  # there already under DeepSpeed
         self.plan.resume(*divmod(self.loaded_step, self.plan.steps_per_epoch))

@@ -43,15 +43,28 @@ class ReferenceNLL(NamedTuple):
         return torch.zeros_like(like).masked_scatter(mask, values)
 
 
-def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching, pretrained: str, revision: str | None, attention: str | None) -> ReferenceNLL:
-    """The NLLs of a split under ``pretrained``, whatever weights are being trained; read, or else computed in parallel over the ranks. Collective.
+class StartingModel(NamedTuple):
+    """Where it is, and how it is run."""
+
+    pretrained: str
+    revision: str | None
+    attention: str | None
+    dtype: torch.dtype | None  # of its weights, where training casts them (an engine, LoRA); else the trainer's
+
+    def load(self) -> Backbone:
+        return Backbone(load_model(self.pretrained, self.revision, None, 0, self.attention, self.dtype))
+
+
+def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching, start: StartingModel) -> ReferenceNLL:
+    """The NLLs of a split under the starting model, whatever weights are being trained; read, or else computed in parallel over the ranks. Collective.
 
     Kept in ``.reference/`` beside the run folder, so that runs side by side share it, under the hash of all that it depends on: weight files and
     configuration, the rows as tokens (thus tokenizer, template, ``max_length``, target) and the precision of the forward. A kept one is checked whole.
     """
     starts = np.concatenate([[0], np.cumsum(encoded.num_supervised)])
-    model = model_folder(pretrained, revision)  # on every rank, so that all of them refuse
-    key = trainer.strategy.broadcast(content_key(model, encoded, str(trainer.precision)) if trainer.is_global_zero else "")
+    model = model_folder(start.pretrained, start.revision)  # on every rank, so that all of them refuse
+    precision = f"{trainer.precision} {start.dtype}"
+    key = trainer.strategy.broadcast(content_key(model, encoded, precision) if trainer.is_global_zero else "")
     folder = Path(trainer.default_root_dir).parent / ".reference" / key[:32]
     problem = trainer.strategy.broadcast(why_not(folder, key, int(starts[-1])) if trainer.is_global_zero else None)
     if problem is None:
@@ -59,10 +72,10 @@ def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching
     else:
         if folder.exists():
             rank_zero_only(logger.info)(f"NLL under the starting model: {folder} {problem}; it is computed again.")
-        nll = compute(trainer, encoded, batching, pretrained, revision, attention)
+        nll = compute(trainer, encoded, batching, start)
         torch.cuda.empty_cache()  # its model is gone, and another is about to be loaded
         if trainer.is_global_zero:
-            write(folder, key, pretrained, nll)
+            write(folder, key, start.pretrained, nll)
             logger.info(f"NLL under the starting model: {starts[-1]:,} tokens, kept in {folder}.")
         trainer.strategy.barrier()
     return ReferenceNLL(np.load(folder / "nll.npy", mmap_mode="r"), starts, key)
@@ -105,15 +118,13 @@ def write(folder: Path, key: str, pretrained: str, nll: np.ndarray) -> None:
             raise
 
 
-def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, pretrained: str, revision: str | None, attention: str | None) -> np.ndarray:
+def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, start: StartingModel) -> np.ndarray:
     """A forward over all examples by a model of its own, in evaluation mode, in the precision of training."""
-    precision, device = str(trainer.precision), trainer.strategy.root_device
     with trainer.precision_plugin.module_init_context():
-        backbone = Backbone(load_model(pretrained, revision, None, 0, attention)).to(device).eval()
-    half = torch.float16 if precision.startswith("16") else torch.bfloat16
+        backbone = start.load().to(trainer.strategy.root_device).eval()
 
     def forward(batch: Batch) -> Tensor:
-        with torch.autocast(device.type, half, enabled=precision.endswith("-mixed")):
+        with trainer.precision_plugin.forward_context():
             return backbone(batch["input_ids"], batch["attention_mask"], batch["labels"]).nll
 
     return score(forward, encoded, np.arange(len(encoded)), batching, trainer, "NLL under the starting model").float().cpu().numpy()

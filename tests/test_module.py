@@ -159,9 +159,9 @@ def test_an_optimizer_that_evaluates_a_step_again_is_refused(folder: Path) -> No
 
 def test_statistics_that_are_not_computed_are_refused_by_name(folder: Path) -> None:
     class Needy(Standard):
-        needs = frozenset({"entropy", "reference_kl"})
+        needs = frozenset({"entropy", "gradient_norm"})
 
-    with pytest.raises(ValueError, match="Needy needs reference_kl, which is not computed; there are entropy, reference_nll, top_entropy"):
+    with pytest.raises(ValueError, match="Needy needs gradient_norm, which is not computed; there are entropy, reference_nll, top_entropy"):
         fit(folder, Needy(), steps=1)
 
 

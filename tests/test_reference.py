@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 import lit_talr.reference
 from lit_talr.data.base import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.losses import FLOW, LossStrategy, Rho1, Standard
+from lit_talr.lora import LoRA
+from lit_talr.losses import FLOW, TALR, LossStrategy, Rho1, Standard
 from lit_talr.module import DomainSFT
 from tests.fits import QWEN3, fit, write_data
 
@@ -84,7 +85,7 @@ def test_flow_weights_are_those_of_a_plain_loop_with_the_starting_model(own: Pat
     nll = {index: row for batch, *_ in Seen.last.batches for index, row in zip(batch["ids"], plain_loop(own, batch), strict=False)}
     assert len(nll) == 20
     temperature = np.median([np.mean(row) for row in nll.values()] if level == "sample" else [value for row in nll.values() for value in row])
-    assert Seen.last.loss.temperature == pytest.approx(temperature, rel=1e-5)  # type: ignore[union-attr]
+    assert Seen.last.loss.used_temperature == pytest.approx(temperature, rel=1e-5)  # type: ignore[union-attr]
     for batch, stats, weights in Seen.last.batches:
         for row, index in enumerate(batch["ids"]):
             expected = np.exp(-(np.mean(nll[index]) if level == "sample" else np.array(nll[index])) / temperature)
@@ -96,6 +97,14 @@ def test_the_reference_is_the_model_itself_before_the_first_step_and_stays(own: 
     first, *_, last = [stats for _, stats, _ in Seen.last.batches if stats.mask.any()]
     torch.testing.assert_close(first.reference_nll, first.nll, rtol=1e-5, atol=1e-6)
     assert (last.reference_nll - last.nll).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(r=2, alpha=2)], ids=["full", "lora"])
+def test_it_is_as_exact_as_training(own: Path, lora: LoRA | None) -> None:
+    """The frozen weights under LoRA are bf16, so those of the starting model are too: before the first step no token has become more or less likely."""
+    fit(own, FLOW(), steps=1, module_class=Seen, trainer={"precision": "bf16-mixed"}, lora=lora)
+    for _, stats, _ in Seen.last.batches:
+        torch.testing.assert_close(stats.reference_nll, stats.nll, rtol=0, atol=1e-6)
 
 
 def test_a_second_run_makes_no_forward_of_the_starting_model(own: Path, forwards: list[int], caplog: pytest.LogCaptureFixture) -> None:
@@ -221,6 +230,23 @@ def test_a_resumed_run_must_start_from_the_same_model(own: Path) -> None:
     change_weights(own)
     with pytest.raises(ValueError, match="its reference .hash of starting weights, rows and precision. is "):
         fit(own, FLOW(), steps=2, ckpt_path=str(checkpoint), trainer=SINGLE)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (Standard(), FLOW(), r"its model.loss is Standard\(\), here FLOW\("),
+        (FLOW(), Standard(), r"its model.loss is FLOW\(.*, here Standard\(\)"),
+        (FLOW(), FLOW(level="token"), r"its model.loss is FLOW\(level='sample', temperature=None\), here FLOW\(level='token', temperature=None\)"),
+        (TALR(), TALR(floor=0.5), r"is TALR\(.*floor=0.01.*, here TALR\(.*floor=0.5"),
+    ],
+)
+def test_a_resumed_run_must_have_the_same_loss_and_options(own: Path, first: LossStrategy, second: LossStrategy, message: str) -> None:
+    keep = ModelCheckpoint(dirpath=own / "kept", every_n_train_steps=1, save_top_k=-1)
+    fit(own, first, steps=1, trainer={**SINGLE, "enable_checkpointing": True, "callbacks": [keep]})
+    (checkpoint,) = (own / "kept").glob("*.ckpt")
+    with pytest.raises(ValueError, match=message):
+        fit(own, second, steps=2, ckpt_path=str(checkpoint), trainer=SINGLE)
 
 
 def test_random_weights_are_refused(own: Path) -> None:

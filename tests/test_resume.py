@@ -70,7 +70,7 @@ def test_a_run_can_go_on_in_another_layout(folder: Path, tmp_path: Path, stop: i
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"loss": Standard()}, "The checkpoint is of another run: its model.loss is L2 around Standard, here Standard"),
+        ({"loss": Standard()}, r"The checkpoint is of another run: its model.loss is L2\(coefficient=0.05\) around Standard\(\), here Standard\(\)"),
         ({"optimizer": ADAMW}, "its model.optimizer is SGD, here AdamW"),
         ({"batching": {"batch_size": 4}}, "its data.batching.batch_size is 8, here 4"),
         ({"architecture": {**QWEN3, "num_hidden_layers": 1}}, "The checkpoint is of another model"),

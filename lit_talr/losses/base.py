@@ -1,5 +1,6 @@
 """The interface of a loss strategy: per-token numbers in, weights out."""
 
+import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +18,9 @@ class TokenStats(NamedTuple):
         nll: ``[B, T]`` float32 (float64 for a float64 model), negative log-likelihood in nats; carries gradient; 0 where unsupervised.
         mask: ``[B, T]`` bool, True where supervised.
         sequence: ``[B, T]`` int64, which example a token belongs to, a number in [0, B * T) unique in the micro-batch; ignored where ``mask`` is False.
-        entropy: ``[B, T]`` float32, detached, of the model's distribution; only where the strategy ``needs`` it, as the three below.
+        entropy: ``[B, T]`` float32, detached, of the model's distribution; only where the strategy ``needs`` it, as the two below.
         top_entropy: Entropy of the renormalised twenty most likely tokens, detached.
         reference_nll: NLL under the starting model, detached.
-        reference_kl: KL divergence to the starting model; carries gradient.
     """
 
     nll: Tensor
@@ -29,7 +29,6 @@ class TokenStats(NamedTuple):
     entropy: Tensor | None = None
     top_entropy: Tensor | None = None
     reference_nll: Tensor | None = None
-    reference_kl: Tensor | None = None
 
     def detach(self) -> "TokenStats":
         """The same numbers without gradient."""
@@ -52,6 +51,7 @@ class LossStrategy(nn.Module):
     number of supervised tokens of the whole optimizer step, over all ranks and micro-batches.
 
     The docstring of a strategy begins with its formula; a paragraph of it begins with "Source:", another with "Use:". docs/losses.md is made of them.
+    Options are kept as attributes under their own names: runs say what they are trained with, and a resumed one must have the same.
     """
 
     needs: frozenset[str] = frozenset()
@@ -98,6 +98,10 @@ class LossStrategy(nn.Module):
     def metrics(self) -> dict[str, Tensor]:
         """Scalars of the last optimizer step for the logger, equal on all ranks."""
         return {}
+
+    def extra_repr(self) -> str:
+        """The options, such as ``level='sample', temperature=None``; not the loss that it may hold."""
+        return ", ".join(f"{name}={vars(self)[name]!r}" for name in inspect.signature(type(self)).parameters if name in vars(self))
 
 
 class Around(LossStrategy):

@@ -1,5 +1,7 @@
 """Entropy-adaptive fine-tuning: a token weighs as much as the model is undecided."""
 
+import math
+
 from torch import Tensor
 
 from lit_talr.losses.base import LossStrategy, TokenStats
@@ -12,23 +14,23 @@ class EAFT(LossStrategy):
 
     Confident mistakes, where the data contradicts what the model knows, weigh next to nothing; so do confident hits.
 
-    Source: "Entropy-Adaptive Fine-Tuning", arXiv:2601.02151, and its code.
+    Source: Diao et al., "Entropy-Adaptive Fine-Tuning: Resolving Confident Conflicts to Mitigate Forgetting", arXiv:2601.02151, and its code.
 
     Use: where the data may contradict the model's knowledge. In its authors' comparison it kept more general ability than TALR did.
 
     Args:
-        alpha: Exponent, at least 0; 0 is Standard.
+        alpha: Exponent, at least 0 and finite; 0 is Standard.
 
     Raises:
-        ValueError: For a negative exponent.
+        ValueError: For an exponent out of range.
     """
 
     needs = frozenset({"top_entropy"})
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        if not alpha >= 0:
-            raise ValueError(f"`alpha` must be at least 0, got {alpha}.")
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"`alpha` must be at least 0 and finite, got {alpha}.")
         self.alpha = alpha
 
     def weights(self, stats: TokenStats) -> Tensor:

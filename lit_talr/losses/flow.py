@@ -1,6 +1,5 @@
 """FLOW: what the starting model finds hard weighs less, from the first step to the last."""
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,8 @@ class FLOW(LossStrategy):
     stands still. With most tokens at p near 1 that median is close to 0, so that nearly all others are switched off.
 
     Source: Sanyal et al., "Upweighting Easy Samples in Fine-Tuning Mitigates Forgetting" (FLOW), arXiv:2502.02797, Algorithm 1; not normalised
-    (its Remark 4.2). The token form is from its code. The median of an even number is the mean of the two in the middle, as in that code.
+    (after its Proposition 4.3). From its code are the token form, the division by the number of tokens (Algorithm 1 sums over examples) and the median
+    of an even number, the mean of the two in the middle.
 
     Use: at 5e-6 the baseline of the TALR paper that kept most, of those whose numbers are known. Costs one forward over the training set, once.
 
@@ -36,23 +36,30 @@ class FLOW(LossStrategy):
         if temperature is not None and not temperature > 0:
             raise ValueError(f"`temperature` must be above 0, got {temperature}; leave it out to take the median over the training set.")
         self.level = level
-        self.fixed_temperature = temperature
-        self.temperature = math.nan if temperature is None else temperature
+        self.temperature = temperature
+        self.median: float | None = None  # of the training set, once it is known
 
     def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
-        if self.fixed_temperature is None:
+        if self.temperature is None:
             values = reference_nll
             if self.level == "sample":
                 values = np.add.reduceat(reference_nll, np.cumsum(num_tokens) - num_tokens, dtype=np.float64) / num_tokens
-            self.temperature = max(float(np.median(values)), 1e-6)
+            self.median = max(float(np.median(values)), 1e-6)
+
+    @property
+    def used_temperature(self) -> float:
+        """The given one, or the median."""
+        temperature = self.median if self.temperature is None else self.temperature
+        assert temperature is not None, "`prepare` comes first"
+        return temperature
 
     def weights(self, stats: TokenStats) -> Tensor:
-        assert stats.reference_nll is not None and not math.isnan(self.temperature), "`prepare` comes first"
+        assert stats.reference_nll is not None
         nll = stats.reference_nll
         if self.level == "sample":
             nll = of_sequence(sequence_means(nll, stats), stats)
-        return (-nll / self.temperature).exp()
+        return (-nll / self.used_temperature).exp()
 
     def metrics(self) -> dict[str, Tensor]:
         """``flow/temperature``, which never changes."""
-        return {"flow/temperature": torch.tensor(self.temperature)}
+        return {"flow/temperature": torch.tensor(self.used_temperature)}

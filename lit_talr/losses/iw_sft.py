@@ -1,5 +1,6 @@
 """Importance-weighted fine-tuning: what training has made more likely weighs more."""
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -15,36 +16,36 @@ class IWSFT(LossStrategy):
 
     Weights are 1 as long as the model is the starting model, and grow where training succeeds.
 
-    Source: Qin and Springenberg, "Supervised Fine Tuning on Curated Data is Reinforcement Learning", arXiv:2507.12856, and its code, where the sequence
-    form is clipped to [0, 16] and the token form to [0.2, 1.8]. Our weights carry no gradient.
+    Source: Qin and Springenberg, "Supervised Fine Tuning on Curated Data is Reinforcement Learning (and can be improved)", arXiv:2507.12856, and its
+    code, where the sequence form is clipped to [0, 16]; the token form, clipped to [0.2, 1.8], stands there but is not called.
 
     Use: for curated answers, of which the best fitting should count most; it was not made against forgetting.
 
     Args:
         level: ``sequence``, one weight for an example, or ``token``.
-        sharpness: Exponent of the ratio, at least 0; 0 is Standard.
+        sharpness: Exponent of the ratio, at least 0 and finite; 0 is Standard.
         bounds: Least and largest weight; those of the authors for the level where left out.
 
     Raises:
-        ValueError: For a negative exponent, or bounds that do not rise from at least 0; at start-up from random weights.
+        ValueError: For an exponent out of range, or bounds that do not rise from at least 0; at start-up from random weights.
     """
 
     needs = frozenset({"reference_nll"})
 
     def __init__(self, level: Literal["sequence", "token"] = "sequence", sharpness: float = 1.0, bounds: tuple[float, float] | None = None) -> None:
         super().__init__()
-        lower, upper = bounds or BOUNDS[level]
-        if not sharpness >= 0:
-            raise ValueError(f"`sharpness` must be at least 0, got {sharpness}.")
+        lower, upper = bounds = bounds or BOUNDS[level]
+        if not 0 <= sharpness < math.inf:
+            raise ValueError(f"`sharpness` must be at least 0 and finite, got {sharpness}.")
         if not 0 <= lower < upper:
             raise ValueError(f"`bounds` must be two rising numbers of at least 0, got [{lower}, {upper}].")
         self.level = level
         self.sharpness = sharpness
-        self.lower, self.upper = lower, upper
+        self.bounds = bounds
 
     def weights(self, stats: TokenStats) -> Tensor:
         assert stats.reference_nll is not None
         gain = stats.reference_nll - stats.nll.detach()  # ln(p / p_0)
         if self.level == "sequence":
             gain = of_sequence(sequence_means(gain, stats), stats)
-        return (self.sharpness * gain).exp().clamp(self.lower, self.upper)
+        return (self.sharpness * gain).exp().clamp(*self.bounds)

@@ -26,7 +26,7 @@ class L2(Around):
         coefficient: Weight of the sum of squares, at least 0; at 0 training is bitwise that of ``loss``.
 
     Raises:
-        ValueError: For a negative coefficient; at start-up with LoRA, and with weights that are kept in half precision.
+        ValueError: For a negative coefficient; at start-up with LoRA, with weights that are kept in half precision, and with a fused optimizer in fp16.
     """
 
     def __init__(self, loss: LossStrategy, coefficient: float = 1e-3) -> None:
@@ -35,6 +35,7 @@ class L2(Around):
             raise ValueError(f"`coefficient` must be at least 0, got {coefficient}.")
         self.coefficient = coefficient
         self.sharded = False
+        self.scaled = False
         self._squares: list[Tensor] = []
         self._metrics: dict[str, Tensor] = {}
 
@@ -47,12 +48,14 @@ class L2(Around):
             )
         if setting.precision.endswith("-true") and setting.precision.startswith(("bf16", "16")) and not setting.sharded:
             raise ValueError(f"L2 cannot see how far weights are from their start in `trainer.precision: {setting.precision}`; use `bf16-mixed`.")
-        self.sharded = setting.sharded
+        self.sharded, self.scaled = setting.sharded, setting.precision == "16-mixed"
 
     def attach(self, optimizer: Optimizer) -> None:
         super().attach(optimizer)
         if self.coefficient == 0:
             return
+        if self.scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise ValueError("L2 adds its gradient before a fused optimizer divides by the loss scale of `16-mixed`; use `bf16-mixed`, or leave out `fused`.")
         start: dict[Tensor, Tensor] = {}  # between the first pre-step hook and the post-step hook: AdamW sets itself up only where a state is empty
 
         def add_gradient(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -10,16 +10,18 @@ from lit_talr.losses.base import LossStrategy, TokenStats
 
 
 class Rho1(LossStrategy):
-    """``w = 1 / share`` for the ``share`` of tokens with the largest excess loss, ``nll - nll_0``, else 0; nll_0 is the NLL under the starting model.
+    """``w = n / kept`` for the ``share`` of n tokens with the largest excess loss, ``nll - nll_0``, else 0; nll_0 is the NLL under the starting model.
 
-    Of n supervised tokens ``ceil(share * n)`` are kept, with those that tie for the last place; dividing by ``share`` makes it the mean over the kept ones.
+    Of n supervised tokens ``ceil(share * n)`` are kept, with those that tie for the last place; n over the number kept makes it the mean over these.
 
-    Source: Rho-1, arXiv:2404.07965. There the reference is a model of its own, trained on the best data, so that the excess is what can still be learned.
-    Here it is the starting model, as for all remedies: the excess is what training has made worse, and in the first step it is the noise of rounding.
+    Source: Lin et al., "Rho-1: Not All Tokens Are What You Need", arXiv:2404.07965. There the reference is a model of its own, trained on the best data,
+    so that the excess is what can still be learned. Here it is the starting model, as for all remedies: the excess is what training has made worse. In the
+    first step all tokens tie, or rounding chooses among them.
 
     Use: to study it; with the starting model for a reference it is not known to help.
 
-    The gradient of a step is independent of its layout with ``scope: sequence`` only.
+    The gradient of a step is independent of its layout with ``scope: sequence`` only, and as far as rounding does not change the choice: in bf16 it
+    does in the first steps, when excesses are as small as it.
 
     Args:
         share: Part of the tokens that is kept, in (0, 1]; 1 is Standard. Rho-1 kept 0.6 with its smaller model and 0.7 with its larger one.
@@ -50,4 +52,6 @@ class Rho1(LossStrategy):
         start = count.cumsum(0) - count
         kept = (self.share * count.double() - 1e-9).ceil().long().clamp(min=1)  # 0.6 * 5 is a little above 3
         last = excess[order[(start + kept - 1).clamp(max=excess.numel() - 1)]]  # the least excess that each group keeps
-        return (excess >= last[groups]).to(excess.dtype).view_as(stats.nll) / self.share
+        chosen = excess >= last[groups]
+        num_chosen = torch.zeros_like(count).scatter_add_(0, groups, chosen.long()).clamp(min=1)
+        return (chosen * (count.to(excess.dtype) / num_chosen)[groups]).view_as(stats.nll)

@@ -58,7 +58,7 @@ class TALR(LossStrategy):
             raise ValueError(
                 "`normalize` needs the weights of the tokens it divides, which `scope: step` has not seen yet; use `scope: ranks` or leave it off."
             )
-        self.fixed_temperature = temperature
+        self.temperature = temperature
         self.floor = floor
         self.statistic = statistic
         self.scope = scope
@@ -72,7 +72,7 @@ class TALR(LossStrategy):
 
     def weights(self, stats: TokenStats) -> Tensor:
         nll = stats.nll.detach()
-        temperature = self.temperature(stats)
+        temperature = self.batch_temperature(stats)
         weights = (-nll / temperature).exp().clamp(min=self.floor)
         if self.normalize:
             total = torch.stack([(weights * stats.mask).sum(), stats.mask.sum().to(weights.dtype)])
@@ -80,10 +80,10 @@ class TALR(LossStrategy):
             weights = weights * (total[1] / total[0].clamp(min=torch.finfo(weights.dtype).tiny))
         return weights
 
-    def temperature(self, stats: TokenStats) -> Tensor:
+    def batch_temperature(self, stats: TokenStats) -> Tensor:
         """The scalar temperature of this micro-batch, detached; infinite in the first step of ``scope: step``."""
-        if self.fixed_temperature is not None:
-            return stats.nll.new_tensor(self.fixed_temperature)
+        if self.temperature is not None:
+            return stats.nll.new_tensor(self.temperature)
         values = statistic_values(stats, self.statistic)
         if self.scope == "step":
             self._step_values.append(values)

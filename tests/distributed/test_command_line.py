@@ -75,6 +75,20 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+def test_the_starting_model_is_run_as_zero2_runs_it_in_bf16(folder: Path) -> None:
+    """Before the first step p / p_0 is 1 for every token."""
+    files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
+    path = folder / "ratio"
+    lit_talr(
+        *("fit", "-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/iw-sft-token.yaml", *files, "--run", str(path)),
+        *("-c", "configs/strategy/zero2-cpu.yaml", "--trainer.precision", "bf16-mixed", "--trainer.max_steps", "1"),
+        *("--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer")),
+    )
+    metrics = json.loads((path / "metrics.json").read_text())["fit"]
+    assert metrics["train/loss"] == pytest.approx(metrics["train/nll"], rel=1e-6)
+
+
+@pytest.mark.slow
 def test_zero2_in_bf16_exports_its_fp32_weights_and_resumes(folder: Path) -> None:
     """What runs on GPUs: the engine's weights are bf16, its masters float32."""
     strategy = ["-c", "configs/strategy/zero2-cpu.yaml", "--trainer.precision", "bf16-mixed"]

@@ -51,7 +51,8 @@ def talr(examples: Sequence[Example], floor: float = 0.01, token: bool = False, 
 def top_share(tokens: Sequence[tuple[float, float, float]], share: float) -> list[float]:
     excess = [nll - reference for nll, reference, _ in tokens]
     least = sorted(excess, reverse=True)[math.ceil(share * len(excess)) - 1] if excess else 0.0
-    return [1 / share if value >= least else 0.0 for value in excess]
+    kept = [value >= least for value in excess]
+    return [len(excess) / sum(kept) if keep else 0.0 for keep in kept]
 
 
 def rho1_micro_batch(examples: Sequence[Example]) -> list[list[float]]:
@@ -93,10 +94,12 @@ CASES: dict[str, tuple[Make, Naive]] = {
     "GCE": (GCE, each(lambda nll, reference, entropy: math.exp(-nll) ** 0.7)),
     "GCE 10": (partial(GCE, a=10.0), each(lambda nll, reference, entropy: math.exp(-nll) ** 10)),
     "Truncation": (lambda: Truncation(Standard()), each(lambda nll, reference, entropy: 1.0 if math.exp(-nll) >= 0.2 else 0.0)),
+    "Truncation TALR": (lambda: Truncation(TALR(), 0.0), talr),
     "Truncation DFT": (lambda: Truncation(DFT(), 0.5), each(lambda nll, reference, entropy: math.exp(-nll) if math.exp(-nll) >= 0.5 else 0.0)),
     "STM": (STM, each(lambda nll, reference, entropy: 1.0 if math.exp(reference) <= 2.5 else 0.0)),
     "PriFT": (PriFT, each(lambda nll, reference, entropy: math.exp(-reference))),
     "Rho1": (Rho1, rho1_micro_batch),
+    "L2 Rho1": (lambda: L2(Rho1()), rho1_micro_batch),
     "Rho1 sequence": (partial(Rho1, share=0.3, scope="sequence"), lambda examples: [top_share(example, 0.3) for example in examples]),
     "FLOW": (FLOW, flow),
     "FLOW token": (partial(FLOW, level="token"), flow_token),
@@ -152,6 +155,11 @@ def weights_of(loss: LossStrategy, stats: TokenStats) -> list[float]:
     return loss.weights(stats)[stats.mask].tolist()
 
 
+def options_of(strategy: type[LossStrategy]) -> set[str]:
+    arguments = inspect.signature(strategy).parameters.values()
+    return {argument.name for argument in arguments if argument.kind == argument.POSITIONAL_OR_KEYWORD}
+
+
 every_case = pytest.mark.parametrize("name", CASES)
 
 
@@ -167,9 +175,16 @@ def test_every_strategy_says_what_it_is(strategy: type[LossStrategy]) -> None:
     assert page.short_description and "`" in page.short_description, "the first line is the formula"
     text = page.long_description or ""
     assert "Source:" in text and "Use:" in text
-    arguments = inspect.signature(strategy).parameters.values()
-    named = {argument.name for argument in arguments if argument.kind == argument.POSITIONAL_OR_KEYWORD}
-    assert {parameter.arg_name for parameter in page.params} == named
+    assert {parameter.arg_name for parameter in page.params} == options_of(strategy)
+
+
+@every_case
+def test_options_are_kept_under_their_own_names(name: str) -> None:
+    """A run says them, and a resumed one must have the same."""
+    loss = CASES[name][0]()
+    kept = {option for option in options_of(type(loss)) if not isinstance(getattr(loss, option), LossStrategy)}
+    assert {part.split("=")[0] for part in loss.extra_repr().split(", ") if "=" in part} == kept
+    assert loss.extra_repr() == prepared(CASES[name][0]).extra_repr(), "they do not change"
 
 
 @every_case
@@ -285,7 +300,7 @@ def test_a_step_is_the_same_however_it_is_split_where_that_is_promised(name: str
     if prepared(make).layout_free:
         assert all(other == pytest.approx(whole, rel=1e-12) for other in others)
     else:
-        assert "layout" in (type(make()).__doc__ or ""), "the docstring says so"
+        assert any("layout" in (type(part).__doc__ or "") for part in make().modules()), "a docstring says so"
         assert any(other != pytest.approx(whole, rel=1e-6) for other in others), "then it could promise it"
 
 
@@ -304,14 +319,16 @@ def test_what_is_refused_is_refused_by_name_with_a_way_out(name: str, field: str
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(EAFT, alpha=-1.0), "`alpha` must be at least 0, got -1.0"),
-        (partial(EAFT, alpha=math.nan), "`alpha` must be at least 0, got nan"),
-        (partial(GCE, a=-0.1), "`a` must be at least 0, got -0.1"),
+        (partial(EAFT, alpha=-1.0), "`alpha` must be at least 0 and finite, got -1.0"),
+        (partial(EAFT, alpha=math.nan), "`alpha` must be at least 0 and finite, got nan"),
+        (partial(GCE, a=-0.1), "`a` must be at least 0 and finite, got -0.1"),
+        (partial(GCE, a=math.inf), "`a` must be at least 0 and finite, got inf"),
         (lambda: Truncation(Standard(), threshold=1.5), r"`threshold` must lie in \[0, 1\], got 1.5"),
         (partial(STM, max_perplexity=0.5), "`max_perplexity` must be at least 1, got 0.5"),
         (partial(Rho1, share=0.0), r"`share` must lie in \(0, 1\], got 0.0"),
         (partial(FLOW, temperature=0.0), "`temperature` must be above 0, got 0.0"),
-        (partial(IWSFT, sharpness=-1.0), "`sharpness` must be at least 0, got -1.0"),
+        (partial(IWSFT, sharpness=-1.0), "`sharpness` must be at least 0 and finite, got -1.0"),
+        (partial(IWSFT, sharpness=math.inf), "`sharpness` must be at least 0 and finite, got inf"),
         (partial(IWSFT, bounds=(2.0, 1.0)), r"`bounds` must be two rising numbers of at least 0, got \[2.0, 1.0\]"),
     ],
 )
@@ -359,6 +376,7 @@ def test_identities(first: LossStrategy, second: LossStrategy) -> None:
 def test_where_the_model_is_still_the_starting_model() -> None:
     stats = plain_stats(TRAINING)
     start = stats._replace(reference_nll=stats.nll)
+    assert weights_of(Rho1(), start) == weights_of(Rho1(scope="sequence"), start) == weights_of(Standard(), start), "all tokens tie"
     assert weights_of(PriFT(), start) == weights_of(DFT(), start)
     assert weights_of(IWSFT(), start) == weights_of(IWSFT(level="token"), start) == weights_of(Standard(), start)
 
@@ -367,6 +385,6 @@ def test_talr_of_the_starting_model_at_the_median_is_flow_by_token() -> None:
     loss = prepared(partial(FLOW, level="token"))
     assert isinstance(loss, FLOW)
     stats = plain_stats(TRAINING)
-    talr = TALR(temperature=loss.temperature, floor=0.0)
+    talr = TALR(temperature=loss.used_temperature, floor=0.0)
     assert stats.reference_nll is not None
     assert weights_of(talr, stats._replace(nll=stats.reference_nll)) == weights_of(loss, stats)

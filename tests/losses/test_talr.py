@@ -77,13 +77,13 @@ def test_weights_are_detached_where_it_would_change_the_sign() -> None:
 def test_sequence_statistic_is_the_lower_median_of_the_sequences_mean_nll() -> None:
     mask = torch.tensor([[True, True], [True, False], [True, True], [True, True], [False, False]])
     nll = torch.tensor([[1.0, 3.0], [4.0, 9.0], [0.0, 1.0], [5.0, 7.0], [8.0, 8.0]])
-    assert TALR().temperature(stats_of(nll, mask)).item() == 2.0  # of 2, 4, 0.5 and 6: the lower of the two in the middle
+    assert TALR().batch_temperature(stats_of(nll, mask)).item() == 2.0  # of 2, 4, 0.5 and 6: the lower of the two in the middle
 
 
 def test_token_statistic_is_the_lower_median_of_the_supervised_tokens() -> None:
     mask = torch.tensor([[True, True, False], [True, True, False]])
     nll = torch.tensor([[1.0, 3.0, 100.0], [4.0, 9.0, 100.0]])
-    assert TALR(statistic="token").temperature(stats_of(nll, mask)).item() == 3.0
+    assert TALR(statistic="token").batch_temperature(stats_of(nll, mask)).item() == 3.0
 
 
 def test_weights_are_those_of_a_plain_loop() -> None:
@@ -107,7 +107,7 @@ def test_floor_is_active_exactly_from_temperature_times_the_log_of_its_inverse()
 
 
 def test_temperature_is_never_below_its_least_value() -> None:
-    assert TALR().temperature(stats_of(torch.zeros(2, 3))).item() == pytest.approx(1e-6)
+    assert TALR().batch_temperature(stats_of(torch.zeros(2, 3))).item() == pytest.approx(1e-6)
 
 
 @pytest.mark.parametrize("statistic", ["sequence", "token"])
@@ -156,7 +156,7 @@ def test_a_non_finite_nll_is_not_hidden() -> None:
 def test_normalize_gives_the_simplex_weights_times_their_number() -> None:
     stats = random_stats()
     plain, normalized = TALR(floor=0.0), TALR(floor=0.0, normalize=True)
-    expected = torch.softmax(-stats.nll[stats.mask] / plain.temperature(stats), 0) * stats.mask.sum()
+    expected = torch.softmax(-stats.nll[stats.mask] / plain.batch_temperature(stats), 0) * stats.mask.sum()
     torch.testing.assert_close(normalized.weights(stats)[stats.mask], expected, rtol=1e-12, atol=0)
 
 

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
 from lit_talr.lora import LoRA, add_adapters
+from lit_talr.weight_files import refuse_adapter
 
 FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
 """Model types whose per-token NLL is tested against transformers' own logits."""
@@ -123,7 +124,7 @@ def load_model(
     Weights are read from safetensors only and no code of the repository is run.
 
     Raises:
-        ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, or the model cannot be found.
+        ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, the model cannot be found, or an adapter lies beside it.
     """
     if (pretrained is None) == (architecture is None):
         raise ValueError(
@@ -134,6 +135,7 @@ def load_model(
     if pretrained is None:
         config = new_config(architecture or {}, vocab_size)
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()
+    refuse_adapter(Path(pretrained))
     if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
         raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
     try:

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -26,6 +27,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from safetensors import SafetensorError
 
 import lit_talr.callbacks
 import lit_talr.losses
@@ -193,6 +195,13 @@ def refuse_linked(words: Sequence[str]) -> None:
         raise ValueError(f"`{given[0]}` is not an option of its own: the tokenizer is the model's, or `model.tokenizer`.")
 
 
+def refuse_repeated(words: Sequence[str]) -> None:
+    """The parser would take the last one and say nothing; several values are one list."""
+    flags = Counter(word.split("=")[0] for word in words if word.startswith("--"))
+    if repeated := [flag for flag, count in flags.items() if count > 1]:
+        raise ValueError(f"`{repeated[0]}` is given {flags[repeated[0]]} times; give several values as one list, such as {repeated[0]} [a,b].")
+
+
 def quiet_libraries() -> None:
     """Hide what a user of this package can do nothing about; what it says itself is shown."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -226,8 +235,11 @@ def main(args: Sequence[str] | None = None) -> None:
         words = [word for word in typed if word != "--debug"]
         if words and words[0] in VERBS:
             verb, positional = VERBS[words[0]], words[0] == "curriculum"
+            refuse_repeated(words)
             auto_cli(verb, args=words[1:], prog=f"lit-talr {words[0]}", parser_class=VerbParser, allow_abbrev=False, as_positional=positional)
             return
+        if words and not words[0].startswith("-") and words[0] not in CLI.subcommands():
+            raise ValueError(f"there is no command `{words[0]}`; there are {', '.join([*CLI.subcommands(), *VERBS])}.")
         words = find_configs(words)
         refuse_linked(words)
         CLI(
@@ -251,7 +263,7 @@ def main(args: Sequence[str] | None = None) -> None:
         )
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)
-    except (ValueError, OSError, MisconfigurationException) as error:
+    except (ValueError, OSError, SafetensorError, MisconfigurationException) as error:
         if debug:
             raise
         rank = os.environ.get("LOCAL_RANK", "0")

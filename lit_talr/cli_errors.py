@@ -14,7 +14,7 @@ from lit_talr.schedules import Schedule
 BASES: dict[str, type] = {"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer, "callbacks": Callback}
 """What a key of the configuration takes, by its last word."""
 SHOWN = ("lit_talr.losses", "lit_talr.data", "lit_talr.schedules", "lit_talr.callbacks", "torch.optim", "lightning.pytorch.callbacks")
-READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list, such as [a,b]"}
 
 
 def one_sentence(message: str) -> str:

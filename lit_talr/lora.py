@@ -89,7 +89,11 @@ def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         model: With adapters; only its structure is read.
         state: Its whole state dict.
     """
-    wide = {name: value.to(torch.promote_types(value.dtype, torch.float32)) if value.is_floating_point() else value for name, value in state.items()}
+    casts: dict[int, Tensor] = {}  # tied weights stay one tensor
+    wide = {
+        name: casts.setdefault(value.data_ptr(), value.to(torch.promote_types(value.dtype, torch.float32))) if value.is_floating_point() else value
+        for name, value in state.items()
+    }
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             first, second = (wide.pop(f"{name}.lora_{part}.{ADAPTER}.weight") for part in "AB")
@@ -98,11 +102,11 @@ def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.replace(".base_layer.", "."): value for name, value in wide.items()}
 
 
-def save_adapters(model: nn.Module, state: Mapping[str, Tensor], folder: Path, base: str) -> None:
+def save_adapters(model: nn.Module, state: Mapping[str, Tensor], folder: Path, base: str, revision: str | None) -> None:
     """Write what ``PeftModel.from_pretrained(base_model, folder)`` reads."""
     configs: dict[str, Any] = model.peft_config  # type: ignore[assignment]
     config = configs[ADAPTER]
-    config.base_model_name_or_path, config.inference_mode = base, True
-    adapters = get_peft_model_state_dict(model, state_dict=dict(state), adapter_name=ADAPTER)
+    config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
+    adapters = get_peft_model_state_dict(model, state_dict=dict(state), adapter_name=ADAPTER, save_embedding_layers=False)  # there are none
     save_file({f"base_model.model.{name}": value.contiguous() for name, value in adapters.items()}, folder / "adapter_model.safetensors")
     config.save_pretrained(folder)

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from functools import reduce
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoConfig
 
-from lit_talr.files import new_folder, read_json, write_json, write_text
+from lit_talr.files import new_folder, write_json, write_text
 from lit_talr.weight_files import TensorInfo, model_folder, read_tensor, tensors
 
 HEAD = "lm_head.weight"
@@ -23,8 +25,14 @@ COPIED = ("*.json", "*.jinja", "*.txt", "*.model")
 INDEX = "model.safetensors.index.json"
 PIECE = 2**22
 """Numbers that are added at a time."""
-Term = tuple[float, Path]
-"""A model and its share in the result."""
+
+
+class Term(NamedTuple):
+    """A model and its share in the result."""
+
+    share: float
+    name: str  # as it was given
+    folder: Path
 
 
 def merge(out: Path, tuned: str | list[str], base: str | None = None, alpha: float | list[float] | None = None) -> None:
@@ -48,18 +56,21 @@ def merge(out: Path, tuned: str | list[str], base: str | None = None, alpha: flo
         raise ValueError("`merge` needs `--base` to interpolate with, or at least two `--tuned` models, without `--alpha`, to average.")
     if not models:
         raise ValueError("`tuned` must name at least one model, got an empty list.")
-    alphas = [0.5 if alpha is None else alpha] if not isinstance(alpha, list) else alpha
+    alphas = alpha if isinstance(alpha, list) else [0.5 if alpha is None else alpha]
     if not alphas or any(not 0 <= value <= 1 for value in alphas) or len({f"{value:g}" for value in alphas}) < len(alphas):
         raise ValueError(f"`alpha` must lie in [0, 1], or be a list of different such numbers, got {alpha}.")
+    out = out.expanduser()
     outs = {value: out / f"alpha-{value:g}" if isinstance(alpha, list) else out for value in alphas}
     for path in outs.values():
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"`out`: {path} is there already; name a new folder.")
-    folders = [model_folder(name) for name in [*models, *([] if base is None else [base])]]
+    names = [*models, *([] if base is None else [base])]
+    folders = [model_folder(name) for name in names]
     found = check_alike(folders)
     for value, path in outs.items():
         share = (1.0 if base is None else value) / len(models)
-        terms = [(share if number < len(models) else 1 - value, folder) for number, folder in enumerate(folders)]
+        shares = [share] * len(models) + ([] if base is None else [1 - value])
+        terms = [Term(*term) for term in zip(shares, names, folders, strict=True)]
         options = ["--tuned", json.dumps(models) if len(models) > 1 else models[0], *([] if base is None else ["--base", base, "--alpha", f"{value:g}"])]
         write(path, terms, found, shlex.join(["lit-talr", "merge", *options, "--out", str(path)]))
 
@@ -73,7 +84,7 @@ def check_alike(folders: Sequence[Path]) -> list[dict[str, TensorInfo]]:
         ValueError: For the first tensor that differs.
     """
     found = [tensors(folder) for folder in folders]
-    if all(is_tied(folder) for folder in folders) and any(HEAD not in names for names in found):
+    if any(HEAD not in names for names in found) and all(is_tied(folder) for folder in folders):
         for names in found:
             names.pop(HEAD, None)
     for folder, names in zip(folders[1:], found[1:], strict=True):
@@ -88,13 +99,16 @@ def check_alike(folders: Sequence[Path]) -> list[dict[str, TensorInfo]]:
 
 
 def is_tied(folder: Path) -> bool:
-    config = read_json(folder / "config.json")
-    return bool({**config, **config.get("text_config", {})}.get("tie_word_embeddings"))
+    """Whether the head is the embedding, which a family may take for granted."""
+    try:
+        return bool(AutoConfig.from_pretrained(folder).get_text_config().tie_word_embeddings)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{folder / 'config.json'} is not a configuration that transformers knows ({' '.join(str(error).split())}).") from error
 
 
 def write(out: Path, terms: Sequence[Term], found: Sequence[dict[str, TensorInfo]], command: str) -> None:
     """Write the sum of the terms, its files cut like those of the first, in one move."""
-    source = terms[0][1]
+    source = terms[0].folder
     shards: dict[str, list[str]] = {}
     for name, info in found[0].items():
         shards.setdefault(info.file.name, []).append(name)
@@ -124,11 +138,13 @@ def combine(name: str, terms: Sequence[Term], found: Sequence[dict[str, TensorIn
     """
     first = read_tensor(found[0][name], name)
     if not first.is_floating_point():
-        for (_, folder), names in zip(terms[1:], found[1:], strict=True):
+        for term, names in zip(terms[1:], found[1:], strict=True):
             if not torch.equal(first, read_tensor(names[name], name)):
-                raise ValueError(f"`{name}` holds {first.dtype} that differ in {terms[0][1]} and {folder}; nothing lies between them.")
+                raise ValueError(f"`{name}` holds {first.dtype} that differ in {terms[0].name} and {term.name}; nothing lies between them.")
         return first
-    parts = [(share, first if number == 0 else read_tensor(found[number][name], name)) for number, (share, _) in enumerate(terms) if share]
+    if first.itemsize < 2:
+        raise ValueError(f"`{name}` holds {first.dtype} in {terms[0].name}, quantised weights, which cannot be added; give the model in bfloat16 or float32.")
+    parts = [(term.share, first if number == 0 else read_tensor(found[number][name], name)) for number, term in enumerate(terms) if term.share]
     return weighted_sum(parts, first.dtype)
 
 
@@ -145,13 +161,13 @@ def weighted_sum(parts: Sequence[tuple[float, Tensor]], dtype: torch.dtype) -> T
 
 
 def formula(terms: Sequence[Term]) -> str:
-    return " + ".join(f"{share:.4g} x {folder}" for share, folder in terms)
+    return " + ".join(f"{term.share:.4g} x {term.name}" for term in terms)
 
 
 def card(source: Path, terms: Sequence[Term], command: str) -> str:
     """The tuned model's card without its scores, which are not those of the result."""
     path = source / "README.md"
     data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["lit_talr"])
-    text = str(ModelCard.load(path)) if path.is_file() else f"---\n{data.to_yaml()}\n---\n"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else f"---\n{data.to_yaml()}\n---\n"
     kept = [part for part in text.split("\n## ") if not part.startswith(("Scores\n", "Merge\n"))]
     return "\n## ".join(kept).rstrip() + f"\n\n## Merge\n\nWeights: {formula(terms)}. What is said above is of the first of them.\n\n```\n{command}\n```\n"

@@ -22,6 +22,7 @@ from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
 from lit_talr.supported import check_trainer
+from lit_talr.weight_files import fingerprint, model_folder
 
 COMPUTED = frozenset({"entropy", "top_entropy", "reference_nll"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
@@ -80,6 +81,7 @@ class DomainSFT(LightningModule):
         self.bf16_weights = bf16_weights
         self.backbone: Backbone | None = None
         self.reference: ReferenceNLL | None = None
+        self.frozen_weights: str | None = None  # hash of what LoRA's adapters are beside
         self._optimizer_name = ""
         self._loaded_optimizer: str | None = None  # the class of the optimizer whose state is about to be loaded
         self.loaded_step: int | None = None  # optimizer steps of the checkpoint that was loaded
@@ -135,7 +137,11 @@ class DomainSFT(LightningModule):
                 cast = self.mixed_dtype if self.lora or isinstance(self.trainer.strategy, DeepSpeedStrategy) else None
                 start = StartingModel(self.pretrained, self.revision, self.attention, cast)
                 self.reference = reference_nll(self.trainer, encoded, self.data.batching, start)
-                self.loss.prepare(self.reference.nll, encoded.num_supervised)
+                self.loss.prepare(self.reference.nll.numpy(), encoded.num_supervised)
+            if self.lora is not None:
+                assert self.pretrained is not None
+                folder = model_folder(self.pretrained, self.revision)
+                self.frozen_weights = self.trainer.strategy.broadcast(fingerprint(folder) if self.trainer.is_global_zero else None)
         strategy = self.trainer.strategy
         if isinstance(strategy, DeepSpeedStrategy) and isinstance(strategy.config, dict):
             strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)  # only for its log; Lightning would ask a batch sampler
@@ -243,9 +249,11 @@ class DomainSFT(LightningModule):
     def origin(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues, beside the optimizer's class."""
         reference = {} if self.reference is None else {"reference (hash of starting weights, rows and precision)": self.reference.key[:16]}
+        frozen = {} if self.frozen_weights is None else {"model.pretrained (hash of its weights)": self.frozen_weights[:16]}
         return {
             "model.loss": self.loss_name,
             **reference,
+            **frozen,
             "model.lora": str(self.lora),
             "data.batching.batch_size": self.data.batching.batch_size,
             "data.batching.seed": self.plan.seed,
@@ -262,6 +270,7 @@ class DomainSFT(LightningModule):
         Raises:
             ValueError: If the checkpoint is of another model, or of a run with another loss, optimizer, step size or data.
         """
+        check_same("model.lora", checkpoint["origin"].get("model.lora"), str(self.lora))
         own = {name: value.shape for name, value in self.state_dict().items() if isinstance(value, Tensor)}
         for name, value in checkpoint.get("state_dict", {}).items():  # DeepSpeed keeps it elsewhere
             if isinstance(value, Tensor) and own.get(name) != value.shape:

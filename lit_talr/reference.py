@@ -12,24 +12,26 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import track
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from lit_talr.backbone import Backbone, load_model
 from lit_talr.data.base import Batch, EncodedExamples
 from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch
-from lit_talr.files import new_folder, read_json, write_json
+from lit_talr.files import write_bytes
 from lit_talr.losses.base import sum_over_ranks
-from lit_talr.weight_files import model_folder, weight_files
+from lit_talr.weight_files import fingerprint, model_folder, weight_files
 
 logger = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 """Part of every key; to be raised when the same content would give other numbers."""
 
 
 class ReferenceNLL(NamedTuple):
     """Of all supervised tokens of a split, one example after the other."""
 
-    nll: np.ndarray  # [N] float32, memory-mapped
+    nll: Tensor  # [N] float32, memory-mapped
     starts: np.ndarray  # [n + 1] int64, where the tokens of each example begin
     key: str  # what it is of: weights, rows as tokens, precision
 
@@ -39,8 +41,7 @@ class ReferenceNLL(NamedTuple):
         Looked up by the numbers of the examples: DeepSpeed would round a float tensor that came with the batch.
         """
         parts = [self.nll[self.starts[index] : self.starts[index + 1]] for index in batch["ids"]]
-        values = torch.from_numpy(np.concatenate([np.empty(0, np.float32), *parts])).to(like)
-        return torch.zeros_like(like).masked_scatter(mask, values)
+        return torch.zeros_like(like).masked_scatter(mask, torch.cat([self.nll[:0], *parts]).to(like))
 
 
 class StartingModel(NamedTuple):
@@ -60,66 +61,68 @@ def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching
 
     Kept in ``.reference/`` beside the run folder, so that runs side by side share it, under the hash of all that it depends on: weight files and
     configuration, the rows as tokens (thus tokenizer, template, ``max_length``, target) and the precision of the forward. A kept one is checked whole.
+    Where it cannot be kept, the run goes on without.
     """
     starts = np.concatenate([[0], np.cumsum(encoded.num_supervised)])
-    model = model_folder(start.pretrained, start.revision)  # on every rank, so that all of them refuse
+    model = model_folder(start.pretrained, start.revision)
+    weight_files(model)  # this and the above on every rank, so that all of them refuse
     precision = f"{trainer.precision} {start.dtype}"
     key = trainer.strategy.broadcast(content_key(model, encoded, precision) if trainer.is_global_zero else "")
-    folder = Path(trainer.default_root_dir).parent / ".reference" / key[:32]
-    problem = trainer.strategy.broadcast(why_not(folder, key, int(starts[-1])) if trainer.is_global_zero else None)
+    path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"{key[:32]}.safetensors"
+    problem = trainer.strategy.broadcast(why_not(path, key, int(starts[-1])) if trainer.is_global_zero else None)
     if problem is None:
-        rank_zero_only(logger.info)(f"NLL under the starting model: read from {folder}.")
-    else:
-        if folder.exists():
-            rank_zero_only(logger.info)(f"NLL under the starting model: {folder} {problem}; it is computed again.")
-        nll = compute(trainer, encoded, batching, start)
-        torch.cuda.empty_cache()  # its model is gone, and another is about to be loaded
-        if trainer.is_global_zero:
-            write(folder, key, start.pretrained, nll)
-            logger.info(f"NLL under the starting model: {starts[-1]:,} tokens, kept in {folder}.")
-        trainer.strategy.barrier()
-    return ReferenceNLL(np.load(folder / "nll.npy", mmap_mode="r"), starts, key)
+        rank_zero_only(logger.info)(f"NLL under the starting model: read from {path}.")
+        return ReferenceNLL(read(path), starts, key)
+    if path.exists():
+        rank_zero_only(logger.info)(f"NLL under the starting model: {path} {problem}; it is computed again.")
+    nll = compute(trainer, encoded, batching, start)
+    torch.cuda.empty_cache()  # its model is gone, and another is about to be loaded
+    kept = trainer.strategy.broadcast(write(path, key, start.pretrained, nll) if trainer.is_global_zero else None)
+    return ReferenceNLL(read(path) if kept else nll, starts, key)
 
 
 def content_key(folder: Path, encoded: EncodedExamples, precision: str) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {precision}".encode())
-    for path in (folder / "config.json", *weight_files(folder)):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {precision} {fingerprint(folder)}".encode())
     for array in (encoded.offsets, encoded.tokens, encoded.supervised):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def why_not(folder: Path, key: str, num_tokens: int) -> str | None:
+def why_not(path: Path, key: str, num_tokens: int) -> str | None:
     """What is wrong with what is kept; None if it can be used."""
-    if not (folder / "nll.npy").is_file():
-        return "is not whole"
     try:
-        about, nll = read_json(folder / "about.json"), np.load(folder / "nll.npy", mmap_mode="r")
-    except (ValueError, OSError, EOFError):
+        with safe_open(path, framework="pt") as file:
+            about, nll = file.metadata() or {}, file.get_tensor("nll")
+    except (OSError, SafetensorError):
         return "is not whole"
-    if about.get("key") != key or nll.shape != (num_tokens,) or nll.dtype != np.float32:
+    if about.get("key") != key or nll.shape != (num_tokens,) or nll.dtype != torch.float32:
         return "is of another model or other rows"
     return None if about.get("sha256") == checksum(nll) else "is not what was written"
 
 
-def checksum(nll: np.ndarray) -> str:
-    return hashlib.sha256(nll.data).hexdigest()
+def read(path: Path) -> Tensor:
+    """Memory-mapped."""
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("nll")
 
 
-def write(folder: Path, key: str, pretrained: str, nll: np.ndarray) -> None:
+def checksum(nll: Tensor) -> str:
+    return hashlib.sha256(nll.numpy().data).hexdigest()
+
+
+def write(path: Path, key: str, pretrained: str, nll: Tensor) -> bool:
+    """Whether it could be kept."""
     try:
-        with new_folder(folder) as new:
-            np.save(new / "nll.npy", nll)
-            write_json(new / "about.json", {"key": key, "model": pretrained, "num_tokens": len(nll), "sha256": checksum(nll)})
-    except OSError:
-        if why_not(folder, key, len(nll)):  # else another run was faster
-            raise
+        write_bytes(path, save({"nll": nll}, {"key": key, "model": pretrained, "sha256": checksum(nll)}))
+    except OSError as error:
+        logger.warning(f"NLL under the starting model: {len(nll):,} tokens, could not be kept ({error}); this run goes on, the next one computes them again.")
+        return False
+    logger.info(f"NLL under the starting model: {len(nll):,} tokens, kept in {path}.")
+    return True
 
 
-def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, start: StartingModel) -> np.ndarray:
-    """A forward over all examples by a model of its own, in evaluation mode, in the precision of training."""
+def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, start: StartingModel) -> Tensor:
+    """``[N]`` float32 on the CPU: a forward over all examples by a model of its own, in evaluation mode, in the precision of training."""
     with trainer.precision_plugin.module_init_context():
         backbone = start.load().to(trainer.strategy.root_device).eval()
 
@@ -127,7 +130,7 @@ def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, star
         with trainer.precision_plugin.forward_context():
             return backbone(batch["input_ids"], batch["attention_mask"], batch["labels"]).nll
 
-    return score(forward, encoded, np.arange(len(encoded)), batching, trainer, "NLL under the starting model").float().cpu().numpy()
+    return score(forward, encoded, np.arange(len(encoded)), batching, trainer, "NLL under the starting model").float().cpu()
 
 
 def score(

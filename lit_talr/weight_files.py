@@ -1,5 +1,6 @@
 """The safetensors files of a model folder, tensor by tensor."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +24,10 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     """The local folder of a model: the name itself, or what the hub keeps under it.
 
     Raises:
-        ValueError: For a folder without config.json, and a hub model that cannot be reached.
+        ValueError: For a folder without config.json, one with an adapter, and a hub model that cannot be reached.
     """
     folder = Path(name).expanduser()
+    refuse_adapter(folder)
     if (folder / "config.json").is_file():
         return folder
     if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1:
@@ -37,28 +39,44 @@ def model_folder(name: str, revision: str | None = None) -> Path:
         raise ValueError(f"{name} could not be found ({reason}); give a model folder or a hub name that is reachable.") from error
 
 
+def refuse_adapter(folder: Path) -> None:
+    """Transformers would add an adapter to the weights beside it, and say nothing.
+
+    Raises:
+        ValueError: For a folder that holds one.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(f"{folder} holds an adapter (adapter_config.json); give a model with its update merged in, such as the export of its run.")
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model, as its index names them.
+    """The safetensors files of a model that transformers reads: one whole file, or else those that the index names.
 
     Raises:
         ValueError: If there are none, or not all of them.
     """
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
-        if (folder / "model.safetensors").is_file():
-            return [folder / "model.safetensors"]
-        hint = (
-            "it is an adapter; give the export with its update merged in" if (folder / "adapter_config.json").is_file() else "convert it with `save_pretrained`"
-        )
-        raise ValueError(f"{folder} has no model.safetensors and no index of such files; {hint}.")
+        raise ValueError(f"{folder} has no model.safetensors and no index of such files; convert it with `save_pretrained`.")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{index} is not an index of safetensors files; fetch or write the folder anew.") from error
     for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
+        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
             raise ValueError(f"{index} names {name}, which is not there; fetch or write the folder anew.")
     return [folder / name for name in names]
+
+
+def fingerprint(folder: Path) -> str:
+    """The hash of a model's configuration and weights."""
+    digest = hashlib.sha256()
+    for path in (folder / "config.json", *weight_files(folder)):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+    return digest.hexdigest()
 
 
 def tensors(folder: Path) -> dict[str, TensorInfo]:

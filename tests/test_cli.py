@@ -50,6 +50,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["-c", "configs/lora.yaml"], "`model.lora` adapts weights that stay as they are, and random ones are of no use; give `model.pretrained`"),
         (["--model.lora.r", "0"], "`lora.r` must be at least 1, got 0."),
         (["-c", "configs/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to where they started, but LoRA's start at random"),
+        (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list, such as [a,b], got 0.2,1.8."),
         (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, MedCalc, Records."),
         (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; there are Constant, Cosine, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted"),
@@ -85,6 +86,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.pretrained", "./nowhere", "--model.architecture", "null"], "./nowhere is not a folder with a config.json"),
         (["--model.pretrained", "./nowhere"], "one of the two"),
         (["--model.tokenizer", "./nowhere"], "./nowhere"),
+        (["--model.tokenizer", "configs"], "configs is a folder without a tokenizer (tokenizer_config.json)"),
         (["--model.tokenizer", "null"], "Give `model.pretrained` or `model.tokenizer`"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -127,6 +129,26 @@ def test_a_trained_run_is_not_scored_with_other_weights(words: list[str], capsys
     assert "which this would not test; ask for it with `--ckpt_path last`" in refused(capsys, "test", "-c", str(run / "config.yaml"))
     export = ["--model.architecture", "null", "--model.tokenizer", "null", "--model.pretrained", str(run / "export")]
     main(["test", "-c", str(run / "config.yaml"), *export])
+
+
+def test_scores_are_never_those_of_other_adapters(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    start = ["--model.architecture", "null", "--model.pretrained", str(tmp_path / "model")]
+    main(["fit", *words, *start, "-c", "configs/lora.yaml", "--model.lora.r", "2", "--trainer.max_steps", "1"])
+    test = ["test", "-c", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last"]
+    assert "its model.lora is LoRA(r=2, alpha=64" in refused(capsys, *test, "--model.lora.alpha", "6400")
+    main(test)
+    adapter = ["--model.tokenizer", "null", "--model.pretrained", str(tmp_path / "run" / "adapter"), "--run", str(tmp_path / "other")]
+    assert "adapter is a folder without a tokenizer" in refused(capsys, *test[:3], *adapter)
+
+
+def test_tokens_in_place_of_rows_as_the_documentation_says(words: list[str]) -> None:
+    main(["fit", *words, "--trainer.max_steps", "1", "--data.batching", "{micro_batch_size: null, micro_batch_tokens: 8192}"])
+
+
+def test_a_base_models_card_may_hold_anything(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "model" / "README.md").write_text("---\ntitle: a: b\n---\n")
+    main(["fit", *words, "--model.architecture", "null", "--model.pretrained", str(tmp_path / "model"), "--trainer.max_steps", "1"])
+    assert "| not readable in its card |" in (tmp_path / "run" / "export" / "README.md").read_text()
 
 
 def test_debug_gives_the_traceback(words: list[str]) -> None:
@@ -183,6 +205,7 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, merge."),
         (["curriculum"], "required: folder"),
         (["merge", "--tuned", "nowhere"], "out"),
         (["merge", "--out", "c", "--tuned", "./nowhere", "--base", "./nowhere"], "./nowhere is not a folder with a config.json; give"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -89,6 +90,11 @@ def test_a_resumed_run_ends_bitwise_where_the_whole_one_does(own: Path) -> None:
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     with pytest.raises(ValueError, match="its model.lora is LoRA.r=2, alpha=4"):
         fit(own, Standard(), steps=7, ckpt_path=str(checkpoint), **{**options, "lora": LoRA(r=2, alpha=8, dropout=0.2)})
+    weights = load_file(own / "model" / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, own / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="its model.pretrained .hash of its weights. is "):
+        fit(own, Standard(), steps=7, ckpt_path=str(checkpoint), **options)
 
 
 def test_under_mixed_precision_the_frozen_weights_are_bf16_and_the_adapters_fp32(own: Path) -> None:
@@ -96,6 +102,12 @@ def test_under_mixed_precision_the_frozen_weights_are_bf16_and_the_adapters_fp32
     assert {weight.dtype for name, weight in weights.items() if "lora_" in name} == {torch.float32}
     assert {weight.dtype for name, weight in weights.items() if "lora_" not in name} == {torch.bfloat16}
     assert AutoModelForCausalLM.from_pretrained(own / "export").dtype == torch.float32
+
+
+def test_a_head_that_is_the_embedding_is_written_once(own: Path) -> None:
+    """Also where the frozen weights are cast on the way."""
+    fit(own, Standard(), steps=1, lora=SMALL, trainer={"precision": "bf16-mixed", "callbacks": [HFExport()]}, optimizer=ADAMW)
+    assert load_file(own / "export" / "model.safetensors").keys() == load_file(own / "model" / "model.safetensors").keys()
 
 
 def test_merged_is_the_frozen_weight_plus_the_scaled_product() -> None:

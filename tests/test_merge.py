@@ -118,6 +118,37 @@ def test_of_a_tied_head_a_copy_in_one_file_is_left_out(tuned: Path, tmp_path: Pa
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "second").lm_head.weight.shape == (300, 16)
 
 
+def test_of_a_family_whose_head_is_tied_unless_said_too(tmp_path: Path) -> None:
+    """Published Gemma configurations do not say it."""
+    base, tuned = (model(tmp_path / name, seed, "gemma2") for seed, name in ((1, "base"), (2, "tuned")))
+    config = json.loads((base / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (base / "config.json").write_text(json.dumps(config))
+    weights = load_file(tuned / "model.safetensors")
+    save_file({**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()}, tuned / "model.safetensors", metadata={"format": "pt"})
+    merge(tmp_path / "out", str(tuned), str(base))
+    assert "lm_head.weight" not in state(tmp_path / "out")
+
+
+def test_one_whole_file_goes_before_an_index_as_in_transformers(base: Path, tuned: Path, tmp_path: Path) -> None:
+    """``save_pretrained`` over a sharded folder leaves the index there."""
+    both = model(tmp_path / "both", 3)
+    for path in base.glob("model*"):
+        shutil.copy(path, both / path.name)
+    assert (both / "model.safetensors.index.json").is_file()
+    merge(tmp_path / "out", str(both), str(tuned), 1.0)
+    loaded = AutoModelForCausalLM.from_pretrained(both)
+    assert torch.equal(state(tmp_path / "out")["model.norm.weight"], loaded.model.norm.weight)
+    assert torch.equal(state(tmp_path / "out")["model.embed_tokens.weight"], loaded.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("card", ["---\ntitle: a: b\n---\n\n# Odd\n", "---\n- a\n---\n\n# Odd\n", "# Odd\n", "\u00e9"])
+def test_a_card_may_hold_anything(base: Path, tuned: Path, tmp_path: Path, card: str) -> None:
+    (tuned / "README.md").write_bytes(card.encode("latin-1"))
+    merge(tmp_path / "out", str(tuned), str(base))
+    assert (tmp_path / "out" / "README.md").read_text().startswith(card.split("Odd")[0] if "Odd" in card else "\ufffd")
+
+
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_every_family(tmp_path: Path, family: str) -> None:
     folders = [str(model(tmp_path / str(seed), seed, family)) for seed in (1, 2)]
@@ -160,6 +191,22 @@ def only_an_adapter(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
 
 
+def an_adapter_beside(folder: Path) -> None:
+    """Transformers would add it, and say nothing."""
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def an_index_that_is_a_list(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text("[]")
+
+
+def quantised(folder: Path) -> None:
+    for each in (folder, folder.parent / "tuned"):
+        file = next(path for path in each.glob("*.safetensors") if "model.norm.weight" in load_file(path))
+        weights = load_file(file)
+        save_file({**weights, "model.norm.weight": weights["model.norm.weight"].to(torch.float8_e4m3fn)}, file, metadata={"format": "pt"})
+
+
 def a_shard_elsewhere(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(index.read_text().replace('"model-00001', '"../tuned/model-00001'))
@@ -174,7 +221,10 @@ def a_shard_elsewhere(folder: Path) -> None:
         (cut_short, "base/model-.*safetensors is not a whole safetensors file"),
         (no_shard, "index.json names model-.*safetensors, which is not there"),
         (no_weights, "base has no model.safetensors and no index of such files; convert it"),
-        (only_an_adapter, "it is an adapter; give the export with its update merged in"),
+        (only_an_adapter, "base holds an adapter .adapter_config.json.; give a model with its update merged in"),
+        (an_adapter_beside, "base holds an adapter .adapter_config.json.; give a model with its update merged in"),
+        (an_index_that_is_a_list, "index.json is not an index of safetensors files; fetch or write"),
+        (quantised, "`model.norm.weight` holds torch.float8_e4m3fn in .*tuned, quantised weights, which cannot be added"),
         (a_shard_elsewhere, "names ../tuned/model-00001.*, which is not there"),
         (lambda folder: (folder / "config.json").unlink(), "base is not a folder with a config.json"),
     ],
@@ -228,6 +278,9 @@ def test_on_the_command_line(base: Path, tuned: Path, tmp_path: Path, capsys: py
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"{tmp_path / 'C'}: 0.3 x {tuned} + 0.7 x {base}, 24 tensors in {len(list(tuned.glob('*.safetensors')))} file(s)"
     assert [path.name for path in sorted((tmp_path / "several").iterdir())] == ["alpha-0.1", "alpha-0.9"]
+    with pytest.raises(SystemExit):
+        main([*words, "--alpha", "0.3", "--alpha=0.6", "--out", str(tmp_path / "D")])
+    assert "`--alpha` is given 2 times; give several values as one list, such as --alpha [a,b]." in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main([*words, "--alpha", "much", "--out", str(tmp_path / "D")])
     error = capsys.readouterr().err

@@ -1,6 +1,5 @@
 """The starting model's NLL: right, computed once, never taken from anything but a whole file of the same model and rows."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -144,40 +144,44 @@ def test_another_precision_is_computed_anew(own: Path, forwards: list[int]) -> N
     assert sum(forwards) == 60
 
 
-def cut_short(folder: Path) -> None:
-    (folder / "nll.npy").write_bytes((folder / "nll.npy").read_bytes()[:-8])
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
 
 
-def no_values(folder: Path) -> None:
-    (folder / "nll.npy").unlink()
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
 
 
-def no_description(folder: Path) -> None:
-    (folder / "about.json").unlink()
+def without_description(path: Path) -> None:
+    save_file(load_file(path), path)
 
 
-def half_a_description(folder: Path) -> None:
-    (folder / "about.json").write_text('{"key": "')
+def other_name(path: Path) -> None:
+    save_file({"loss": load_file(path)["nll"]}, path, metadata=about(path))
 
 
-def foreign(folder: Path) -> None:
-    about = json.loads((folder / "about.json").read_text())
-    (folder / "about.json").write_text(json.dumps({**about, "key": "0" * 64}))
+def about(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
 
 
-def rotten(folder: Path) -> None:
-    values = np.load(folder / "nll.npy")
-    values[3] += 1
-    np.save(folder / "nll.npy", values)
+def foreign(path: Path) -> None:
+    save_file(load_file(path), path, metadata={**about(path), "key": "0" * 64})
+
+
+def rotten(path: Path) -> None:
+    values = load_file(path)
+    values["nll"][3] += 1
+    save_file(values, path, metadata=about(path))
 
 
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
         (cut_short, "is not whole"),
-        (no_values, "is not whole"),
-        (no_description, "is of another model or other rows"),
-        (half_a_description, "is not whole"),
+        (empty, "is not whole"),
+        (other_name, "is not whole"),
+        (without_description, "is of another model or other rows"),
         (foreign, "is of another model or other rows"),
         (rotten, "is not what was written"),
     ],
@@ -187,6 +191,7 @@ def test_what_is_not_whole_or_not_ours_is_computed_again_and_said(
 ) -> None:
     weights = fit(own, FLOW(), steps=2, trainer=SINGLE)
     (kept,) = (own.parent / ".reference").iterdir()
+    key = about(kept)["key"]
     harm(kept)
     with caplog.at_level("INFO", logger="lit_talr"):
         again = fit(own, FLOW(), steps=2, trainer=SINGLE)
@@ -195,17 +200,28 @@ def test_what_is_not_whole_or_not_ours_is_computed_again_and_said(
         f"NLL under the starting model: {kept} {words}; it is computed again."
     ]
     assert all(torch.equal(weights[name], again[name]) for name in weights)
-    assert lit_talr.reference.why_not(kept, json.loads((kept / "about.json").read_text())["key"], 304) is None
+    assert lit_talr.reference.why_not(kept, key, 304) is None
 
 
-def test_a_run_that_is_stopped_while_computing_leaves_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: Any) -> None:
-        raise OSError("No space left on device")
+def full_disk(path: Path, content: bytes) -> None:
+    raise OSError("No space left on device")
 
-    monkeypatch.setattr(lit_talr.reference, "write_json", stop)
-    with pytest.raises(OSError, match="No space left"):
-        fit(own, FLOW(), steps=1, trainer=SINGLE)
-    assert list((own.parent / ".reference").iterdir()) == []
+
+@pytest.mark.parametrize("obstacle", ["full disk", "a folder of that name"])
+def test_where_it_cannot_be_kept_the_run_goes_on_and_says_so(
+    own: Path, forwards: list[int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    weights = fit(own, FLOW(), steps=2, trainer=SINGLE)
+    (kept,) = (own.parent / ".reference").iterdir()
+    kept.unlink()
+    if obstacle == "full disk":
+        monkeypatch.setattr(lit_talr.reference, "write_bytes", full_disk)
+    else:
+        kept.mkdir()
+    again = fit(own, FLOW(), steps=2, trainer=SINGLE)
+    assert "304 tokens, could not be kept (" in caplog.text and "this run goes on" in caplog.text
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert sum(forwards) == 40 and [path for path in (own.parent / ".reference").iterdir() if path.is_file()] == []
 
 
 @pytest.mark.parametrize("loss", [FLOW, Rho1, partial(Rho1, scope="sequence")])

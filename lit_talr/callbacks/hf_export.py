@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData, metadata_load
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from yaml import YAMLError
 
 from lit_talr.files import new_folder, read_json, write_json, write_text
 from lit_talr.lora import has_adapters, merged, save_adapters
@@ -49,7 +50,7 @@ class HFExport(Callback):
             write_text(folder / "README.md", model_card(trainer, pl_module))
         if adapters is not None:
             with new_folder(Path(trainer.default_root_dir) / "adapter") as folder:
-                save_adapters(model, adapters, folder, base=str(pl_module.pretrained))
+                save_adapters(model, adapters, folder, base=str(pl_module.pretrained), revision=pl_module.revision)
 
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Add the scores to the card, if it is the exported model that was tested."""
@@ -58,7 +59,7 @@ class HFExport(Callback):
         is_export = pl_module.pretrained is not None and Path(pl_module.pretrained).resolve() == export.resolve()
         card = export / "README.md"
         if trainer.is_global_zero and card.is_file() and (is_export or pl_module.loaded_step == exported_step):
-            head = str(ModelCard.load(card)).split("## Scores")[0]
+            head = card.read_text(encoding="utf-8", errors="replace").split("## Scores")[0]
             write_text(card, head + score_section(trainer))
 
 
@@ -136,10 +137,13 @@ def score_section(trainer: Trainer) -> str:
 
 
 def license_of(pretrained: str | None) -> str:
-    """The licence that a local model folder's card states; for a hub model, where to read it."""
+    """The licence that a local model folder's card states; for a hub model, where to read it. A card may hold anything, which must not cost the export."""
     if pretrained is None:
         return "none"
     card = Path(pretrained) / "README.md"
     if card.is_file():
-        return str(ModelCard.load(card).data.get("license", "not stated in its card"))
+        try:
+            return str((metadata_load(card) or {}).get("license", "not stated in its card"))
+        except (ValueError, YAMLError):
+            return "not readable in its card"
     return "not stated in its folder" if Path(pretrained).is_dir() else f"see https://huggingface.co/{pretrained}"

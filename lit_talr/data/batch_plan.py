@@ -51,7 +51,8 @@ class Batching:
         if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
             raise ValueError(
                 "`batching.micro_batch_size` and `batching.micro_batch_tokens` exclude each other, "
-                f"got {self.micro_batch_size} and {self.micro_batch_tokens}; leave one out."
+                f"got {self.micro_batch_size} and {self.micro_batch_tokens}; leave one out, or take it back: "
+                f"--data.batching '{{micro_batch_size: null, micro_batch_tokens: {self.micro_batch_tokens}}}'."
             )
 
     def rows(self, width: int) -> int:

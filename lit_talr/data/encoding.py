@@ -94,6 +94,9 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise ValueError(f"The tokenizer must be a folder or a hub name, got {name!r}, which is not there.")
+    folder = Path(shipped(name))
+    if folder.is_dir() and not any((folder / file).is_file() for file in ("tokenizer_config.json", "tokenizer.json")):
+        raise ValueError(f"{name} is a folder without a tokenizer (tokenizer_config.json); give the one that belongs to the model as `model.tokenizer`.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(shipped(name), revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:

@@ -1,5 +1,8 @@
 """Selective token masking: what the starting model did not expect is not learned."""
 
+import math
+
+import numpy as np
 from torch import Tensor
 
 from lit_talr.losses.base import LossStrategy, TokenStats
@@ -20,7 +23,7 @@ class STM(LossStrategy):
         max_perplexity: The largest perplexity of a token that counts, at least 1.
 
     Raises:
-        ValueError: For a perplexity below 1; at start-up from random weights.
+        ValueError: For a perplexity below 1; at start-up from random weights, and if it masks every token.
     """
 
     needs = frozenset({"reference_nll"})
@@ -30,6 +33,11 @@ class STM(LossStrategy):
         if not max_perplexity >= 1:
             raise ValueError(f"`max_perplexity` must be at least 1, got {max_perplexity}.")
         self.max_perplexity = max_perplexity
+
+    def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+        if not (reference_nll <= math.log(self.max_perplexity)).any():
+            least = math.exp(reference_nll.min())
+            raise ValueError(f"`max_perplexity` {self.max_perplexity} masks every token of the training set, whose least perplexity is {least:.4g}; raise it.")
 
     def weights(self, stats: TokenStats) -> Tensor:
         assert stats.reference_nll is not None

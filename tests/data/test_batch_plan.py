@@ -221,7 +221,7 @@ def test_a_data_loader_gets_micro_batches(num_workers: int) -> None:
         (lambda: Batching(eval_batch_size=0), "`batching.eval_batch_size` must be a positive integer, got 0."),
         (lambda: Batching(seed=-1), "`batching.seed` must be 0 or a positive integer, got -1."),
         (lambda: Batching(num_workers=-1), "`batching.num_workers` must be 0 or a positive integer, got -1."),
-        (lambda: Batching(micro_batch_size=1, micro_batch_tokens=9), "exclude each other, got 1 and 9; leave one out."),
+        (lambda: Batching(micro_batch_size=1, micro_batch_tokens=9), "exclude each other, got 1 and 9; leave one out"),
         (lambda: BatchPlan(np.array([]), np.array([]), Batching()), "There are no examples"),
         (
             lambda: BatchPlan(np.array([3, 8, 5]), np.array([1, 1, 1]), Batching(micro_batch_tokens=6)),

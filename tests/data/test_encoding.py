@@ -348,7 +348,7 @@ class TestLoading:
             load_tokenizer(str(tmp_path / "nowhere"))
 
     def test_a_folder_without_a_tokenizer(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="must be a folder or a hub name that can be loaded, got"):
+        with pytest.raises(ValueError, match="is a folder without a tokenizer .tokenizer_config.json.; give the one"):
             load_tokenizer(str(tmp_path))
 
     def test_a_template_from_a_file_replaces_the_own_one(self, tmp_path: Path) -> None:

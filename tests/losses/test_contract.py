@@ -351,6 +351,11 @@ def test_refusals_reach_through_what_is_held(loss: LossStrategy, setting: Settin
         loss.check(setting)
 
 
+def test_stm_refuses_to_mask_everything() -> None:
+    with pytest.raises(ValueError, match="`max_perplexity` 1.5 masks every token of the training set, whose least perplexity is 2.718; raise it."):
+        STM(1.5).prepare(np.array([2.0, 1.0], np.float32), np.array([2]))
+
+
 def known(**fields: Any) -> TokenStats:
     return plain_stats(TRAINING)._replace(**fields)
 

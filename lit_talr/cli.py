@@ -222,7 +222,7 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     own = logging.getLogger("lit_talr")
     own.setLevel(logging.INFO)
-    own.handlers = own.handlers or [logging.StreamHandler()]
+    own.handlers = [logging.StreamHandler()]  # to where standard error is now
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -3,8 +3,8 @@
 python -m benchmarks.remedies --tokenizer FOLDER --train FILE --test FILE --out runs/remedies [--only talr,lora] [more words of lit-talr fit]
 
 The starting model is trained first, by Standard from random weights (``configs/model/small.yaml``). Then each file of ``configs/loss``, and LoRA, is
-fitted and tested through the command line, and Standard's result is merged half with the starting model (Wise-FT). LoRA has ten times the rate of the
-others, at which it would hardly move. A remedy that fails is a row of its own and exit code 1.
+fitted and tested through the command line at one rate, and Standard's result is merged half with the starting model (Wise-FT). A remedy that fails is a
+row of its own and exit code 1.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from rich.console import Console
 from rich.progress import track
 
@@ -23,7 +22,6 @@ from lit_talr.files import read_json
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HEAD = "| remedy | val/nll | test/score | mean weight | p > .2 of the probe |\n|---|---|---|---|---|"
-LORA_RATE = 10
 
 
 def run(log: Path, *words: str) -> None:
@@ -60,9 +58,7 @@ def compare(arguments: argparse.Namespace, more: Sequence[str]) -> bool:
     run(log, "test", "-c", str(out / "base" / "config.yaml"), "--ckpt_path", "last")
     lines = [HEAD, row("starting model", out / "base")]
     losses = [path.stem for path in sorted((CONFIGS / "loss").glob("*.yaml"))]
-    rate = yaml.safe_load((CONFIGS / "model" / "small.yaml").read_text(encoding="utf-8"))["model"]["optimizer"]["init_args"]["lr"]
-    lora = [*standard, "-c", "configs/lora.yaml", "--model.optimizer.lr", str(LORA_RATE * rate)]
-    remedies = {"standard": standard} | {name: ["-c", f"configs/loss/{name}.yaml"] for name in losses} | {"lora": lora}
+    remedies = {"standard": standard} | {name: ["-c", f"configs/loss/{name}.yaml"] for name in losses} | {"lora": [*standard, "-c", "configs/lora.yaml"]}
     chosen = {name: words for name, words in remedies.items() if not arguments.only or name in arguments.only.split(",")}
     failed = []
     for name, words in track(chosen.items(), "Remedies", console=Console(stderr=True)):

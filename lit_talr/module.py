@@ -18,11 +18,10 @@ from lit_talr.generation import Answer, Generation, generate
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.lora import LoRA
 from lit_talr.losses.base import LossStrategy, Setting, TokenStats, sum_over_ranks
-from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll
+from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weights_hash
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
 from lit_talr.supported import check_trainer
-from lit_talr.weight_files import fingerprint, model_folder
 
 COMPUTED = frozenset({"entropy", "top_entropy", "reference_nll"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
@@ -140,8 +139,7 @@ class DomainSFT(LightningModule):
                 self.loss.prepare(self.reference.nll.numpy(), encoded.num_supervised)
             if self.lora is not None:
                 assert self.pretrained is not None
-                folder = model_folder(self.pretrained, self.revision)
-                self.frozen_weights = self.trainer.strategy.broadcast(fingerprint(folder) if self.trainer.is_global_zero else None)
+                self.frozen_weights = weights_hash(self.trainer, self.pretrained, self.revision)
         strategy = self.trainer.strategy
         if isinstance(strategy, DeepSpeedStrategy) and isinstance(strategy.config, dict):
             strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)  # only for its log; Lightning would ask a batch sampler

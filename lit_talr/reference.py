@@ -64,10 +64,7 @@ def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching
     Where it cannot be kept, the run goes on without.
     """
     starts = np.concatenate([[0], np.cumsum(encoded.num_supervised)])
-    model = model_folder(start.pretrained, start.revision)
-    weight_files(model)  # this and the above on every rank, so that all of them refuse
-    precision = f"{trainer.precision} {start.dtype}"
-    key = trainer.strategy.broadcast(content_key(model, encoded, precision) if trainer.is_global_zero else "")
+    key = content_key(encoded, f"{FORMAT} {weights_hash(trainer, start.pretrained, start.revision)} {trainer.precision} {start.dtype}")
     path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"{key[:32]}.safetensors"
     problem = trainer.strategy.broadcast(why_not(path, key, int(starts[-1])) if trainer.is_global_zero else None)
     if problem is None:
@@ -81,8 +78,15 @@ def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching
     return ReferenceNLL(read(path) if kept else nll, starts, key)
 
 
-def content_key(folder: Path, encoded: EncodedExamples, precision: str) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {precision} {fingerprint(folder)}".encode())
+def weights_hash(trainer: Trainer, pretrained: str, revision: str | None) -> str:
+    """Of the starting model's configuration and weights, read by one rank. Collective."""
+    folder = model_folder(pretrained, revision)
+    weight_files(folder)  # this and the above on every rank, so that all of them refuse
+    return trainer.strategy.broadcast(fingerprint(folder) if trainer.is_global_zero else "")
+
+
+def content_key(encoded: EncodedExamples, model: str) -> str:
+    digest = hashlib.sha256(model.encode())
     for array in (encoded.offsets, encoded.tokens, encoded.supervised):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

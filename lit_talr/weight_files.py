@@ -33,10 +33,12 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise ValueError(f"{name} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{name} could not be found ({reason}); give a model folder or a hub name that is reachable.") from error
+    refuse_adapter(folder)
+    return folder
 
 
 def refuse_adapter(folder: Path) -> None:

@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 # One thread a worker, or two workers fight for two cores; tests never use the network.
-PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+SPREAD := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all check format wheel docs freeze clean
@@ -23,11 +24,13 @@ setup: $(STAMP)  ## .venv with everything that development needs
 demo: $(STAMP)  ## set-up, then Standard and TALR on a small model; a few minutes
 	@$(BIN)/lit-talr demo
 
-test: check  ## set-up, style, types and the fast tests
-	@$(PYTEST)
+test: check  ## set-up, style, types and the fast tests; those of two ranks apart, since beside others they wait for each other
+	@$(PYTEST) $(SPREAD) -m "not slow and not ranks"
+	@$(PYTEST) -m "ranks and not slow"
 
 test-all: check  ## the same, and the slow tests
-	@$(PYTEST) -m ""
+	@$(PYTEST) $(SPREAD) -m "not ranks"
+	@$(PYTEST) -m ranks
 
 check: $(STAMP)
 	@$(BIN)/ruff check --quiet

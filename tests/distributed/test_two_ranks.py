@@ -20,6 +20,7 @@ CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss i
 CASES += [f"ddp:{loss}:4" for loss in ON_RANKS]
 STEPS = 5
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.ranks
 
 
 def torchrun(*words: str) -> subprocess.CompletedProcess[str]:

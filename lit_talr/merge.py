@@ -136,15 +136,15 @@ def combine(name: str, terms: Sequence[Term], found: Sequence[dict[str, TensorIn
     Raises:
         ValueError: For whole numbers that differ: there is nothing between them.
     """
-    first = read_tensor(found[0][name], name)
+    first = read_tensor(found[0][name])
     if not first.is_floating_point():
         for term, names in zip(terms[1:], found[1:], strict=True):
-            if not torch.equal(first, read_tensor(names[name], name)):
+            if not torch.equal(first, read_tensor(names[name])):
                 raise ValueError(f"`{name}` holds {first.dtype} that differ in {terms[0].name} and {term.name}; nothing lies between them.")
         return first
     if first.itemsize < 2:
         raise ValueError(f"`{name}` holds {first.dtype} in {terms[0].name}, quantised weights, which cannot be added; give the model in bfloat16 or float32.")
-    parts = [(term.share, first if number == 0 else read_tensor(found[number][name], name)) for number, term in enumerate(terms) if term.share]
+    parts = [(term.share, first if number == 0 else read_tensor(found[number][name])) for number, term in enumerate(terms) if term.share]
     return weighted_sum(parts, first.dtype)
 
 

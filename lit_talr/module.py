@@ -21,7 +21,10 @@ from lit_talr.losses.base import LossStrategy, Setting, TokenStats, sum_over_ran
 from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weights_hash
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
+from lit_talr.sharded import empty_model, load_shards, shard, zero3_loading
+from lit_talr.strategies import FSDP2Strategy
 from lit_talr.supported import check_trainer
+from lit_talr.weight_files import model_folder
 
 COMPUTED = frozenset({"entropy", "top_entropy", "reference_nll"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
@@ -147,16 +150,25 @@ class DomainSFT(LightningModule):
     def configure_model(self) -> None:
         if self.backbone is not None:
             return
-        tokenizer = self.data.encoder.tokenizer
-        frozen = self.mixed_dtype if self.lora is not None else None  # what is not trained needs no more than the forward reads
-        model = load_model(self.pretrained, self.revision, self.architecture, len(tokenizer), self.attention, frozen)
-        self.backbone = Backbone(model, self.lora)
-        if self.backbone.head.weight.shape[0] < len(tokenizer):
-            raise ValueError(
-                f"The tokenizer has {len(tokenizer)} tokens, the model's head {self.backbone.head.weight.shape[0]}; give the model's own tokenizer."
-            )
+        strategy, vocab_size = self.trainer.strategy, len(self.data.encoder.tokenizer)
+        mesh = strategy.device_mesh["data_parallel"] if isinstance(strategy, FSDP2Strategy) else None
+        folder = model_folder(self.pretrained, self.revision) if mesh is not None and self.pretrained else None
+        if folder is not None:
+            model = empty_model(folder, self.attention)
+        else:
+            frozen = self.mixed_dtype if self.lora is not None else None  # what is not trained needs no more than the forward reads
+            with zero3_loading(strategy):
+                model = load_model(self.pretrained, self.revision, self.architecture, vocab_size, self.attention, frozen)
+        backbone = Backbone(model, self.lora)
+        if backbone.head.out_features < vocab_size:
+            raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        if mesh is not None:
+            shard(backbone, backbone.decoder.layers, mesh, self.mixed_dtype)  # type: ignore[arg-type]
+        if folder is not None:
+            load_shards(model, folder, strategy.root_device)
+        self.backbone = backbone
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)

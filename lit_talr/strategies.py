@@ -1,22 +1,37 @@
-"""Training strategies that Lightning does not have: DeepSpeed on CPU ranks, for tests and laptops."""
+"""Training strategies that Lightning does not have: DeepSpeed on CPU ranks, and FSDP2 with all ranks in one data-parallel group."""
 
 import os
+from datetime import timedelta
+from typing import Any, Literal, TypeGuard
 
 import torch
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
+
+
+def is_zero3(strategy: Strategy) -> TypeGuard[DeepSpeedStrategy]:
+    """Whether DeepSpeed shards the weights, so that a rank has whole ones only while they are in use."""
+    return isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
 
 
 class DeepSpeedCPUStrategy(DeepSpeedStrategy):
-    """Real ZeRO over gloo, one process per CPU rank.
+    """Real ZeRO over gloo, one process per CPU rank; for tests and laptops, so every weight is sharded, however small.
 
     Args:
-        stage: ZeRO stage; at 2 the optimizer's state and the gradients are sharded over the ranks.
+        stage: ZeRO stage: 1 shards the optimizer's state over the ranks, 2 the gradients too, 3 the weights as well.
+        offload: Use the code path that keeps optimizer and weights in the CPU's memory.
     """
 
-    def __init__(self, stage: int = 2) -> None:
+    def __init__(self, stage: Literal[1, 2, 3] = 2, offload: bool = False) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        super().__init__(stage=stage, process_group_backend="gloo")
+        zero: dict[str, Any] = {"stage": stage}
+        if stage == 3:
+            zero |= {"stage3_param_persistence_threshold": 0, "stage3_max_reuse_distance": 0}
+        if offload:
+            zero |= {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
+        config = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False, "zero_optimization": zero}
+        super().__init__(config=config, process_group_backend="gloo")
 
     def setup_environment(self) -> None:
         DDPStrategy.setup_environment(self)  # DeepSpeedStrategy's own insists on CUDA
@@ -30,3 +45,18 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
     @property
     def root_device(self) -> torch.device:
         return torch.device("cpu", 0)
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """FSDP2 (``fully_shard``): weights, gradients and optimizer state sharded over all ranks, on GPUs or CPU ranks; the module shards itself.
+
+    Args:
+        timeout_minutes: How long a rank waits for the others before it gives up.
+    """
+
+    def __init__(self, timeout_minutes: float = default_pg_timeout.total_seconds() / 60) -> None:
+        super().__init__(tensor_parallel_size=1, timeout=timedelta(minutes=timeout_minutes))
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()

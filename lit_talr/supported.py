@@ -6,7 +6,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
-from lit_talr.strategies import DeepSpeedCPUStrategy
+from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
 
 
 def check_trainer(trainer: Any, bf16_weights: bool) -> None:
@@ -16,10 +16,10 @@ def check_trainer(trainer: Any, bf16_weights: bool) -> None:
         ValueError: Naming the option and the way out.
     """
     strategy = trainer.strategy
-    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, DeepSpeedStrategy)):
+    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, DeepSpeedStrategy, FSDP2Strategy)):
         raise ValueError(f"`trainer.strategy` {type(strategy).__name__} is not supported; use one of configs/strategy.")
-    if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage") != 2:
-        raise ValueError("Of ZeRO, stage 2 is supported; use configs/strategy/zero2.yaml.")
+    if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage") not in (1, 2, 3):
+        raise ValueError("DeepSpeed is supported with ZeRO stage 1, 2 or 3; use configs/strategy/zero2.yaml or its like.")
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
         raise ValueError("`GradientAccumulationScheduler` is not supported: the micro-batches of a step follow from `data.batching`.")
     if trainer.overfit_batches:

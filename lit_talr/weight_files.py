@@ -17,6 +17,7 @@ class TensorInfo(NamedTuple):
     """Where a tensor is, and its shape."""
 
     file: Path
+    name: str  # in the file
     shape: tuple[int, ...]
 
 
@@ -91,13 +92,13 @@ def tensors(folder: Path) -> dict[str, TensorInfo]:
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
-                found |= {name: TensorInfo(path, tuple(file.get_slice(name).get_shape())) for name in file.keys()}
+                found |= {name: TensorInfo(path, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it anew.") from error
     return found
 
 
-def read_tensor(info: TensorInfo, name: str) -> Tensor:
+def read_tensor(info: TensorInfo) -> Tensor:
     """One tensor; its file is opened for it alone, so that no more of it is mapped, nor longer than the tensor lives."""
     with safe_open(info.file, framework="pt") as file:
-        return file.get_tensor(name)
+        return file.get_tensor(info.name)

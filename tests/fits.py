@@ -18,6 +18,7 @@ from lit_talr.lora import LoRA
 from lit_talr.losses import FLOW, L2, TALR, LossStrategy, Rho1, Standard
 from lit_talr.module import DomainSFT
 from lit_talr.schedules import Constant
+from lit_talr.sharded import whole
 from tests.tiny import save_tokenizer
 
 QWEN3: dict[str, Any] = {
@@ -102,7 +103,7 @@ def fit(
     runner = Trainer(**{**options, **(trainer or {})})
     runner.fit(module, datamodule=records(folder, **(batching or {})), ckpt_path=ckpt_path)
     assert module.backbone is not None
-    return {name: parameter.detach().clone() for name, parameter in module.backbone.model.named_parameters()}
+    return {name: whole(parameter).clone() for name, parameter in module.backbone.model.named_parameters()}
 
 
 def distance(first: dict[str, Tensor], second: dict[str, Tensor], start: dict[str, Tensor]) -> float:

@@ -26,6 +26,7 @@ FLOORS = (
     "data",
     "metrics",
     "backbone",
+    "sharded",
     "lora",
     "generation",
     "merge",

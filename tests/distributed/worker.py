@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,24 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
 
 from lit_talr.callbacks import TokenProbability
-from lit_talr.strategies import DeepSpeedCPUStrategy
+from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
 from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, fit
+
+STRATEGIES: dict[str, Callable[[], Any]] = {
+    "ddp": partial(DDPStrategy, process_group_backend="gloo"),
+    "zero1": partial(DeepSpeedCPUStrategy, stage=1),
+    "zero2": partial(DeepSpeedCPUStrategy, stage=2),
+    "zero3": partial(DeepSpeedCPUStrategy, stage=3),
+    "zero3-offload": partial(DeepSpeedCPUStrategy, stage=3, offload=True),
+    "fsdp2": FSDP2Strategy,
+}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     for case in sys.argv[4:]:
         strategy_name, loss_name, micro_batch_size = case.split(":")
-        strategy: Any = DDPStrategy(process_group_backend="gloo") if strategy_name == "ddp" else DeepSpeedCPUStrategy(stage=2)
+        strategy = STRATEGIES[strategy_name]()
         name = case.replace(":", "_")
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
         options = {"strategy": strategy, "devices": 2, "precision": "32-true", "callbacks": [watch], "default_root_dir": str(out / name)}

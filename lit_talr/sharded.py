@@ -1,0 +1,115 @@
+"""Models of which no rank ever holds the whole: under ZeRO-3 and FSDP2 each rank has a share of every weight."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from lightning.pytorch.strategies import Strategy
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.integrations import HfDeepSpeedConfig
+
+from lit_talr.strategies import is_zero3
+from lit_talr.weight_files import TensorInfo, read_tensor, tensors
+
+
+@contextmanager
+def zero3_loading(strategy: Strategy) -> Iterator[None]:
+    """Inside, under ZeRO-3, ``from_pretrained`` deals each weight out to the ranks as it reads it; transformers knows by an object that must live."""
+    alive = HfDeepSpeedConfig(strategy.config) if is_zero3(strategy) else None
+    yield
+    del alive
+
+
+def shard(module: nn.Module, layers: nn.ModuleList, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
+    """Shard a module over the ranks by FSDP2, in place: each of its layers, and the rest together.
+
+    Args:
+        module: The one whose ``forward`` is called.
+        layers: Parts of it that are gathered one at a time.
+        mesh: Of one dimension, all ranks.
+        dtype: What the weights are gathered in and multiplied in, if not their own; gradients are reduced in float32.
+    """
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32) if dtype else MixedPrecisionPolicy()
+    for part in (*layers, module):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+
+
+@torch.no_grad()
+def whole(value: Tensor) -> Tensor:
+    """The whole of a model's weight or buffer, in float32 where an engine keeps such a master of it. Every rank calls it."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if hasattr(value, "ds_id") or hasattr(value, "_hp_mapping"):  # DeepSpeed's, of stage 3 or below
+        import deepspeed
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        if value.requires_grad and (master := safe_get_full_fp32_param(value)) is not None:
+            return master
+        with deepspeed.zero.GatheredParameters([value], enabled=hasattr(value, "ds_id")):
+            return value.detach().clone()
+    return value.detach()
+
+
+def empty_model(folder: Path, attention: str | None) -> PreTrainedModel:
+    """A model of which only the buffers take memory, in the default dtype."""
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.get_default_dtype(), attn_implementation=attention)
+    model.tie_weights()  # which the context took apart
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model.train()
+
+
+def load_shards(model: PreTrainedModel, folder: Path, device: torch.device) -> None:
+    """Give a sharded model without memory its memory and its weights; each rank reads of each tensor the rows that it owns.
+
+    Raises:
+        ValueError: For a tensor that is missing, left over, or of another shape, by its name.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.to_empty(device=device)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    targets = model.state_dict(keep_vars=True)
+    left = {id(target) for target in targets.values()}  # a tied weight once
+    for name, info in model_tensors(model, folder).items():
+        if name not in targets:
+            raise ValueError(f"{folder} has a tensor `{name}`, which its architecture has not; fetch or write the folder anew.")
+        target = targets[name]
+        if target.shape != info.shape:
+            raise ValueError(f"{folder}: `{name}` is {list(info.shape)}, its configuration says {list(target.shape)}; fetch or write the folder anew.")
+        read_own_rows(target, info)
+        left.discard(id(target))
+    for name, target in targets.items():
+        if id(target) in left:
+            raise ValueError(f"{folder} has no tensor `{name}`, which its configuration asks for; fetch or write the folder anew.")
+
+
+def model_tensors(model: PreTrainedModel, folder: Path) -> dict[str, TensorInfo]:
+    """The tensors in a folder under the names that they have in the model, as transformers renames them."""
+    mapping = get_model_conversion_mapping(model)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    own = model.state_dict()
+    return {rename_source_key(name, renamings, converters, model.base_model_prefix, own)[0]: info._replace(name=name) for name, info in tensors(folder).items()}
+
+
+@torch.no_grad()
+def read_own_rows(target: Tensor, info: TensorInfo) -> None:
+    """Fill this rank's share of a weight from a file that is opened for it alone."""
+    if not isinstance(target, DTensor):  # a buffer
+        target.copy_(read_tensor(info))
+        return
+    (rows, *_), (first, *_) = compute_local_shape_and_global_offset(target.shape, target.device_mesh, target.placements)
+    with safe_open(info.file, framework="pt") as file:
+        target.to_local().copy_(file.get_slice(info.name)[first : first + rows])

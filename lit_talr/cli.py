@@ -7,9 +7,9 @@ import shlex
 import signal
 import sys
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ import lit_talr.callbacks
 import lit_talr.losses
 import lit_talr.strategies  # noqa: F401
 from lit_talr import __version__
+from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, num_ranks
 from lit_talr.cli_errors import one_sentence
 from lit_talr.curriculum import curriculum
 from lit_talr.data import DomainDataModule
@@ -40,11 +41,18 @@ from lit_talr.demo import demo
 from lit_talr.files import read_json, write_json
 from lit_talr.merge import merge
 from lit_talr.module import DomainSFT
+from lit_talr.strategies import FSDP2Strategy
 
 PACKAGE = Path(__file__).parent
 VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "merge": merge}
 DESCRIPTION = f"""Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug.
 More commands, each with a --help of its own: {", ".join(VERBS)}."""
+
+
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Where launchers say which process this is: 0 in all that are set is the first one."""
+held = ExitStack()
+"""What this process keeps to itself until the command ends."""
 
 
 class OneSentence:
@@ -122,12 +130,12 @@ class CLI(LightningCLI):
             raise ValueError(
                 f"`run`: {run} holds a trained model, which this would not {verb}; ask for it with `--ckpt_path last`, or name another folder with `--run`."
             )
+        if verb == "fit" and all(os.environ.get(name, "0") == "0" for name in RANKS):
+            held.enter_context(lock(run))
 
     def after_instantiate_classes(self) -> None:
-        path, sharded = self._get(self.config, "ckpt_path"), isinstance(self.trainer.strategy, DeepSpeedStrategy)
-        if path and Path(path).is_dir() != sharded:
-            of, way_out = ("one process or DDP", "") if sharded else ("DeepSpeed", ", or test its export with `--model.pretrained`")
-            raise ValueError(f"`ckpt_path`: {path} is a checkpoint of {of}; give the strategy of its run{way_out}.")
+        if path := self._get(self.config, "ckpt_path"):
+            check_strategy(Path(path), self.trainer)
 
     def before_fit(self) -> None:
         self.model.check(self.trainer)  # before the data is read, which can take long
@@ -136,6 +144,20 @@ class CLI(LightningCLI):
         if self._get(self.config_init, "trainer")["logger"] is None:
             kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="")
         return super().instantiate_trainer(**kwargs)
+
+
+def check_strategy(path: Path, trainer: Trainer) -> None:
+    """Refuse a checkpoint that another strategy wrote, or as many ranks of DeepSpeed as there are not now."""
+    of = kind(path)
+    here = {DeepSpeedStrategy: "DeepSpeed", FSDP2Strategy: "FSDP2"}
+    wanted = next((name for strategy, name in here.items() if isinstance(trainer.strategy, strategy)), "one process or DDP")
+    if of != wanted:
+        raise ValueError(f"`ckpt_path`: {path} is a checkpoint of {of}; give the strategy of its run, or `lit-talr export` it and start from the export.")
+    if of == "DeepSpeed" and (ranks := num_ranks(path)) != trainer.world_size:
+        raise ValueError(
+            f"`ckpt_path`: {path} was written by {ranks} rank(s), and DeepSpeed reads it with as many only, not with {trainer.world_size}; "
+            f"start {ranks}, or `lit-talr export` it and start from the export."
+        )
 
 
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:
@@ -148,23 +170,6 @@ def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:
 def tokenizer_revision(revision: str | None, tokenizer: str | None) -> str | None:
     """A revision belongs to the model's own repository."""
     return None if tokenizer else revision
-
-
-def last_checkpoint(run: Path) -> Path:
-    """The newest checkpoint of a run."""
-    last = run / "checkpoints" / "last.ckpt"
-    if not last.exists():
-        raise ValueError(f"`ckpt_path: last`: {run / 'checkpoints'} holds no last.ckpt; start the run without `ckpt_path`, or name its folder with `--run`.")
-    check_checkpoint(last)
-    return last
-
-
-def check_checkpoint(path: Path) -> None:
-    """Refuse what is not a whole checkpoint, before anything is built; a folder is DeepSpeed's."""
-    if not path.exists():
-        raise ValueError(f"`ckpt_path`: {path} does not exist; give a checkpoint of the run's `checkpoints` folder, or `last`.")
-    if path.is_file() and not zipfile.is_zipfile(path):  # torch.save writes the directory of the archive last
-        raise ValueError(f"`ckpt_path`: {path} is not a whole checkpoint (cut short, or another file); give another one of the run's `checkpoints` folder.")
 
 
 def find_configs(args: Sequence[str]) -> list[str]:
@@ -262,6 +267,7 @@ def main(args: Sequence[str] | None = None) -> None:
             load_from_checkpoint_support=False,
         )
     except SIGTERMException:
+        print("lit-talr: told to end; continue with `--ckpt_path last`.", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     except (ValueError, OSError, SafetensorError, MisconfigurationException) as error:
         if debug:
@@ -269,3 +275,5 @@ def main(args: Sequence[str] | None = None) -> None:
         rank = os.environ.get("LOCAL_RANK", "0")
         print(f"lit-talr{'' if rank == '0' else f' (rank {rank})'}: {one_sentence(str(error))}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        held.close()

@@ -22,7 +22,7 @@ from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weigh
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
 from lit_talr.sharded import empty_model, load_shards, shard, zero3_loading
-from lit_talr.strategies import FSDP2Strategy
+from lit_talr.strategies import FSDP2Strategy, shards_weights
 from lit_talr.supported import check_trainer
 from lit_talr.weight_files import model_folder
 
@@ -122,8 +122,8 @@ class DomainSFT(LightningModule):
         Raises:
             ValueError: Naming it and the way out.
         """
-        check_trainer(trainer, self.bf16_weights)
-        sharded = isinstance(trainer.strategy, DeepSpeedStrategy)
+        check_trainer(trainer, self.bf16_weights, self.lora is not None)
+        sharded = isinstance(trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy))
         self.loss.check(Setting(self.pretrained is not None, self.lora is not None, sharded, str(trainer.precision)))
         if missing := self.loss.needs - COMPUTED:
             raise ValueError(f"{type(self.loss).__name__} needs {', '.join(sorted(missing))}, which is not computed; there are {', '.join(sorted(COMPUTED))}.")
@@ -136,7 +136,7 @@ class DomainSFT(LightningModule):
             if "reference_nll" in self.loss.needs:
                 assert self.pretrained is not None
                 encoded = self.data.encoded["train"]
-                cast = self.mixed_dtype if self.lora or isinstance(self.trainer.strategy, DeepSpeedStrategy) else None
+                cast = self.mixed_dtype if self.lora or isinstance(self.trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy)) else None
                 start = StartingModel(self.pretrained, self.revision, self.attention, cast)
                 self.reference = reference_nll(self.trainer, encoded, self.data.batching, start)
                 self.loss.prepare(self.reference.nll.numpy(), encoded.num_supervised)
@@ -252,7 +252,13 @@ class DomainSFT(LightningModule):
         return self.answer([self.data.prompts["test"][index] for index in batch.ids])
 
     def answer(self, prompts: list[list[int]]) -> list[Answer]:
-        """Generate an answer for each prompt."""
+        """Generate an answer for each prompt.
+
+        Raises:
+            ValueError: Where weights are sharded: ranks that have answered would have to go on for those that have not.
+        """
+        if shards_weights(self.trainer.strategy):
+            raise ValueError("Answers are not generated where every weight is sharded (ZeRO-3, FSDP2); test the export: `--model.pretrained RUN/export`.")
         assert self.backbone is not None
         return generate(self.backbone.model, self.data.encoder.tokenizer, prompts, self.data.encoder.stop_token_ids, self.generation)
 

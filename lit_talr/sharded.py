@@ -16,7 +16,6 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-from transformers.integrations import HfDeepSpeedConfig
 
 from lit_talr.strategies import is_zero3
 from lit_talr.weight_files import TensorInfo, read_tensor, tensors
@@ -25,9 +24,14 @@ from lit_talr.weight_files import TensorInfo, read_tensor, tensors
 @contextmanager
 def zero3_loading(strategy: Strategy) -> Iterator[None]:
     """Inside, under ZeRO-3, ``from_pretrained`` deals each weight out to the ranks as it reads it; transformers knows by an object that must live."""
-    alive = HfDeepSpeedConfig(strategy.config) if is_zero3(strategy) else None
-    yield
-    del alive
+    if is_zero3(strategy):
+        from transformers.integrations import HfDeepSpeedConfig
+
+        alive = HfDeepSpeedConfig(strategy.config)
+        yield
+        del alive
+    else:
+        yield
 
 
 def shard(module: nn.Module, layers: nn.ModuleList, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:

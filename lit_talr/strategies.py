@@ -15,6 +15,11 @@ def is_zero3(strategy: Strategy) -> TypeGuard[DeepSpeedStrategy]:
     return isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
 
 
+def shards_weights(strategy: Strategy) -> bool:
+    """Whether no rank has the whole model."""
+    return is_zero3(strategy) or isinstance(strategy, FSDP2Strategy)
+
+
 class DeepSpeedCPUStrategy(DeepSpeedStrategy):
     """Real ZeRO over gloo, one process per CPU rank; for tests and laptops, so every weight is sharded, however small.
 

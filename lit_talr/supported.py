@@ -6,10 +6,10 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
-from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
+from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, shards_weights
 
 
-def check_trainer(trainer: Any, bf16_weights: bool) -> None:
+def check_trainer(trainer: Any, bf16_weights: bool, lora: bool = False) -> None:
     """Refuse what would break the exact accounting, or the method.
 
     Raises:
@@ -20,6 +20,8 @@ def check_trainer(trainer: Any, bf16_weights: bool) -> None:
         raise ValueError(f"`trainer.strategy` {type(strategy).__name__} is not supported; use one of configs/strategy.")
     if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage") not in (1, 2, 3):
         raise ValueError("DeepSpeed is supported with ZeRO stage 1, 2 or 3; use configs/strategy/zero2.yaml or its like.")
+    if lora and shards_weights(strategy):
+        raise ValueError("`model.lora` is not supported where every weight is sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml.")
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
         raise ValueError("`GradientAccumulationScheduler` is not supported: the micro-batches of a step follow from `data.batching`.")
     if trainer.overfit_batches:

@@ -81,7 +81,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--run", ""], "`run` must name a folder"),
         (["--trainer.precision", "bf16-true"], "`trainer.precision: bf16-true` keeps the weights in bf16"),
         (["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "Give `trainer.max_epochs` or `trainer.max_steps`"),
-        (["--ckpt_path", "last"], "holds no last.ckpt"),
+        (["--ckpt_path", "last"], "holds no checkpoint"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
         (["--model.pretrained", "./nowhere", "--model.architecture", "null"], "./nowhere is not a folder with a config.json"),
         (["--model.pretrained", "./nowhere"], "one of the two"),
@@ -113,9 +113,12 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(words: list[str], capsys
 
 def test_a_checkpoint_cut_short_is_refused_before_anything_is_built(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["fit", *words, "--trainer.max_steps", "1"])
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:-1000])
-    assert "last.ckpt is not a whole checkpoint" in refused(capsys, "fit", *words, "--ckpt_path", "last")
+    last, best = sorted((tmp_path / "run" / "checkpoints").iterdir(), reverse=True)
+    assert (last.name, best.name) == ("last-step=1.ckpt", "best-epoch=0-step=1.ckpt")
+    for path in (last, best):
+        path.write_bytes(path.read_bytes()[:-1000])
+    assert "last-step=1.ckpt is not a whole checkpoint: it is cut short" in refused(capsys, "fit", *words, "--ckpt_path", str(last))
+    assert "of the 2 checkpoint(s) in" in refused(capsys, "fit", *words, "--ckpt_path", "last")
 
 
 def test_a_start_that_was_refused_does_not_use_up_the_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

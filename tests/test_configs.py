@@ -60,7 +60,7 @@ def one_step(run: Path, *words: str) -> Path:
             *("--trainer.max_steps", "1", "--data.batching.batch_size", "4"),
         ]
     )
-    assert (run / "metrics.json").is_file() and (run / "checkpoints" / "last.ckpt").exists()
+    assert (run / "metrics.json").is_file() and (run / "checkpoints" / "last-step=1.ckpt").exists()
     return run
 
 

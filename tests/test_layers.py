@@ -35,6 +35,7 @@ FLOORS = (
     "schedules",
     "theory",
     "resume",
+    "checkpoints",
     "supported",
     "strategies",
     "kernels",

@@ -1,8 +1,9 @@
 """What is watched while a run goes on."""
 
+from lit_talr.callbacks.checkpoint import WholeCheckpoint
 from lit_talr.callbacks.domain_score import DomainScore
 from lit_talr.callbacks.hf_export import HFExport
 from lit_talr.callbacks.terminal import Summary, TokenProgressBar
 from lit_talr.callbacks.token_probability import TokenProbability
 
-__all__ = ["DomainScore", "HFExport", "Summary", "TokenProbability", "TokenProgressBar"]
+__all__ = ["DomainScore", "HFExport", "Summary", "TokenProbability", "TokenProgressBar", "WholeCheckpoint"]

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from huggingface_hub import ModelCardData, metadata_load
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from yaml import YAMLError
@@ -15,6 +14,7 @@ from yaml import YAMLError
 from lit_talr.files import new_folder, read_json, write_json, write_text
 from lit_talr.lora import has_adapters, merged, save_adapters
 from lit_talr.module import DomainSFT
+from lit_talr.sharded import whole
 
 
 class HFExport(Callback):
@@ -32,7 +32,7 @@ class HFExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         assert pl_module.backbone is not None
         model = pl_module.backbone.model
-        state = full_state_dict(model, sharded=isinstance(trainer.strategy, DeepSpeedStrategy))  # collective
+        state = full_state_dict(model)  # collective
         if not trainer.is_global_zero:
             return
         adapters = state if has_adapters(model) else None
@@ -67,15 +67,14 @@ def export_folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "export"
 
 
-def full_state_dict(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
-    """The model's state with the fp32 masters of a sharding engine in place of its rounded weights; every rank calls it."""
+def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state, whole, with the fp32 masters of a sharding engine in place of its rounded weights; every rank calls it."""
+    found: dict[int, Tensor] = {}  # tied weights stay one tensor
     state = model.state_dict(keep_vars=True)
-    if not sharded:
-        return {name: value.detach() for name, value in state.items()}
-    from deepspeed.utils import safe_get_full_fp32_param
-
-    masters = {id(parameter): safe_get_full_fp32_param(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    return {name: value.detach() if (master := masters.get(id(value))) is None else master for name, value in state.items()}
+    for value in state.values():
+        if id(value) not in found:
+            found[id(value)] = whole(value)
+    return {name: found[id(value)] for name, value in state.items()}
 
 
 def state_dtype(path: Path, dtype: torch.dtype) -> None:

@@ -75,7 +75,7 @@ class Summary(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.training:
-            kept = (Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt").exists()
+            kept = any((Path(trainer.default_root_dir) / "checkpoints").glob("[!.]*.ckpt"))
             way_on = "continue from the last checkpoint with `--ckpt_path last`" if kept else "no checkpoint had been written yet"
             Console(stderr=True).print(f"Stopped after step {trainer.global_step}; {way_on}.", soft_wrap=True)
 
@@ -92,11 +92,12 @@ def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
     """What is about to run."""
     data, plan = module.data, module.plan
     parameters = list(module.parameters())
-    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    sizes = [getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters]  # under ZeRO-3 a parameter holds nothing
+    trained = sum(size for size, parameter in zip(sizes, parameters, strict=True) if parameter.requires_grad)
     train, val = data.encoded["train"], data.encoded["val"]
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
-        "parameters": f"{trained:,} trained of {sum(parameter.numel() for parameter in parameters):,}" + (f", {module.lora}" if module.lora else ""),
+        "parameters": f"{trained:,} trained of {sum(sizes):,}" + (f", {module.lora}" if module.lora else ""),
         "loss": module.loss_name,
         "data": f"{type(data).__name__}: {data.source_name}",
         "train rows": f"{len(train):,}" + dropped(data.counts["train"]),

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_talr.losses.base import Around, LossStrategy, Setting, sum_over_ranks
@@ -67,6 +68,7 @@ class L2(Around):
                     continue
                 distance = weight.detach() - anchor
                 weight.grad.add_(distance, alpha=2 * self.coefficient)  # type: ignore[union-attr]
+                distance = distance.to_local() if isinstance(distance, DTensor) else distance  # FSDP2's share of this rank
                 self._squares.append(torch.linalg.vector_norm(distance, dtype=torch.promote_types(distance.dtype, torch.float32)).square())
             return args, kwargs
 

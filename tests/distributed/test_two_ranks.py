@@ -17,7 +17,9 @@ from lit_talr.losses import Standard
 from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, distance, fit
 
 CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss in [*LOSSES, *ADAPTED] for size in (1, 4)]  # 4 micro-batches a rank, and 1
-CASES += [f"ddp:{loss}:4" for loss in ON_RANKS]
+CASES += [f"{strategy}:{loss}:4" for strategy in ("ddp", "zero3", "fsdp2") for loss in ON_RANKS]
+CASES += [f"{strategy}:{loss}:{size}" for strategy in ("zero1", "zero3", "fsdp2") for loss in ("standard", "l2", "talr-step") for size in (1, 4)]
+CASES += ["zero3-offload:standard:4"]
 STEPS = 5
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ranks

@@ -19,7 +19,8 @@ from tests.tiny import save_tokenizer
 CONFIGS = Path(__file__).parents[1] / "configs"
 TOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama3", "gemma2": "gemma2", "gemma3": "gemma3"}
 FAMILY_OF = {"qwen2.5-3b": "qwen2", "qwen2.5-7b": "qwen2", "qwen3-4b": "qwen3", "gemma3-4b": "gemma3"}
-ON_GPU = ("ddp", "zero2")
+ON_GPU = ("ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3-offload")
+ON_CPU = tuple(f"{name}-cpu" for name in ON_GPU)  # in tests/distributed
 
 
 def names(folder: str) -> list[str]:
@@ -180,4 +181,4 @@ def test_gpu_strategies_compose(models: dict[str, Path], own_rows: list[str], ca
 
 
 def test_every_strategy_is_tested_here_or_on_two_ranks() -> None:
-    assert set(names("strategy")) == {*ON_GPU, "ddp-cpu", "zero2-cpu"}
+    assert set(names("strategy")) == {*ON_GPU, *ON_CPU}

@@ -1,0 +1,85 @@
+"""What happens to a run from outside must not lose it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback, Trainer
+
+from lit_talr.checkpoints import fingerprints, last_checkpoint, lock, why_not_whole
+from lit_talr.cli import main
+from lit_talr.files import write_json
+from tests.fits import write_data
+
+ROOT = Path(__file__).parents[1]
+
+
+def words(folder: Path, run: str) -> list[str]:
+    files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
+    return [
+        *("fit", "-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/talr-step.yaml", *files, "--run", str(folder / run)),
+        *("--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer"), "--model.optimizer.lr", "1e-2"),
+        *("--data.batching.batch_size", "4", "--data.batching.micro_batch_size", "2", "--trainer.max_epochs", "2"),
+        *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+    ]
+
+
+def test_told_to_end_it_keeps_the_step_and_goes_on_bitwise(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    main(words(tmp_path, "whole"))
+    slow = ["--trainer.callbacks+", '{"class_path": "tests.test_faults.Slow"}']
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "lit_talr", *words(tmp_path, "ended"), *slow]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started, waited = tmp_path / "ended" / "started", 0.0
+    while not started.exists() and waited < 120:
+        time.sleep(0.2)
+        waited += 0.2
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, error[-3000:]
+    assert "told to end" in error
+    assert list((tmp_path / "ended" / "checkpoints").glob("last-step=*.ckpt"))
+    main([*words(tmp_path, "ended"), "--ckpt_path", "last"])
+    assert (tmp_path / "whole" / "export" / "model.safetensors").read_bytes() == (tmp_path / "ended" / "export" / "model.safetensors").read_bytes()
+
+
+def test_a_second_run_into_the_folder_is_refused(tmp_path: Path) -> None:
+    with lock(tmp_path / "run"), pytest.raises(ValueError, match="another run is writing into"):
+        lock(tmp_path / "run")
+    lock(tmp_path / "run").close()
+
+
+def checkpoint(path: Path, text: str) -> Path:
+    path.mkdir(parents=True)
+    for rank in range(2):
+        (path / f"rank{rank}").write_text(f"{text} {rank}")
+    write_json(path / "manifest.json", fingerprints(path))
+    return path
+
+
+def test_last_is_the_newest_whole_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = checkpoint(tmp_path / "checkpoints" / "best-step=4.ckpt", "four")
+    new = checkpoint(tmp_path / "checkpoints" / "last-step=10.ckpt", "ten!")
+    assert last_checkpoint(tmp_path) == new and not caplog.text
+    (new / "rank1").write_bytes((old / "rank1").read_bytes())  # of an older step, as long as the right one
+    assert why_not_whole(new) == "has another rank1 than was written"
+    assert last_checkpoint(tmp_path) == old and "has another rank1" in caplog.text
+    (new / "rank1").unlink()
+    assert why_not_whole(new) == "lacks rank1"
+    (new / "manifest.json").unlink()
+    assert "has no manifest.json" in str(why_not_whole(new))
+
+
+class Slow(Callback):
+    """Says that the second step has begun, and takes its time."""
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 1:
+            Path(trainer.default_root_dir, "started").touch()
+            time.sleep(0.5)

@@ -53,9 +53,7 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
                 remove(path)
             os.replace(temporary, path)
             synchronise(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the latter for a full disk
-        if isinstance(error, RuntimeError) and "write" not in str(error):
-            raise
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter for a full disk, in many words
         if trainer.is_global_zero:
             remove(temporary)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,6 +1,7 @@
 """What happens to a run from outside must not lose it."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -47,6 +48,28 @@ def test_told_to_end_it_keeps_the_step_and_goes_on_bitwise(tmp_path: Path) -> No
     assert list((tmp_path / "ended" / "checkpoints").glob("last-step=*.ckpt"))
     main([*words(tmp_path, "ended"), "--ckpt_path", "last"])
     assert (tmp_path / "whole" / "export" / "model.safetensors").read_bytes() == (tmp_path / "ended" / "export" / "model.safetensors").read_bytes()
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+    main(words(tmp_path, "full"))
+    checkpoints = tmp_path / "full" / "checkpoints"
+    before = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
+    more = [*words(tmp_path, "full"), "--ckpt_path", "last", "--trainer.max_epochs", "3"]
+    more.remove("2")  # of the first --trainer.max_epochs
+    more.remove("--trainer.max_epochs")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(map(len, before.values())) - 1000, hard))  # no file may become larger
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stop.value.code == 1
+    assert "could not be written" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in checkpoints.iterdir()} == before
+    main(more)
+    assert (checkpoints / "last-step=15.ckpt").is_file()
 
 
 def test_a_second_run_into_the_folder_is_refused(tmp_path: Path) -> None:

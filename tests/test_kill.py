@@ -12,6 +12,7 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file
 
+from lit_talr import checkpoints
 from lit_talr.cli import main
 from tests.fits import write_data
 
@@ -26,8 +27,18 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("loss", ["flow", "rho1"])
-def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path: Path, loss: str) -> None:
+class KillInCheckpoint(Callback):
+    """When the checkpoint of the second epoch is written, but not yet in its place."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            checkpoints.synchronise = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("loss", "killer"), [("flow", "Kill"), ("rho1", "Kill"), *(pytest.param(loss, "KillInCheckpoint", marks=pytest.mark.slow) for loss in ("talr-step", "l2"))]
+)
+def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path: Path, loss: str, killer: str) -> None:
     write_data(tmp_path)
     files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(tmp_path / f"{split}.jsonl"))]
     words = [
@@ -37,12 +48,13 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path: Path, loss: str) 
         *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
     ]
     main([*words, "--run", str(tmp_path / "whole")])
-    kill = json.dumps({"class_path": "tests.test_kill.Kill"})
+    kill = json.dumps({"class_path": f"tests.test_kill.{killer}"})
     command = [sys.executable, "-m", "lit_talr", *words, "--run", str(tmp_path / "killed"), "--trainer.callbacks+", kill]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     assert not (tmp_path / "killed" / "export").exists()
+    assert any((tmp_path / "killed" / "checkpoints").glob(".*.part")) == (killer == "KillInCheckpoint")
     main([*words, "--run", str(tmp_path / "killed"), "--ckpt_path", "last"])
     files_of = [(tmp_path / name / "export" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert load_file(tmp_path / "killed" / "export" / "model.safetensors")

@@ -142,7 +142,9 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] is None:
-            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="")
+            step = re.search(r"step=(\d+)", str(self._get(self.config_init, "ckpt_path") or "")) if self.subcommand == "fit" else None
+            purge = int(step[1]) if step else None  # TensorBoard hides what was logged after the checkpoint, and will be again
+            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="", purge_step=purge)
         return super().instantiate_trainer(**kwargs)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_talr import checkpoints
 from lit_talr.cli import main
@@ -57,5 +58,7 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path: Path, loss: str, 
     assert any((tmp_path / "killed" / "checkpoints").glob(".*.part")) == (killer == "KillInCheckpoint")
     main([*words, "--run", str(tmp_path / "killed"), "--ckpt_path", "last"])
     files_of = [(tmp_path / name / "export" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
+    shown = EventAccumulator(str(tmp_path / "killed")).Reload().Scalars("train/loss")
+    assert [event.step for event in shown] == list(range(9))  # each once
     assert load_file(tmp_path / "killed" / "export" / "model.safetensors")
     assert files_of[0] == files_of[1]

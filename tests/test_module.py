@@ -140,11 +140,15 @@ def test_a_trainer_that_breaks_the_accounting_is_refused(options: dict[str, Any]
         check_trainer(trainer, bf16_weights=False)
 
 
-def test_zero_stage_3_is_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    ("stage", "lora", "message"),
+    [(0, False, "DeepSpeed is supported with ZeRO stage 1, 2 or 3"), (3, True, "`model.lora` is not supported where every weight is sharded")],
+)
+def test_what_deepspeed_cannot_do_is_refused_by_name(stage: int, lora: bool, message: str) -> None:
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False)
-    trainer._accelerator_connector.strategy = DeepSpeedStrategy(stage=3)
-    with pytest.raises(ValueError, match="Of ZeRO, stage 2 is supported"):
-        check_trainer(trainer, bf16_weights=False)
+    trainer._accelerator_connector.strategy = DeepSpeedStrategy(stage=stage)
+    with pytest.raises(ValueError, match=message):
+        check_trainer(trainer, bf16_weights=False, lora=lora)
 
 
 def test_bf16_weights_can_be_insisted_on() -> None:

@@ -18,6 +18,7 @@ from lit_talr.generation import Answer, Generation, generate
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.lora import LoRA
 from lit_talr.losses.base import LossStrategy, Setting, TokenStats, sum_over_ranks
+from lit_talr.non_finite import Guard, NonFinite
 from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weights_hash
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
@@ -48,6 +49,7 @@ class DomainSFT(LightningModule):
         attention: Attention implementation of transformers, such as ``sdpa``, ``eager`` or ``flash_attention_2``; its own choice by default.
         gradient_checkpointing: Recompute each layer in backward to save memory.
         generation: How ``test`` generates answers.
+        non_finite: What happens at an optimizer step whose loss is not finite.
         bf16_weights: Allow ``bf16-true`` with a plain optimizer, although at small learning rates most bf16 weights then never move.
 
     Raises:
@@ -67,6 +69,7 @@ class DomainSFT(LightningModule):
         attention: str | None = None,
         gradient_checkpointing: bool = False,
         generation: Generation = Generation(),
+        non_finite: NonFinite = NonFinite(),  # noqa: B008  frozen
         bf16_weights: bool = False,
     ) -> None:
         super().__init__()
@@ -80,6 +83,7 @@ class DomainSFT(LightningModule):
         self.attention = attention
         self.gradient_checkpointing = gradient_checkpointing
         self.generation = generation
+        self.guard = Guard(non_finite)
         self.bf16_weights = bf16_weights
         self.backbone: Backbone | None = None
         self.reference: ReferenceNLL | None = None
@@ -88,7 +92,6 @@ class DomainSFT(LightningModule):
         self._loaded_optimizer: str | None = None  # the class of the optimizer whose state is about to be loaded
         self.loaded_step: int | None = None  # optimizer steps of the checkpoint that was loaded
         self._val_sums: Tensor | None = None  # float64: this rank's sum of NLL, number of correct tokens, number of tokens
-        self._step_sums: Tensor | None = None  # of weight * nll / N and nll / N over this rank's micro-batches of the open step
 
     @property
     def data(self) -> DomainDataModule:
@@ -176,6 +179,7 @@ class DomainSFT(LightningModule):
         if isinstance(optimizer, LBFGS):
             raise ValueError("LBFGS is not supported: it evaluates a step several times, of which only the last micro-batch would be seen; use AdamW.")
         check_same("model.optimizer", self._loaded_optimizer or self._optimizer_name, self._optimizer_name)
+        self.guard.attach(optimizer, self.trainer, self.data)
         self.loss.attach(optimizer)
         num_steps = self.num_steps
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, num_steps))
@@ -198,7 +202,7 @@ class DomainSFT(LightningModule):
         weights = torch.where(stats.mask, self.loss.weights(stats).detach(), 0)
         loss = self.loss(stats, weights) / batch["num_step_tokens"]
         sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_step_tokens"]])
-        self._step_sums = sums if self._step_sums is None else self._step_sums + sums
+        self.guard.see(batch["ids"], stats, sums)
         return {"loss": loss * self.layout_factor(), "stats": stats.detach(), "weights": weights}
 
     def layout_factor(self) -> int:
@@ -221,13 +225,13 @@ class DomainSFT(LightningModule):
 
     def step_end(self, learning_rate: float) -> None:
         """After each optimizer step, before any checkpoint of it."""
+        loss, nll = self.guard.step_end(self.trainer, self.data)
         self.loss.step_end()
-        assert self._step_sums is not None
-        loss, nll = sum_over_ranks(self._step_sums)
-        self._step_sums = None
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/nll", nll)
         self.log("train/learning_rate", learning_rate)
+        if self.guard.num_skipped:
+            self.log("train/skipped_steps", float(self.guard.num_skipped))
         for name, value in self.loss.metrics().items():
             self.log(name, value, prog_bar=name.endswith("temperature"))
 
@@ -279,6 +283,7 @@ class DomainSFT(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["origin"] = {**self.origin(), "model.optimizer": self._optimizer_name}
+        checkpoint["num_skipped_steps"] = self.guard.num_skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue where the checkpoint's number of steps says.
@@ -301,6 +306,7 @@ class DomainSFT(LightningModule):
             check_same(name, checkpoint["origin"].get(name), here)
         self._loaded_optimizer = checkpoint["origin"]["model.optimizer"]
         check_same("model.optimizer", self._loaded_optimizer, self._optimizer_name or self._loaded_optimizer)  # there already under DeepSpeed
+        self.guard.num_skipped = checkpoint.get("num_skipped_steps", 0)  # of an older version: it skipped none
         self.plan.resume(*divmod(self.loaded_step, self.plan.steps_per_epoch))
         if self.loaded_step:
             set_progress(checkpoint["loops"]["fit_loop"], self.loaded_step, self.plan.steps_per_epoch, self.plan.accumulate)

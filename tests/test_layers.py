@@ -21,6 +21,7 @@ FLOORS = (
     "curriculum",
     "token_groups",
     "module",
+    "non_finite",
     "reference",
     "tokenizers",
     "data",

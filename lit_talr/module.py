@@ -69,7 +69,7 @@ class DomainSFT(LightningModule):
         attention: str | None = None,
         gradient_checkpointing: bool = False,
         generation: Generation = Generation(),
-        non_finite: NonFinite = NonFinite(),  # noqa: B008  frozen
+        non_finite: NonFinite = NonFinite(),
         bf16_weights: bool = False,
     ) -> None:
         super().__init__()

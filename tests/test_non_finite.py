@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from lit_talr.callbacks import TokenProbability
 from lit_talr.data.batch_plan import epoch_order
 from lit_talr.losses import L2, TALR, LossStrategy, Standard
 from lit_talr.losses.base import Around, TokenStats
@@ -154,6 +155,26 @@ def test_an_impossible_token_does_not_reach_the_next_steps(folder: Path, tmp_pat
     watch = watched(folder, tmp_path, TALR(scope="step"), module_class=module_class)
     assert watch.metrics["train/skipped_steps"] == 1
     assert all(math.isfinite(value) for value in watch.metrics.values()) and all(weight.isfinite().all() for weight in watch.weights.values())
+
+
+class NoNumber(DomainSFT):
+    """In one step no token has a number."""
+
+    def token_stats(self, batch: Any) -> TokenStats:
+        stats = super().token_stats(batch)
+        return stats._replace(nll=stats.nll * math.nan) if self.trainer.global_step == BAD_STEP else stats
+
+
+@pytest.mark.parametrize("micro_batch_size", [4, 8])
+def test_a_step_without_a_number_spoils_neither_temperature_nor_statistics(folder: Path, tmp_path: Path, micro_batch_size: int) -> None:
+    loss, watch = TALR(scope="step"), TokenProbability(probe_size=7, num_bins=8)
+    spoiled: Any = partial(NoNumber, non_finite=NonFinite("skip", max_skipped=1))
+    options = {"callbacks": [watch], "default_root_dir": str(tmp_path), "max_epochs": 1}
+    weights = fit(folder, loss, steps=3, module_class=spoiled, batching={"micro_batch_size": micro_batch_size}, trainer=options)
+    assert all(weight.isfinite().all() for weight in weights.values())
+    assert loss.step_temperature is not None and loss.step_temperature.isfinite()
+    (row,) = [row for row in watch.rows if (row["set"], row["group"], row["epoch"]) == ("train", "all", 1)]
+    assert 0 < row["num_tokens"] < 304 and math.isfinite(row["nll"]) and math.isfinite(row["weight"])
 
 
 def test_a_run_that_is_never_spoiled_is_bitwise_one_without_a_guard(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,8 +98,10 @@ class TokenProbability(Callback):
         least_weight = pl_module.loss.least_weight
         self._open += token_sums(bins(stats.nll, self.num_bins), self.num_bins, stats.nll, stats.mask, self.threshold, outputs["weights"], least_weight)
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self.sums += sum_over_ranks(self._open)
-            self._open = torch.zeros_like(self._open)
+            opened, self._open = self._open, torch.zeros_like(self._open)
+            if pl_module.guard.skips:  # what is no number would spoil the epoch's sums; all ranks agree
+                return
+            self.sums += sum_over_ranks(opened)
             for name, value in pl_module.loss.metrics().items():
                 total, count = self.metrics.get(name, (0.0, 0))
                 self.metrics[name] = total + value.detach().double(), count + 1

@@ -103,7 +103,9 @@ class TALR(LossStrategy):
             values = torch.cat(self._step_values)
             self._step_values.clear()
             median = lower_median(gather_over_ranks(values[~values.isnan()]))
-            self.step_temperature = self._logged = median.clamp(min=SMALLEST_TEMPERATURE)
+            before = median.new_tensor(math.inf) if self.step_temperature is None else self.step_temperature.to(median)
+            # Of a step without a number (which is skipped, or ends the run) nothing is learned: the temperature stays.
+            self.step_temperature = self._logged = torch.where(median.isnan(), before, median.clamp(min=SMALLEST_TEMPERATURE))
         elif self._used:
             total, count = sum_over_ranks(torch.stack(self._used).sum(0))
             self._used.clear()

@@ -1,4 +1,4 @@
-"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``, and ``lit-talr curriculum | demo | merge``."""
+"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``, and ``lit-talr curriculum | demo | export | merge``."""
 
 import logging
 import os
@@ -38,13 +38,14 @@ from lit_talr.cli_errors import one_sentence
 from lit_talr.curriculum import curriculum
 from lit_talr.data import DomainDataModule
 from lit_talr.demo import demo
+from lit_talr.export import export
 from lit_talr.files import read_json, write_json
 from lit_talr.merge import merge
 from lit_talr.module import DomainSFT
 from lit_talr.strategies import FSDP2Strategy
 
 PACKAGE = Path(__file__).parent
-VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "merge": merge}
+VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "export": export, "merge": merge}
 DESCRIPTION = f"""Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug.
 More commands, each with a --help of its own: {", ".join(VERBS)}."""
 

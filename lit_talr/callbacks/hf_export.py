@@ -1,56 +1,73 @@
 """The trained model as a Hugging Face folder that anyone can load."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
 import torch
 from huggingface_hub import ModelCardData, metadata_load
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 from yaml import YAMLError
 
+from lit_talr.export.command import RECORD, SKELETON, copy_skeleton
+from lit_talr.export.rounding import Rounding
+from lit_talr.export.weights import Weights, merged_weights, widest, write_shards
 from lit_talr.files import new_folder, read_json, write_json, write_text
-from lit_talr.lora import has_adapters, merged, save_adapters
+from lit_talr.lora import save_adapters
 from lit_talr.module import DomainSFT
 from lit_talr.sharded import whole
+
+logger = getLogger(__name__)
 
 
 class HFExport(Callback):
     """Writes the weights at the end of ``fit``, the tokenizer and a model card to ``export/`` of the run folder; ``test`` adds its scores to the card.
 
-    With LoRA ``export/`` has the adapters merged into the weights, and ``adapter/`` has them alone, as PEFT reads them.
+    Under every strategy, tensor by tensor: one file of the export is in memory, of one rank. With LoRA ``export/`` has the adapters merged into the weights,
+    and ``adapter/`` has them alone, as PEFT reads them. ``skeleton/``, written as training starts, has all but the weights, for ``lit-talr export`` of any
+    checkpoint.
 
     Args:
-        dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update.
+        dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update; for a
+            dtype of half precision the log says how much.
     """
 
     def __init__(self, dtype: Literal["float32", "bfloat16", "float16"] | None = None) -> None:
         self.dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
 
+    def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        if trainer.is_global_zero:
+            write_skeleton(trainer, pl_module)
+
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         assert pl_module.backbone is not None
-        model = pl_module.backbone.model
-        state = full_state_dict(model)  # collective
-        if not trainer.is_global_zero:
-            return
-        adapters = state if has_adapters(model) else None
-        if adapters is not None:
-            state = merged(model, adapters)
-        if self.dtype:
-            casts: dict[int, Tensor] = {}  # tied weights stay one tensor
-            state = {name: casts.setdefault(weight.data_ptr(), weight.to(self.dtype)) for name, weight in state.items()}
-        dtype = next(iter(state.values())).dtype
-        with new_folder(export_folder(trainer)) as folder:
-            add_stop_tokens(model, pl_module.data.encoder.stop_token_ids, pl_module.data.encoder.pad_token_id)
-            model.save_pretrained(folder, state_dict=state)
-            state_dtype(folder / "config.json", dtype)
-            pl_module.data.encoder.tokenizer.save_pretrained(folder)
-            write_text(folder / "README.md", model_card(trainer, pl_module))
-        if adapters is not None:
-            with new_folder(Path(trainer.default_root_dir) / "adapter") as folder:
-                save_adapters(model, adapters, folder, base=str(pl_module.pretrained), revision=pl_module.revision)
+        model, lora, root = pl_module.backbone.model, pl_module.lora, Path(trainer.default_root_dir)
+        weights = live_weights(model, torch.float32 if isinstance(trainer.strategy, DeepSpeedStrategy) else None)
+        merged = merged_weights(weights, lora.alpha / lora.r) if lora else weights
+        dtype = self.dtype or merged.dtype
+        if trainer.is_global_zero:
+            write_skeleton(trainer, pl_module)  # of a run that began without
+            rounding = Rounding.of(dtype, pl_module.pretrained, pl_module.revision)
+            with new_folder(export_folder(trainer)) as folder:
+                copy_skeleton(root / SKELETON, folder)
+                write_text(folder / "README.md", model_card(trainer, pl_module) + score_section(trainer))
+                write_shards(folder, file_names(model), merged, dtype, rounding)
+            if rounding is not None:
+                logger.info(f"{export_folder(trainer)}: {rounding}")
+        else:
+            write_shards(None, file_names(model), merged, dtype)
+        if lora is not None:
+            adapters = {name: weights.read(name) for name in weights.shapes if ".lora_" in name}
+            if trainer.is_global_zero:
+                with new_folder(root / "adapter") as folder:
+                    save_adapters(model, adapters, folder, base=str(pl_module.pretrained), revision=pl_module.revision)
 
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Add the scores to the card, if it is the exported model that was tested."""
@@ -67,41 +84,66 @@ def export_folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "export"
 
 
-def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state, whole, with the fp32 masters of a sharding engine in place of its rounded weights; every rank calls it."""
-    found: dict[int, Tensor] = {}  # tied weights stay one tensor
+def live_weights(model: nn.Module, least: torch.dtype | None) -> Weights:
+    """Those of a model that is being trained, with the fp32 masters of a sharding engine in place of its rounded ones.
+
+    Args:
+        model: Whose weights may be sharded.
+        least: The dtype of an engine's masters.
+    """
     state = model.state_dict(keep_vars=True)
-    for value in state.values():
-        if id(value) not in found:
-            found[id(value)] = whole(value)
-    return {name: found[id(value)] for name, value in state.items()}
+    shapes = {name: tuple(getattr(value, "ds_shape", value.shape)) for name, value in state.items()}
+    return Weights(shapes, widest((value.dtype for value in state.values()), least), lambda name: whole(state[name]))
 
 
-def state_dtype(path: Path, dtype: torch.dtype) -> None:
-    """Name the dtype of the weights in config.json, where transformers puts that of the live model; ``from_pretrained`` loads in it."""
-    config = read_json(path)
-    for part in (config, *(value for value in config.values() if isinstance(value, dict) and "dtype" in value)):
-        part["dtype"] = str(dtype).removeprefix("torch.")
-    write_json(path, config)
+def file_names(model: PreTrainedModel) -> dict[str, str]:
+    """Of each tensor that ``save_pretrained`` would write of the model without adapters, its name in the files, and in the model. A tied one once."""
+    found: dict[str, str] = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if ".lora_" not in name and id(value) not in seen:
+            seen.add(id(value))
+            plain = name.replace(".base_layer.", ".")
+            ((file_name, _),) = revert_weight_conversion(model, {plain: torch.empty(0)}).items()
+            found[file_name] = plain
+    return found
 
 
-def add_stop_tokens(model: PreTrainedModel, stop_token_ids: Sequence[int], pad_token_id: int) -> None:
+def write_skeleton(trainer: Trainer, module: DomainSFT) -> None:
+    """What ``lit-talr export`` needs beside a checkpoint: configuration, tokenizer, card, and a record of names, LoRA and starting model."""
+    assert module.backbone is not None
+    model, encoder, path = module.backbone.model, module.data.encoder, Path(trainer.default_root_dir) / SKELETON
+    if not path.exists():
+        start = str(Path(module.pretrained).resolve()) if module.pretrained and Path(module.pretrained).is_dir() else module.pretrained
+        lora = asdict(module.lora) if module.lora else None
+        with new_folder(path) as folder:
+            config = deepcopy(model.config)
+            config.architectures = [type(model).__name__]
+            config.save_pretrained(folder)
+            stop_tokens(model.generation_config, encoder.stop_token_ids, encoder.pad_token_id).save_pretrained(folder)
+            encoder.tokenizer.save_pretrained(folder)
+            write_json(folder / RECORD, {"pretrained": start, "revision": module.revision, "lora": lora, "names": file_names(model)})
+    write_text(path / "README.md", model_card(trainer, module))
+
+
+def stop_tokens(settings: GenerationConfig, stop_token_ids: Sequence[int], pad_token_id: int) -> GenerationConfig:
     """So that ``generate`` of the exported model ends an answer where training ended it."""
-    settings = model.generation_config
+    settings = deepcopy(settings)
     known = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     settings.eos_token_id = sorted({*stop_token_ids, *(token for token in known if token is not None)})
     settings.pad_token_id = pad_token_id
+    return settings
 
 
 def model_card(trainer: Trainer, module: DomainSFT) -> str:
-    """What was trained, from what, on what, by which command, with which scores."""
+    """What was trained, from what, on what, by which command."""
     data = module.data
     base = module.pretrained or "random weights"
     fits = read_json(Path(trainer.default_root_dir) / "provenance.json").get("fits", [])
     commands = "\n".join(fit["command"] for fit in fits)
     base_license = license_of(module.pretrained)
     card_data = ModelCardData(base_model=module.pretrained, library_name="transformers", pipeline_tag="text-generation", tags=["lit_talr"])
-    text = f"""---
+    return f"""---
 {card_data.to_yaml()}
 ---
 
@@ -123,7 +165,6 @@ Both licences bind whoever uses or shares these weights.
 ```
 
 """
-    return text + score_section(trainer)
 
 
 def score_section(trainer: Trainer) -> str:

@@ -38,7 +38,7 @@ def test_the_folder_ends_answers_where_training_did_and_is_readable(folder: Path
     settings = json.loads((written / "generation_config.json").read_text())
     assert (settings["eos_token_id"], settings["pad_token_id"]) == ([258], 256)
     assert {file.stat().st_mode & 0o777 for file in written.iterdir()} == {0o666 & ~umask()}
-    assert [path.name for path in tmp_path.iterdir()] == ["export"]  # no temporary folder stays
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "skeleton"]  # no temporary folder stays
 
 
 def test_the_licence_of_the_base_model(tmp_path: Path) -> None:

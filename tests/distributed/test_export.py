@@ -1,0 +1,98 @@
+"""On two ranks, under every strategy, the export and the checkpoint afterwards hold the weights that were in memory; torchrun runs this file too."""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from lit_talr.backbone import Backbone, load_model
+from lit_talr.callbacks import HFExport, WholeCheckpoint
+from lit_talr.export import export
+from lit_talr.export.checkpoint_weights import checkpoint_weights
+from lit_talr.losses import Standard
+from tests.distributed.test_two_ranks import torchrun
+from tests.distributed.worker import STRATEGIES
+from tests.fits import LORA, fit
+
+FAST = ["zero2:32-true:full", "zero3:32-true:full", "fsdp2:32-true:full", "zero2:bf16-mixed:lora"]
+SLOW = [f"{strategy}:bf16-mixed:full" for strategy in ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2")]
+SLOW += ["zero1:32-true:full", "zero1:bf16-true:full", "ddp:bf16-mixed:lora", "zero1:32-true:lora"]
+pytestmark = pytest.mark.ranks
+
+
+@pytest.fixture(scope="module")
+def fast(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fits(folder, tmp_path_factory.mktemp("fast"), FAST)
+
+
+@pytest.fixture(scope="module")
+def slow(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fits(folder, tmp_path_factory.mktemp("slow"), SLOW)
+
+
+def fits(folder: Path, out: Path, cases: list[str]) -> Path:
+    done = torchrun("-m", "tests.distributed.test_export", str(folder), str(out), *cases)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return out
+
+
+@pytest.mark.parametrize("case", FAST)
+def test_what_is_written_is_what_was_in_memory(folder: Path, fast: Path, tmp_path: Path, case: str) -> None:
+    check(folder, fast, tmp_path, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW)
+def test_and_of_every_other_strategy(folder: Path, slow: Path, tmp_path: Path, case: str) -> None:
+    check(folder, slow, tmp_path, case)
+
+
+def check(folder: Path, out: Path, new: Path, case: str) -> None:
+    run, memory = out / case.replace(":", "_"), load_file(out / f"{case.replace(':', '_')}.safetensors")
+    expected = logits(Backbone(load_model(str(folder / "model"), None, None, 259, None), LORA if case.endswith("lora") else None).model, memory)
+    export(run, new / "out")
+    for path in (run / "export", new / "out"):
+        model = AutoModelForCausalLM.from_pretrained(path)
+        assert model.dtype == torch.float32
+        torch.testing.assert_close(logits(model, {}), expected, rtol=0, atol=1e-5)
+    first, second = (load_file(path / "model.safetensors") for path in (run / "export", new / "out"))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    weights = checkpoint_weights(checkpoint)
+    assert all(torch.equal(weights.read(name).to(value.dtype), value) for name, value in memory.items())
+    assert (run / "adapter" / "adapter_model.safetensors").is_file() == case.endswith("lora")
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module, weights: dict[str, Tensor]) -> Tensor:
+    named = dict(model.named_parameters())
+    for name, weight in weights.items():
+        named[name].copy_(weight)
+    return model.eval()(input_ids=torch.arange(200).reshape(4, 50)).logits
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    data, runs = Path(sys.argv[1]), Path(sys.argv[2])
+    for case in sys.argv[3:]:
+        strategy, precision, kind = case.split(":")
+        run = runs / case.replace(":", "_")
+        options = {
+            "strategy": STRATEGIES[strategy](),
+            "devices": 2,
+            "precision": precision,
+            "enable_checkpointing": True,
+            "callbacks": [HFExport(), WholeCheckpoint()],
+            "default_root_dir": str(run),
+        }
+        lora = LORA if kind == "lora" else None
+        adam = partial(torch.optim.AdamW, lr=0.01)
+        weights = fit(data, Standard(), steps=2, lora=lora, optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
+        if os.environ["RANK"] == "0":
+            save_file({name: weight.contiguous() for name, weight in weights.items()}, f"{run}.safetensors")

@@ -208,7 +208,7 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, merge."),
+        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, export, merge."),
         (["curriculum"], "required: folder"),
         (["merge", "--tuned", "nowhere"], "out"),
         (["merge", "--out", "c", "--tuned", "./nowhere", "--base", "./nowhere"], "./nowhere is not a folder with a config.json; give"),

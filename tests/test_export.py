@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -112,6 +113,12 @@ def test_in_pieces_it_is_the_same(folder: Path, trained: Path, monkeypatch: pyte
             rounding.add(name, value)
         sums.append((rounding.lost, rounding.moved, rounding.returned))
     assert sums[0][1:] == sums[1][1:] and sums[0][0] == pytest.approx(sums[1][0], rel=1e-12)
+
+
+def test_rounding_that_outweighs_the_update_is_no_percentage(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(folder, tmp_path / "run", lr=1e-6)
+    export(tmp_path / "run", tmp_path / "out", "bfloat16")
+    assert re.search(r"bfloat16 loses the update, its rounding being \d+\.\d times as large by its norm, and 9\d\.\d%", capsys.readouterr().out)
 
 
 def test_the_run_says_it_too(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -83,7 +83,8 @@ def deepspeed_weights(path: Path) -> Weights:
     masters = sharded_masters(optimizers, shapes) if stage3 else split_masters(optimizers, states[0]["param_shapes"])
     # What is not trained: rank by rank in stage 3, else whole among all of the model's (of which stage 1 does not list it).
     frozen_shapes = {name: tuple(shape) for name, shape in (states[0]["frozen_param_shapes"] or {}).items()} if stage3 else {}
-    whole = {name: value for name, value in states[0]["module"].items() if not stage3 or name in states[0]["buffer_names"]}
+    module = {name: value for name, value in states[0]["module"].items() if isinstance(value, Tensor)}  # a loss may keep more than tensors
+    whole = {name: value for name, value in module.items() if not stage3 or name in states[0]["buffer_names"]}
 
     def read(name: str) -> Tensor:
         name = PREFIX + name

@@ -66,8 +66,10 @@ class Rounding:
         name = str(self.dtype).removeprefix("torch.")
         if self.why_not or not self.moved:
             return f"What {name} loses of the update is not known: {self.why_not or 'no weight differs from the starting model'}."
+        # Weights that cross a boundary of rounding jump by more than they were moved, which at small rates outweighs the update.
+        part = f"{self.lost:.1%} of the update by its norm" if self.lost < 1 else f"the update, its rounding being {self.lost:.1f} times as large by its norm"
         text = (
-            f"{name} loses {self.lost:.1%} of the update by its norm, and {self.returned / self.moved:.1%} of the {self.moved:,} weights that moved "
+            f"{name} loses {part}, and {self.returned / self.moved:.1%} of the {self.moved:,} weights that moved "
             "are back where they started; float32 keeps all of it"
         )
         return f"{text} ({len(self.left_out)} tensors that the starting model has not are left out)." if self.left_out else f"{text}."

@@ -15,7 +15,7 @@ from lit_talr.backbone import Backbone, load_model
 from lit_talr.callbacks import HFExport, WholeCheckpoint
 from lit_talr.export import export
 from lit_talr.export.checkpoint_weights import checkpoint_weights
-from lit_talr.losses import Standard
+from lit_talr.losses import TALR
 from tests.distributed.test_two_ranks import torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.fits import LORA, fit
@@ -93,6 +93,7 @@ if __name__ == "__main__":
         }
         lora = LORA if kind == "lora" else None
         adam = partial(torch.optim.AdamW, lr=0.01)
-        weights = fit(data, Standard(), steps=2, lora=lora, optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
+        loss = TALR(scope="step")  # which has a state of its own in the checkpoint
+        weights = fit(data, loss, steps=2, lora=lora, optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, f"{run}.safetensors")

@@ -49,10 +49,12 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
             if temporary.is_dir():
                 write_json(temporary / MANIFEST, fingerprints(temporary))
             synchronise(temporary)
+            before = path.with_name(f"{path.stem}-replaced.ckpt")  # so that whenever it is killed, `last` finds one of the two
             if path.is_dir():
-                remove(path)
+                os.replace(path, before)
             os.replace(temporary, path)
             synchronise(path.parent)
+            remove(before)
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter for a full disk, in many words
         if trainer.is_global_zero:
             remove(temporary)
@@ -142,6 +144,7 @@ def lock(run: Path) -> IO[str]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        handle.close()
         raise ValueError(f"`run`: another run is writing into {run}; wait for its end, or name another folder.") from None
     return handle
 
@@ -167,10 +170,16 @@ def last_checkpoint(run: Path) -> Path:
     raise ValueError(f"`ckpt_path: last`: {folder} holds no checkpoint; start the run without `ckpt_path`, or name its folder with `--run`.")
 
 
+def step_of(path: Path) -> int | None:
+    """The optimizer step that a checkpoint's name says."""
+    step = re.search(r"step=(\d+)", path.name)
+    return int(step[1]) if step else None
+
+
 def newest(path: Path) -> tuple[int, bool, float]:
     """For sorting: by the step in the name, then what was written as the last, then by time."""
-    step = re.search(r"step=(\d+)", path.name)
-    return int(step[1]) if step else -1, path.name.startswith("last"), path.stat().st_mtime
+    step = step_of(path)
+    return -1 if step is None else step, path.name.startswith("last"), path.stat().st_mtime
 
 
 def check_checkpoint(path: Path) -> None:

@@ -33,8 +33,8 @@ import lit_talr.callbacks
 import lit_talr.losses
 import lit_talr.strategies  # noqa: F401
 from lit_talr import __version__
-from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, num_ranks
-from lit_talr.cli_errors import one_sentence
+from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, num_ranks, step_of
+from lit_talr.cli_errors import of_runtime_error, one_sentence
 from lit_talr.curriculum import curriculum
 from lit_talr.data import DomainDataModule
 from lit_talr.demo import demo
@@ -46,12 +46,11 @@ from lit_talr.strategies import FSDP2Strategy
 
 PACKAGE = Path(__file__).parent
 VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "export": export, "merge": merge}
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Where launchers say which process this is: 0 in all that are set is the first one."""
 DESCRIPTION = f"""Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug.
 More commands, each with a --help of its own: {", ".join(VERBS)}."""
 
-
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-"""Where launchers say which process this is: 0 in all that are set is the first one."""
 held = ExitStack()
 """What this process keeps to itself until the command ends."""
 
@@ -141,10 +140,13 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         self.model.check(self.trainer)  # before the data is read, which can take long
 
+    def before_test(self) -> None:
+        self.model.check_answers(self.trainer)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] is None:
-            step = re.search(r"step=(\d+)", str(self._get(self.config_init, "ckpt_path") or "")) if self.subcommand == "fit" else None
-            purge = int(step[1]) if step else None  # TensorBoard hides what was logged after the checkpoint, and will be again
+            path = self._get(self.config_init, "ckpt_path")
+            purge = step_of(Path(path)) if path and self.subcommand == "fit" else None  # hides what was logged after the checkpoint, and will be again
             kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="", purge_step=purge)
         return super().instantiate_trainer(**kwargs)
 
@@ -270,13 +272,13 @@ def main(args: Sequence[str] | None = None) -> None:
             load_from_checkpoint_support=False,
         )
     except SIGTERMException:
-        print("lit-talr: told to end; continue with `--ckpt_path last`.", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    except (ValueError, OSError, SafetensorError, MisconfigurationException) as error:
-        if debug:
+    except (ValueError, OSError, RuntimeError, SafetensorError, MisconfigurationException) as error:
+        sentence = of_runtime_error(str(error)) if isinstance(error, RuntimeError) else one_sentence(str(error))
+        if debug or sentence is None:
             raise
         rank = os.environ.get("LOCAL_RANK", "0")
-        print(f"lit-talr{'' if rank == '0' else f' (rank {rank})'}: {one_sentence(str(error))}", file=sys.stderr)
+        print(f"lit-talr{'' if rank == '0' else f' (rank {rank})'}: {sentence}", file=sys.stderr)
         sys.exit(1)
     finally:
         held.close()

@@ -57,3 +57,15 @@ def class_names(base: type) -> list[str]:
 
 def exports(package: str, member: type) -> bool:
     return getattr(sys.modules.get(package), member.__name__, None) is member
+
+
+def of_runtime_error(message: str) -> str | None:
+    """In one sentence what torch says in a page, where it is no fault of the code; None for anything else."""
+    if "DataLoader worker" in message:
+        return (
+            "a process that prepares batches (`data.batching.num_workers`) has died, most often for want of memory or of room in /dev/shm; "
+            "take fewer, and continue with `--ckpt_path last`."
+        )
+    if "Error(s) in loading state_dict" in message:
+        return "`ckpt_path`: the checkpoint is of another model (its weights have other names or shapes); give the model, and the `model.lora`, of its run."
+    return None

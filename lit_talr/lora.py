@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -76,30 +75,6 @@ def add_adapters(model: nn.Module, decoder: nn.Module, head: nn.Module, lora: Lo
         if parameter.requires_grad:  # PEFT gives them the base layer's dtype
             assert "lora_" in name
             parameter.data = parameter.data.to(torch.get_default_dtype())
-
-
-def has_adapters(model: nn.Module) -> bool:
-    return any(isinstance(module, LoraLayer) for module in model.modules())
-
-
-def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of the same model without adapters, their update added in float32 (float64 for a float64 model).
-
-    Args:
-        model: With adapters; only its structure is read.
-        state: Its whole state dict.
-    """
-    casts: dict[int, Tensor] = {}  # tied weights stay one tensor
-    wide = {
-        name: casts.setdefault(value.data_ptr(), value.to(torch.promote_types(value.dtype, torch.float32))) if value.is_floating_point() else value
-        for name, value in state.items()
-    }
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            first, second = (wide.pop(f"{name}.lora_{part}.{ADAPTER}.weight") for part in "AB")
-            base = f"{name}.base_layer.weight"
-            wide[base] = wide[base] + module.scaling[ADAPTER] * (second @ first)  # not in place: it may be the model's own
-    return {name.replace(".base_layer.", "."): value for name, value in wide.items()}
 
 
 def save_adapters(model: nn.Module, state: Mapping[str, Tensor], folder: Path, base: str, revision: str | None) -> None:

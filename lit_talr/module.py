@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -133,6 +133,18 @@ class DomainSFT(LightningModule):
         if self.lora is not None and self.pretrained is None:
             raise ValueError("`model.lora` adapts weights that stay as they are, and random ones are of no use; give `model.pretrained`, or leave it out.")
 
+    def check_answers(self, trainer: Trainer) -> None:
+        """Refuse to generate where weights are sharded: ranks that have answered would have to go on for those that have not.
+
+        Raises:
+            ValueError: With the way out.
+        """
+        if shards_weights(trainer.strategy):
+            raise ValueError(
+                "Answers are not generated where every weight is sharded (ZeRO-3, FSDP2); test the export, `--model.pretrained RUN/export`, in one "
+                "process or under DDP or ZeRO-2."
+            )
+
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.check(self.trainer)
@@ -256,13 +268,7 @@ class DomainSFT(LightningModule):
         return self.answer([self.data.prompts["test"][index] for index in batch.ids])
 
     def answer(self, prompts: list[list[int]]) -> list[Answer]:
-        """Generate an answer for each prompt.
-
-        Raises:
-            ValueError: Where weights are sharded: ranks that have answered would have to go on for those that have not.
-        """
-        if shards_weights(self.trainer.strategy):
-            raise ValueError("Answers are not generated where every weight is sharded (ZeRO-3, FSDP2); test the export: `--model.pretrained RUN/export`.")
+        """Generate an answer for each prompt."""
         assert self.backbone is not None
         return generate(self.backbone.model, self.data.encoder.tokenizer, prompts, self.data.encoder.stop_token_ids, self.generation)
 

@@ -1,11 +1,9 @@
 """Training strategies that Lightning does not have: DeepSpeed on CPU ranks, and FSDP2 with all ranks in one data-parallel group."""
 
 import os
-from datetime import timedelta
 from typing import Any, Literal, TypeGuard
 
 import torch
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 
@@ -53,14 +51,10 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """FSDP2 (``fully_shard``): weights, gradients and optimizer state sharded over all ranks, on GPUs or CPU ranks; the module shards itself.
+    """FSDP2 (``fully_shard``): weights, gradients and optimizer state sharded over all ranks, on GPUs or CPU ranks; the module shards itself."""
 
-    Args:
-        timeout_minutes: How long a rank waits for the others before it gives up.
-    """
-
-    def __init__(self, timeout_minutes: float = default_pg_timeout.total_seconds() / 60) -> None:
-        super().__init__(tensor_parallel_size=1, timeout=timedelta(minutes=timeout_minutes))
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1)
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes

@@ -2,19 +2,20 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from torch import Tensor
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
 
 from lit_talr.backbone import load_model
 from lit_talr.data import Records
 from lit_talr.data.batch_plan import Batching
-from lit_talr.lora import LoRA
+from lit_talr.lora import ADAPTER, LoRA
 from lit_talr.losses import FLOW, L2, TALR, LossStrategy, Rho1, Standard
 from lit_talr.module import DomainSFT
 from lit_talr.schedules import Constant
@@ -111,3 +112,23 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor], start: dict[st
     assert first.keys() == second.keys() == start.keys()
     flat = lambda weights: torch.cat([weights[name].double().flatten() for name in start])  # noqa: E731
     return float((flat(first) - flat(second)).norm() / (flat(second) - flat(start)).norm())
+
+
+def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The naive formula: the state of the same model without adapters, their update added in float32 (float64 for a float64 model).
+
+    Args:
+        model: With adapters; only its structure is read.
+        state: Its whole state dict.
+    """
+    casts: dict[int, Tensor] = {}  # tied weights stay one tensor
+    wide = {
+        name: casts.setdefault(value.data_ptr(), value.to(torch.promote_types(value.dtype, torch.float32))) if value.is_floating_point() else value
+        for name, value in state.items()
+    }
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            first, second = (wide.pop(f"{name}.lora_{part}.{ADAPTER}.weight") for part in "AB")
+            base = f"{name}.base_layer.weight"
+            wide[base] = wide[base] + module.scaling[ADAPTER] * (second @ first)  # not in place: it may be the model's own
+    return {name.replace(".base_layer.", "."): value for name, value in wide.items()}

@@ -25,10 +25,10 @@ from lit_talr.export.checkpoint_weights import PREFIX, cut, file_weights
 from lit_talr.export.rounding import Rounding
 from lit_talr.export.weights import merged_weights, write_shards
 from lit_talr.files import umask, write_json
-from lit_talr.lora import LoRA, merged
+from lit_talr.lora import LoRA
 from lit_talr.losses import Standard
 from lit_talr.weight_files import tensors
-from tests.fits import QWEN3, fit
+from tests.fits import QWEN3, fit, merged
 from tests.models import ARCHITECTURES
 
 SMALL = LoRA(r=2, alpha=6)

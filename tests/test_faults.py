@@ -1,11 +1,14 @@
 """What happens to a run from outside must not lose it."""
 
+import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,15 @@ from tests.fits import write_data
 ROOT = Path(__file__).parents[1]
 
 
-def words(folder: Path, run: str) -> list[str]:
+ONE_PROCESS = ("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "1")
+
+
+def words(folder: Path, run: str, where: Sequence[str] = ONE_PROCESS) -> list[str]:
     files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
     return [
         *("fit", "-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/talr-step.yaml", *files, "--run", str(folder / run)),
         *("--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer"), "--model.optimizer.lr", "1e-2"),
-        *("--data.batching.batch_size", "4", "--data.batching.micro_batch_size", "2", "--trainer.max_epochs", "2"),
-        *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+        *("--data.batching.batch_size", "4", "--data.batching.micro_batch_size", "2", "--trainer.max_epochs", "2", *where),
     ]
 
 
@@ -41,10 +46,11 @@ def test_told_to_end_it_keeps_the_step_and_goes_on_bitwise(tmp_path: Path) -> No
     while not started.exists() and waited < 120:
         time.sleep(0.2)
         waited += 0.2
+    assert started.exists()
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, error[-3000:]
-    assert "told to end" in error
+    assert re.search(r"Stopped after step \d; continue from the last checkpoint", error) and "lit-talr:" not in error  # said once
     assert list((tmp_path / "ended" / "checkpoints").glob("last-step=*.ckpt"))
     main([*words(tmp_path, "ended"), "--ckpt_path", "last"])
     assert (tmp_path / "whole" / "export" / "model.safetensors").read_bytes() == (tmp_path / "ended" / "export" / "model.safetensors").read_bytes()
@@ -97,6 +103,25 @@ def test_last_is_the_newest_whole_one(tmp_path: Path, caplog: pytest.LogCaptureF
     assert why_not_whole(new) == "lacks rank1"
     (new / "manifest.json").unlink()
     assert "has no manifest.json" in str(why_not_whole(new))
+
+
+def test_a_data_worker_that_dies_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+    killer = ["--data.batching.num_workers", "1", "--trainer.callbacks+", '{"class_path": "tests.test_faults.KillWorkers"}']
+    with pytest.raises(SystemExit) as stop:
+        main([*words(tmp_path, "run"), *killer])
+    assert stop.value.code == 1
+    assert "lit-talr: a process that prepares batches (`data.batching.num_workers`) has died" in capsys.readouterr().err
+    main([*words(tmp_path, "run"), "--ckpt_path", "last"])
+
+
+class KillWorkers(Callback):
+    """In the second epoch, all that prepare batches."""
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, signal.SIGKILL)
 
 
 class Slow(Callback):

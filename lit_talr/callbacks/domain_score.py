@@ -38,6 +38,10 @@ class DomainScore(Callback):
         self.metric: DomainMetric | None = None
         self.rows: list[dict[str, Any]] = []
 
+    def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
+        if stage == "test" or (stage == "fit" and self.every_n_epochs):
+            pl_module.check_answers(trainer)
+
     def start(self, module: DomainSFT) -> None:
         self.metric = module.data.metric().to(module.device)
         self.rows = []

@@ -74,7 +74,7 @@ class Summary(Callback):
             print_table({name: f"{value:.4g}" for name, value in numbers(trainer).items()}, title)
 
     def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]
-        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.training:
+        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.state.fn == "fit":
             kept = any((Path(trainer.default_root_dir) / "checkpoints").glob("[!.]*.ckpt"))
             way_on = "continue from the last checkpoint with `--ckpt_path last`" if kept else "no checkpoint had been written yet"
             Console(stderr=True).print(f"Stopped after step {trainer.global_step}; {way_on}.", soft_wrap=True)

@@ -22,7 +22,7 @@ from lit_talr.non_finite import Guard, NonFinite
 from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weights_hash
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
-from lit_talr.sharded import empty_model, load_shards, shard, zero3_loading
+from lit_talr.sharded import empty_model, load_shards, shard, zero3_drawing
 from lit_talr.strategies import FSDP2Strategy, shards_weights
 from lit_talr.supported import check_trainer
 from lit_talr.weight_files import model_folder
@@ -167,12 +167,12 @@ class DomainSFT(LightningModule):
             return
         strategy, vocab_size = self.trainer.strategy, len(self.data.encoder.tokenizer)
         mesh = strategy.device_mesh["data_parallel"] if isinstance(strategy, FSDP2Strategy) else None
-        folder = model_folder(self.pretrained, self.revision) if mesh is not None and self.pretrained else None
+        folder = model_folder(self.pretrained, self.revision) if shards_weights(strategy) and self.pretrained else None
         if folder is not None:
-            model = empty_model(folder, self.attention)
+            model = empty_model(folder, self.attention, strategy)
         else:
             frozen = self.mixed_dtype if self.lora is not None else None  # what is not trained needs no more than the forward reads
-            with zero3_loading(strategy):
+            with zero3_drawing(strategy):
                 model = load_model(self.pretrained, self.revision, self.architecture, vocab_size, self.attention, frozen)
         backbone = Backbone(model, self.lora)
         if backbone.head.out_features < vocab_size:

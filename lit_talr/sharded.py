@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from accelerate import init_empty_weights
 from lightning.pytorch.strategies import Strategy
 from safetensors import safe_open
@@ -16,14 +18,15 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.initialization import no_init_weights
 
 from lit_talr.strategies import is_zero3
 from lit_talr.weight_files import TensorInfo, read_tensor, tensors
 
 
 @contextmanager
-def zero3_loading(strategy: Strategy) -> Iterator[None]:
-    """Inside, under ZeRO-3, ``from_pretrained`` deals each weight out to the ranks as it reads it; transformers knows by an object that must live."""
+def zero3_drawing(strategy: Strategy) -> Iterator[None]:
+    """Inside, under ZeRO-3, transformers gathers the weights that it draws at random; it knows by an object that must live."""
     if is_zero3(strategy):
         from transformers.integrations import HfDeepSpeedConfig
 
@@ -64,35 +67,37 @@ def whole(value: Tensor) -> Tensor:
     return value.detach()
 
 
-def empty_model(folder: Path, attention: str | None) -> PreTrainedModel:
-    """A model of which only the buffers take memory, in the default dtype."""
-    with init_empty_weights(include_buffers=False):
+def empty_model(folder: Path, attention: str | None, strategy: Strategy) -> PreTrainedModel:
+    """A model in the default dtype whose weights hold nothing yet: under ZeRO-3 a rank has its share of them, else they take no memory."""
+    with no_init_weights() if is_zero3(strategy) else init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.get_default_dtype(), attn_implementation=attention)
-    model.tie_weights()  # which the context took apart
+    model.tie_weights()  # which the latter took apart
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.train()
 
 
 def load_shards(model: PreTrainedModel, folder: Path, device: torch.device) -> None:
-    """Give a sharded model without memory its memory and its weights; each rank reads of each tensor the rows that it owns.
+    """Give a sharded model the weights of a folder; each rank reads of each tensor the rows that it owns.
 
     Raises:
         ValueError: For a tensor that is missing, left over, or of another shape, by its name.
     """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.to_empty(device=device)
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
+    if any(parameter.is_meta for parameter in model.parameters()):  # FSDP2's
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        model.to_empty(device=device)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
     targets = model.state_dict(keep_vars=True)
     left = {id(target) for target in targets.values()}  # a tied weight once
     for name, info in model_tensors(model, folder).items():
         if name not in targets:
             raise ValueError(f"{folder} has a tensor `{name}`, which its architecture has not; fetch or write the folder anew.")
         target = targets[name]
-        if target.shape != info.shape:
-            raise ValueError(f"{folder}: `{name}` is {list(info.shape)}, its configuration says {list(target.shape)}; fetch or write the folder anew.")
-        read_own_rows(target, info)
+        shape = tuple(getattr(target, "ds_shape", target.shape))
+        if shape != info.shape:
+            raise ValueError(f"{folder}: `{name}` is {list(info.shape)}, its configuration says {list(shape)}; fetch or write the folder anew.")
+        read_own_part(target, info)
         left.discard(id(target))
     for name, target in targets.items():
         if id(target) in left:
@@ -109,11 +114,23 @@ def model_tensors(model: PreTrainedModel, folder: Path) -> dict[str, TensorInfo]
 
 
 @torch.no_grad()
-def read_own_rows(target: Tensor, info: TensorInfo) -> None:
-    """Fill this rank's share of a weight from a file that is opened for it alone."""
-    if not isinstance(target, DTensor):  # a buffer
+def read_own_part(target: Tensor, info: TensorInfo) -> None:
+    """Fill this rank's part of a weight from a file that is opened for it alone: of FSDP2 some of its rows, of ZeRO-3 a piece of the flat weight."""
+    if isinstance(target, DTensor):
+        (rows, *_), (first, *_) = compute_local_shape_and_global_offset(target.shape, target.device_mesh, target.placements)
+        target.to_local().copy_(read_rows(info, first, first + rows))
+    elif hasattr(target, "ds_tensor"):
+        part, width = target.ds_tensor, prod(info.shape[1:])
+        start = part.numel() * dist.get_rank()
+        end = min(start + part.numel(), prod(info.shape))
+        if start < end:
+            first = start // width
+            flat = read_rows(info, first, -(-end // width)).reshape(-1)
+            part[: end - start].copy_(flat[start - first * width : end - first * width])
+    else:  # a buffer
         target.copy_(read_tensor(info))
-        return
-    (rows, *_), (first, *_) = compute_local_shape_and_global_offset(target.shape, target.device_mesh, target.placements)
+
+
+def read_rows(info: TensorInfo, first: int, last: int) -> Tensor:
     with safe_open(info.file, framework="pt") as file:
-        target.to_local().copy_(file.get_slice(info.name)[first : first + rows])
+        return file.get_slice(info.name)[first:last]

@@ -6,7 +6,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
-from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, shards_weights
+from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_zero3, shards_weights
 
 
 def check_trainer(trainer: Any, bf16_weights: bool, lora: bool = False) -> None:
@@ -20,6 +20,8 @@ def check_trainer(trainer: Any, bf16_weights: bool, lora: bool = False) -> None:
         raise ValueError(f"`trainer.strategy` {type(strategy).__name__} is not supported; use one of configs/strategy.")
     if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage") not in (1, 2, 3):
         raise ValueError("DeepSpeed is supported with ZeRO stage 1, 2 or 3; use configs/strategy/zero2.yaml or its like.")
+    if is_zero3(strategy) and (strategy.config or {})["zero_optimization"].get("offload_param", {}).get("device") == "nvme":
+        raise ValueError("DeepSpeed's `offload_param` to nvme is not supported, since models are loaded into memory, each rank its part; offload to cpu.")
     if lora and shards_weights(strategy):
         raise ValueError("`model.lora` is not supported where every weight is sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml.")
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):

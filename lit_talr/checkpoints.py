@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import pickle
 import re
 import shutil
 import zipfile
@@ -14,6 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lit_talr.files import read_json, write_json
 
@@ -21,6 +23,26 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 EDGE = 2**16
 """Bytes at either end of a file that are hashed: a torch file ends with the check sums of all that it holds."""
+
+DEEPSPEED = {
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+}
+"""What its files hold beside tensors and plain values."""
+METADATA = {
+    "torch": ("Size", "strided"),
+    "torch.serialization": ("_get_layout",),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.distributed.checkpoint.metadata": (
+        *("BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex"),
+        *("StorageMeta", "TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING"),
+    ),
+    "collections": ("OrderedDict",),
+    "pathlib": ("Path", "PosixPath"),
+}
+"""What FSDP2's ``.metadata`` is made of."""
 
 
 class DirectIO(TorchCheckpointIO):
@@ -131,6 +153,43 @@ def kind(path: Path) -> str:
 def num_ranks(path: Path) -> int:
     """How many ranks wrote a checkpoint of DeepSpeed."""
     return len(list(path.glob("checkpoint/*_optim_states.pt")))
+
+
+class InertUnpickler(pickle.Unpickler):
+    """Knows the classes of a checkpoint's metadata, which only hold values."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in METADATA.get(module, ()) or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"its .metadata names {module}.{name}, which could run code")
+
+
+def read_metadata(path: Path) -> Any:
+    """Of FSDP2's folder, without running code.
+
+    Raises:
+        pickle.UnpicklingError: If it could run any.
+    """
+    with (path / ".metadata").open("rb") as file:
+        return InertUnpickler(file).load()
+
+
+def refuse_code(path: Path) -> None:
+    """DeepSpeed and torch's distributed checkpoints unpickle what they find in a folder; refuse what is not theirs, before they do.
+
+    Raises:
+        ValueError: For a checkpoint that could run code.
+    """
+    if path.is_file():  # which Lightning loads with ``weights_only``
+        return
+    try:
+        if kind(path) == "FSDP2":
+            read_metadata(path)
+        named = {name: file for file in path.rglob("*.pt") for name in get_unsafe_globals_in_checkpoint(file)}
+    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError) as error:
+        raise ValueError(f"`ckpt_path`: {path} is not loaded: {error}; give a checkpoint that `lit-talr fit` wrote.") from error
+    if strange := sorted(named.keys() - DEEPSPEED):
+        raise ValueError(f"`ckpt_path`: {named[strange[0]]} names {strange[0]}, which could run code; give a checkpoint that `lit-talr fit` wrote.")
 
 
 def lock(run: Path) -> IO[str]:

@@ -33,7 +33,7 @@ import lit_talr.callbacks
 import lit_talr.losses
 import lit_talr.strategies  # noqa: F401
 from lit_talr import __version__
-from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, num_ranks, step_of
+from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, num_ranks, refuse_code, step_of
 from lit_talr.cli_errors import of_runtime_error, one_sentence
 from lit_talr.curriculum import curriculum
 from lit_talr.data import DomainDataModule
@@ -124,6 +124,8 @@ class CLI(LightningCLI):
             config.ckpt_path = str(last_checkpoint(run))
         elif config.ckpt_path:
             check_checkpoint(Path(config.ckpt_path))
+        if config.ckpt_path:
+            refuse_code(Path(config.ckpt_path))
         elif verb == "fit" and (run / "config.yaml").exists():
             raise ValueError(f"`run`: {run} already holds a run; continue it with `--ckpt_path last`, or name another folder.")
         elif (run / "checkpoints").exists() and not (pretrained and Path(pretrained).resolve().is_relative_to(run.resolve())):

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lit_talr.backbone import Backbone, load_model
 from lit_talr.callbacks import HFExport, WholeCheckpoint
 from lit_talr.callbacks.hf_export import file_names, live_weights
-from lit_talr.checkpoints import MANIFEST, fingerprints
+from lit_talr.checkpoints import MANIFEST, fingerprints, refuse_code
 from lit_talr.cli import main
 from lit_talr.export import export
 from lit_talr.export.checkpoint_weights import PREFIX, cut, file_weights
@@ -258,6 +258,9 @@ def test_no_pickle_runs_code(trained: Path, tmp_path: Path, kind: str) -> None:
         write_json(path / MANIFEST, fingerprints(path))
     with pytest.raises(ValueError, match="is not a checkpoint of lit-talr fit"):
         export(path, tmp_path / "out")
+    if kind != "file":  # which is loaded with `weights_only`
+        with pytest.raises(ValueError, match=r"could run code"):
+            refuse_code(path)
     assert not (tmp_path / "evil").exists() and not (tmp_path / "out").exists()
 
 

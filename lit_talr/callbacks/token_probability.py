@@ -153,7 +153,8 @@ class TokenProbability(Callback):
         """Scalars to every logger; histograms, figures and text to TensorBoard."""
         rows = [row for row in self.rows if row["epoch"] == epoch]
         for logger in trainer.loggers:
-            logger.log_metrics(self.scalars(rows), step=trainer.global_step)
+            # At the step that ended last, as Lightning logs validation: what is logged at the next one is hidden when the run is resumed.
+            logger.log_metrics(self.scalars(rows), step=max(0, trainer.global_step - 1))
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not trainer.is_global_zero:
             return

@@ -14,23 +14,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from lit_talr.checkpoints import kind
+from lit_talr.checkpoints import kind, read_metadata
 from lit_talr.export.weights import Weights, widest
 
 PREFIX = "backbone.model."
 """Of the model in the module that Lightning trains."""
-METADATA = {
-    "torch": ("Size", "strided"),
-    "torch.serialization": ("_get_layout",),
-    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
-    "torch.distributed.checkpoint.metadata": (
-        *("BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex"),
-        *("StorageMeta", "TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING"),
-    ),
-    "collections": ("OrderedDict",),
-    "pathlib": ("Path", "PosixPath"),
-}
-"""What FSDP2's ``.metadata`` is made of."""
 
 
 def checkpoint_weights(path: Path) -> Weights:
@@ -135,21 +123,11 @@ def cut(parts: Iterable[Tensor], start: int, length: int) -> list[Tensor]:
     return pieces
 
 
-class InertUnpickler(pickle.Unpickler):
-    """Knows the classes of a checkpoint's metadata, which only hold values."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name in METADATA.get(module, ()) or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"its .metadata names {module}.{name}, which could run code")
-
-
 class InertReader(dcp.FileSystemReader):
     """Torch's reader, whose metadata are unpickled without running code; the tensors it reads so by itself."""
 
     def read_metadata(self, *_: Any, rank: int | None = None) -> Metadata:  # type: ignore[override]
-        with (Path(self.path) / ".metadata").open("rb") as file:
-            metadata: Metadata = InertUnpickler(file).load()
+        metadata: Metadata = read_metadata(Path(self.path))
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata

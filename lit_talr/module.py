@@ -23,7 +23,7 @@ from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weigh
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
 from lit_talr.sharded import empty_model, load_shards, shard, zero3_drawing
-from lit_talr.strategies import FSDP2Strategy, shards_weights
+from lit_talr.strategies import FSDP2Strategy, is_zero3, shards_weights
 from lit_talr.supported import check_trainer
 from lit_talr.weight_files import model_folder
 
@@ -169,7 +169,7 @@ class DomainSFT(LightningModule):
         mesh = strategy.device_mesh["data_parallel"] if isinstance(strategy, FSDP2Strategy) else None
         folder = model_folder(self.pretrained, self.revision) if shards_weights(strategy) and self.pretrained else None
         if folder is not None:
-            model = empty_model(folder, self.attention, strategy)
+            model = empty_model(folder, self.attention, None, is_zero3(strategy))
         else:
             frozen = self.mixed_dtype if self.lora is not None else None  # what is not trained needs no more than the forward reads
             with zero3_drawing(strategy):

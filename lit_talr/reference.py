@@ -15,12 +15,15 @@ from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 from lit_talr.backbone import Backbone, load_model
 from lit_talr.data.base import Batch, EncodedExamples
 from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch
 from lit_talr.files import write_bytes
 from lit_talr.losses.base import sum_over_ranks
+from lit_talr.sharded import empty_model, load_shards, shard
+from lit_talr.strategies import shards_weights
 from lit_talr.weight_files import fingerprint, model_folder, weight_files
 
 logger = logging.getLogger(__name__)
@@ -52,8 +55,18 @@ class StartingModel(NamedTuple):
     attention: str | None
     dtype: torch.dtype | None  # of its weights, where training casts them (an engine, LoRA); else the trainer's
 
-    def load(self) -> Backbone:
-        return Backbone(load_model(self.pretrained, self.revision, None, 0, self.attention, self.dtype))
+    def load(self, trainer: Trainer) -> Backbone:
+        """On the device, in evaluation mode; where training shards its weights, sharded over the ranks by FSDP2, under ZeRO-3 too. Collective."""
+        device = trainer.strategy.root_device
+        with trainer.precision_plugin.module_init_context():
+            if not shards_weights(trainer.strategy):
+                return Backbone(load_model(self.pretrained, self.revision, None, 0, self.attention, self.dtype)).to(device).eval()
+            folder = model_folder(self.pretrained, self.revision)
+            model = empty_model(folder, self.attention, self.dtype, zero3=False)
+            backbone = Backbone(model)
+            shard(backbone, backbone.decoder.layers, init_device_mesh(device.type, (trainer.world_size,)), None)  # type: ignore[arg-type]
+            load_shards(model, folder, device)
+        return backbone.eval()
 
 
 def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching, start: StartingModel) -> ReferenceNLL:
@@ -127,8 +140,7 @@ def write(path: Path, key: str, pretrained: str, nll: Tensor) -> bool:
 
 def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, start: StartingModel) -> Tensor:
     """``[N]`` float32 on the CPU: a forward over all examples by a model of its own, in evaluation mode, in the precision of training."""
-    with trainer.precision_plugin.module_init_context():
-        backbone = start.load().to(trainer.strategy.root_device).eval()
+    backbone = start.load(trainer)
 
     def forward(batch: Batch) -> Tensor:
         with trainer.precision_plugin.forward_context():

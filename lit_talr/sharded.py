@@ -67,10 +67,11 @@ def whole(value: Tensor) -> Tensor:
     return value.detach()
 
 
-def empty_model(folder: Path, attention: str | None, strategy: Strategy) -> PreTrainedModel:
-    """A model in the default dtype whose weights hold nothing yet: under ZeRO-3 a rank has its share of them, else they take no memory."""
-    with no_init_weights() if is_zero3(strategy) else init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.get_default_dtype(), attn_implementation=attention)
+def empty_model(folder: Path, attention: str | None, dtype: torch.dtype | None, zero3: bool) -> PreTrainedModel:
+    """A model in ``dtype``, or else the default dtype, whose weights hold nothing yet: by ZeRO-3 a rank gets its share of them, else they take no memory."""
+    with no_init_weights() if zero3 else init_empty_weights(include_buffers=False):
+        config = AutoConfig.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.get_default_dtype(), attn_implementation=attention)
     model.tie_weights()  # which the latter took apart
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -19,7 +19,7 @@ from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, distance, fit
 CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss in [*LOSSES, *ADAPTED] for size in (1, 4)]  # 4 micro-batches a rank, and 1
 CASES += [f"{strategy}:{loss}:4" for strategy in ("ddp", "zero3", "fsdp2") for loss in ON_RANKS]
 CASES += [f"{strategy}:{loss}:{size}" for strategy in ("zero1", "zero3", "fsdp2") for loss in ("standard", "l2", "talr-step") for size in (1, 4)]
-CASES += ["zero3-offload:standard:4"]
+CASES += ["zero3-offload:standard:4", "zero3:flow:4", "fsdp2:flow:4"]
 STEPS = 5
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ranks
@@ -72,7 +72,7 @@ def test_two_ranks_equal_one_process(two_ranks: Path, one_process: Any, start: A
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_count_the_tokens_that_one_process_counts(two_ranks: Path, one_process: Any, alone: Path, case: str) -> None:
-    both = pd.read_parquet(two_ranks / case.replace(":", "_") / "token_probability.parquet")
+    both = pd.read_parquet(two_ranks / case.replace(":", "_") / "run" / "token_probability.parquet")
     one = pd.read_parquet(alone / case.split(":")[1] / "token_probability.parquet")
     assert one.query("set == 'train' and group == 'all' and epoch == 1")["num_tokens"].item() == 304
     assert both["num_tokens"].tolist() == one["num_tokens"].tolist()

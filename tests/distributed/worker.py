@@ -32,7 +32,7 @@ if __name__ == "__main__":
         strategy = STRATEGIES[strategy_name]()
         name = case.replace(":", "_")
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
-        options = {"strategy": strategy, "devices": 2, "precision": "32-true", "callbacks": [watch], "default_root_dir": str(out / name)}
+        options = {"strategy": strategy, "devices": 2, "precision": "32-true", "callbacks": [watch], "default_root_dir": str(out / name / "run")}
         loss = {**LOSSES, **ON_RANKS, **ADAPTED}[loss_name]()
         lora = LORA if loss_name in ADAPTED else None
         weights = fit(folder, loss, steps=steps, lora=lora, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)

@@ -1,6 +1,7 @@
 """Training strategies that Lightning does not have: DeepSpeed on CPU ranks, and FSDP2 with all ranks in one data-parallel group."""
 
 import os
+from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import torch
@@ -44,6 +45,10 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
         self.set_world_ranks()
         os.environ["LOCAL_SIZE"] = str(self.num_processes)
         self._init_deepspeed_distributed()
+        self.barrier()
+        # By now every rank has mapped the 69 MB through which each reduces; DeepSpeed would leave its name, and so the memory, behind for ever.
+        name = f"deepspeed_allreduce_buffer_{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{self.global_rank}"
+        Path("/dev/shm", name).unlink(missing_ok=True)
 
     @property
     def root_device(self) -> torch.device:

@@ -43,26 +43,28 @@ class HFExport(Callback):
         self.dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        assert pl_module.backbone is not None
+        names = file_names(pl_module.backbone.model)
         if trainer.is_global_zero:
-            write_skeleton(trainer, pl_module)
+            write_skeleton(trainer, pl_module, names)
 
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         assert pl_module.backbone is not None
         model, lora, root = pl_module.backbone.model, pl_module.lora, Path(trainer.default_root_dir)
         weights = live_weights(model, torch.float32 if isinstance(trainer.strategy, DeepSpeedStrategy) else None)
         merged = merged_weights(weights, lora.alpha / lora.r) if lora else weights
-        dtype = self.dtype or merged.dtype
+        dtype, names = self.dtype or merged.dtype, file_names(model)
         if trainer.is_global_zero:
-            write_skeleton(trainer, pl_module)  # of a run that began without
+            write_skeleton(trainer, pl_module, names)  # of a run that began without
             rounding = Rounding.of(dtype, pl_module.pretrained, pl_module.revision)
             with new_folder(export_folder(trainer)) as folder:
                 copy_skeleton(root / SKELETON, folder)
                 write_text(folder / "README.md", model_card(trainer, pl_module) + score_section(trainer))
-                write_shards(folder, file_names(model), merged, dtype, rounding)
+                write_shards(folder, names, merged, dtype, rounding)
             if rounding is not None:
                 logger.info(f"{export_folder(trainer)}: {rounding}")
         else:
-            write_shards(None, file_names(model), merged, dtype)
+            write_shards(None, names, merged, dtype)
         if lora is not None:
             adapters = {name: weights.read(name) for name in weights.shapes if ".lora_" in name}
             if trainer.is_global_zero:
@@ -97,7 +99,10 @@ def live_weights(model: nn.Module, least: torch.dtype | None) -> Weights:
 
 
 def file_names(model: PreTrainedModel) -> dict[str, str]:
-    """Of each tensor that ``save_pretrained`` would write of the model without adapters, its name in the files, and in the model. A tied one once."""
+    """Of each tensor that ``save_pretrained`` would write of the model without adapters, its name in the files, and in the model. A tied one once.
+
+    Every rank calls it: FSDP2 lets go of gathered weights where a state dict is taken, and a rank that alone does so then gathers alone.
+    """
     found: dict[str, str] = {}
     seen: set[int] = set()
     for name, value in model.state_dict(keep_vars=True).items():
@@ -109,7 +114,7 @@ def file_names(model: PreTrainedModel) -> dict[str, str]:
     return found
 
 
-def write_skeleton(trainer: Trainer, module: DomainSFT) -> None:
+def write_skeleton(trainer: Trainer, module: DomainSFT, names: dict[str, str]) -> None:
     """What ``lit-talr export`` needs beside a checkpoint: configuration, tokenizer, card, and a record of names, LoRA and starting model."""
     assert module.backbone is not None
     model, encoder, path = module.backbone.model, module.data.encoder, Path(trainer.default_root_dir) / SKELETON
@@ -122,7 +127,7 @@ def write_skeleton(trainer: Trainer, module: DomainSFT) -> None:
             config.save_pretrained(folder)
             stop_tokens(model.generation_config, encoder.stop_token_ids, encoder.pad_token_id).save_pretrained(folder)
             encoder.tokenizer.save_pretrained(folder)
-            write_json(folder / RECORD, {"pretrained": start, "revision": module.revision, "lora": lora, "names": file_names(model)})
+            write_json(folder / RECORD, {"pretrained": start, "revision": module.revision, "lora": lora, "names": names})
     write_text(path / "README.md", model_card(trainer, module))
 
 

@@ -86,13 +86,14 @@ def test_sharded_weights_resume_to_what_one_process_gives(folder: Path, one_proc
 
 
 @pytest.mark.slow
-def test_the_starting_model_is_run_as_zero2_runs_it_in_bf16(folder: Path) -> None:
+@pytest.mark.parametrize("strategy", ["zero2-cpu", "zero3-cpu", "fsdp2-cpu"])
+def test_the_starting_model_is_run_as_training_runs_it_in_bf16(folder: Path, strategy: str) -> None:
     """Before the first step p / p_0 is 1 for every token."""
     files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
-    path = folder / "ratio"
+    path = folder / f"ratio-{strategy}" / "run"
     lit_talr(
         *("fit", "-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/iw-sft-token.yaml", *files, "--run", str(path)),
-        *("-c", "configs/strategy/zero2-cpu.yaml", "--trainer.precision", "bf16-mixed", "--trainer.max_steps", "1"),
+        *("-c", f"configs/strategy/{strategy}.yaml", "--trainer.precision", "bf16-mixed", "--trainer.max_steps", "1"),
         *("--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer")),
     )
     metrics = json.loads((path / "metrics.json").read_text())["fit"]

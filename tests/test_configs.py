@@ -1,5 +1,6 @@
 """Every shipped YAML composes and trains a step, through the command line that users call."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ def one_step(run: Path, *words: str) -> Path:
     return run
 
 
+def with_one(families: Iterable[str]) -> list[Any]:
+    """The first family, which all files are tried with, and the others, slow: that each trains at all is `test_every_family_trains_and_exports`."""
+    first, *others = families
+    return [first, *(pytest.param(family, marks=pytest.mark.slow) for family in others)]
+
+
 def figures_of_one(family: str) -> list[str]:
     """TensorBoard's are the same for all families, and take as long as all else."""
     return [] if family == "qwen2" else ["--trainer.logger", "false"]
@@ -93,7 +100,7 @@ def test_models(models: dict[str, Path], own_rows: list[str], tmp_path: Path, na
     one_step(tmp_path / "run", *configs("base", f"model/{name}", "data/records", "loss/standard"), *option, *own_rows)
 
 
-@pytest.mark.parametrize("family", [family for family in ARCHITECTURES if family != "gemma2"])  # whose template has no system turn
+@pytest.mark.parametrize("family", with_one(family for family in ARCHITECTURES if family != "gemma2"))  # whose template has no system turn
 @pytest.mark.parametrize("name", names("data"))
 def test_data(models: dict[str, Path], own_rows: list[str], medcalc: list[str], tmp_path: Path, name: str, family: str) -> None:
     made = ["--data.train_size", "24", "--data.val_size", "4", "--data.encoding.max_length", "4096", "--data.batching.micro_batch_tokens", "8192"]
@@ -109,7 +116,7 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
     assert yaml.safe_load((run / "metrics.json").read_text())["test"]["test/num_examples"] == 12
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", with_one(ARCHITECTURES))
 @pytest.mark.parametrize("name", names("loss"))
 def test_losses(models: dict[str, Path], own_rows: list[str], tmp_path: Path, name: str, family: str) -> None:
     known = ["--model.loss.max_perplexity", "1e6"] if name == "stm" else []  # random weights expect nothing, and all would be masked
@@ -142,7 +149,7 @@ def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models
     one_step(tmp_path / "run", *words, "--data.prompt_file", str(tmp_path / "prompt.yaml"))
 
 
-@pytest.mark.parametrize("family", [family for family in ARCHITECTURES if family != "gemma2"])
+@pytest.mark.parametrize("family", with_one(family for family in ARCHITECTURES if family != "gemma2"))
 @pytest.mark.parametrize("name", names("experiment"))
 def test_experiments_run_on_their_own(models: dict[str, Path], medcalc: list[str], tmp_path: Path, name: str, family: str) -> None:
     words = [*configs(f"experiment/{name}"), "--model.pretrained", str(models[family]), *medcalc, "--data.validation", "0.3"]

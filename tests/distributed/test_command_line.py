@@ -15,6 +15,7 @@ from tests.distributed.test_two_ranks import ROOT
 from tests.fits import distance, write_data
 
 STRATEGIES = ["zero2-cpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddp-cpu", "zero1-cpu"))]
+pytestmark = pytest.mark.ranks
 SHARDED = ["zero3-cpu", "zero3-offload-cpu", "fsdp2-cpu"]
 """Their runs generate no answers."""
 

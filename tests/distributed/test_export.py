@@ -16,52 +16,35 @@ from lit_talr.callbacks import HFExport, WholeCheckpoint
 from lit_talr.export import export
 from lit_talr.export.checkpoint_weights import checkpoint_weights
 from lit_talr.losses import TALR
+from tests.distributed.cases import chosen, fast_and_slow
 from tests.distributed.test_two_ranks import torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.fits import LORA, fit
 
 FAST = ["zero2:32-true:full", "zero3:32-true:full", "fsdp2:32-true:full", "zero2:bf16-mixed:lora"]
-SLOW = [f"{strategy}:bf16-mixed:full" for strategy in ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2")]
-SLOW += ["zero1:32-true:full", "zero1:bf16-true:full", "ddp:bf16-mixed:lora", "zero1:32-true:lora"]
+CASES = [*FAST, *(f"{strategy}:bf16-mixed:full" for strategy in ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2"))]
+CASES += ["zero1:32-true:full", "zero1:bf16-true:full", "ddp:bf16-mixed:lora", "zero1:32-true:lora"]
 pytestmark = pytest.mark.ranks
 
 
 @pytest.fixture(scope="module")
-def fast(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fits(folder, tmp_path_factory.mktemp("fast"), FAST)
-
-
-@pytest.fixture(scope="module")
-def slow(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fits(folder, tmp_path_factory.mktemp("slow"), SLOW)
-
-
-def fits(folder: Path, out: Path, cases: list[str]) -> Path:
-    done = torchrun("-m", "tests.distributed.test_export", str(folder), str(out), *cases)
+def out(folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    done = torchrun("-m", "tests.distributed.test_export", str(folder), str(out), *chosen(request))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return out
 
 
-@pytest.mark.parametrize("case", FAST)
-def test_what_is_written_is_what_was_in_memory(folder: Path, fast: Path, tmp_path: Path, case: str) -> None:
-    check(folder, fast, tmp_path, case)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", SLOW)
-def test_and_of_every_other_strategy(folder: Path, slow: Path, tmp_path: Path, case: str) -> None:
-    check(folder, slow, tmp_path, case)
-
-
-def check(folder: Path, out: Path, new: Path, case: str) -> None:
+@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
+def test_what_is_written_is_what_was_in_memory(folder: Path, out: Path, tmp_path: Path, case: str) -> None:
     run, memory = out / case.replace(":", "_"), load_file(out / f"{case.replace(':', '_')}.safetensors")
     expected = logits(Backbone(load_model(str(folder / "model"), None, None, 259, None), LORA if case.endswith("lora") else None).model, memory)
-    export(run, new / "out")
-    for path in (run / "export", new / "out"):
+    export(run, tmp_path / "out")
+    for path in (run / "export", tmp_path / "out"):
         model = AutoModelForCausalLM.from_pretrained(path)
         assert model.dtype == torch.float32
         torch.testing.assert_close(logits(model, {}), expected, rtol=0, atol=1e-5)
-    first, second = (load_file(path / "model.safetensors") for path in (run / "export", new / "out"))
+    first, second = (load_file(path / "model.safetensors") for path in (run / "export", tmp_path / "out"))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     (checkpoint,) = (run / "checkpoints").iterdir()
     weights = checkpoint_weights(checkpoint)

@@ -1,5 +1,6 @@
 """All that is asked of transformers: load a causal language model, find its decoder and head."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +77,18 @@ class Backbone(nn.Module):
             parameter.requires_grad_(id(parameter) in trained and lora is None)
         if lora is not None:
             add_adapters(model, self.decoder, self.head, lora)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Backbone":
+        """What ``to`` does: it moves buffers and does not cast them. Rotary frequencies in bfloat16, as pure half precision would have them, turn far positions
+        into others.
+        """
+        exact = [(module, name, buffer) for module in self.modules() for name, buffer in module._buffers.items() if buffer is not None]
+        super()._apply(fn, recurse)
+        for module, name, buffer in exact:
+            moved = module._buffers[name]
+            assert moved is not None
+            module._buffers[name] = buffer.to(moved.device)
+        return self
 
     @property
     def decoder(self) -> nn.Module:

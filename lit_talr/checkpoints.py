@@ -147,12 +147,14 @@ def kind(path: Path) -> str:
     """Which strategies a checkpoint is of."""
     if path.is_file():
         return "one process or DDP"
-    return "DeepSpeed" if (path / "latest").is_file() else "FSDP2"
+    if not (path / "latest").is_file():
+        return "FSDP2"
+    return "ZeRO-3" if any(path.glob("checkpoint/zero_pp_rank_*_model_states.pt")) else "ZeRO-1 or ZeRO-2"
 
 
-def num_ranks(path: Path) -> int:
-    """How many ranks wrote a checkpoint of DeepSpeed."""
-    return len(list(path.glob("checkpoint/*_optim_states.pt")))
+def optimizer_files(path: Path) -> list[Path]:
+    """Of a checkpoint of DeepSpeed: one for each rank that wrote it, ``bf16_...`` where weights were bfloat16."""
+    return list(path.glob("checkpoint/*_optim_states.pt"))
 
 
 class InertUnpickler(pickle.Unpickler):

@@ -33,7 +33,7 @@ import lit_talr.callbacks
 import lit_talr.losses
 import lit_talr.strategies  # noqa: F401
 from lit_talr import __version__
-from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, num_ranks, refuse_code, step_of
+from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, optimizer_files, refuse_code, step_of
 from lit_talr.cli_errors import of_runtime_error, one_sentence
 from lit_talr.curriculum import curriculum
 from lit_talr.data import DomainDataModule
@@ -42,7 +42,7 @@ from lit_talr.export import export
 from lit_talr.files import read_json, write_json
 from lit_talr.merge import merge
 from lit_talr.module import DomainSFT
-from lit_talr.strategies import FSDP2Strategy
+from lit_talr.strategies import FSDP2Strategy, is_zero3
 
 PACKAGE = Path(__file__).parent
 VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "export": export, "merge": merge}
@@ -154,17 +154,18 @@ class CLI(LightningCLI):
 
 
 def check_strategy(path: Path, trainer: Trainer) -> None:
-    """Refuse a checkpoint that another strategy wrote, or as many ranks of DeepSpeed as there are not now."""
-    of = kind(path)
-    here = {DeepSpeedStrategy: "DeepSpeed", FSDP2Strategy: "FSDP2"}
-    wanted = next((name for strategy, name in here.items() if isinstance(trainer.strategy, strategy)), "one process or DDP")
-    if of != wanted:
+    """Refuse a checkpoint that another strategy wrote; of DeepSpeed also that of another number of ranks or, since it would not find its files, precision."""
+    of, strategy = kind(path), trainer.strategy
+    zero = isinstance(strategy, DeepSpeedStrategy)
+    if of != ("ZeRO-3" if is_zero3(strategy) else "ZeRO-1 or ZeRO-2" if zero else "FSDP2" if isinstance(strategy, FSDP2Strategy) else "one process or DDP"):
         raise ValueError(f"`ckpt_path`: {path} is a checkpoint of {of}; give the strategy of its run, or `lit-talr export` it and start from the export.")
-    if of == "DeepSpeed" and (ranks := num_ranks(path)) != trainer.world_size:
+    if zero and (ranks := len(files := optimizer_files(path))) != trainer.world_size:
         raise ValueError(
             f"`ckpt_path`: {path} was written by {ranks} rank(s), and DeepSpeed reads it with as many only, not with {trainer.world_size}; "
             f"start {ranks}, or `lit-talr export` it and start from the export."
         )
+    if zero and files[0].name.startswith("bf16") != str(trainer.precision).startswith("bf16"):
+        raise ValueError(f"`ckpt_path`: {path} was written in another precision than {trainer.precision}; give `trainer.precision` as its run did.")
 
 
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:

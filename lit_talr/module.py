@@ -22,7 +22,7 @@ from lit_talr.non_finite import Guard, NonFinite
 from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weights_hash
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
-from lit_talr.sharded import empty_model, load_shards, shard, zero3_drawing
+from lit_talr.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
 from lit_talr.strategies import FSDP2Strategy, is_zero3, shards_weights
 from lit_talr.supported import check_trainer
 from lit_talr.weight_files import model_folder
@@ -174,6 +174,8 @@ class DomainSFT(LightningModule):
             frozen = self.mixed_dtype if self.lora is not None else None  # what is not trained needs no more than the forward reads
             with zero3_drawing(strategy):
                 model = load_model(self.pretrained, self.revision, self.architecture, vocab_size, self.attention, frozen)
+        if is_zero3(strategy):
+            exact_buffers(model)
         backbone = Backbone(model, self.lora)
         if backbone.head.out_features < vocab_size:
             raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
@@ -184,6 +186,11 @@ class DomainSFT(LightningModule):
         if folder is not None:
             load_shards(model, folder, strategy.root_device)
         self.backbone = backbone
+
+    def on_train_start(self) -> None:
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy) and self.mixed_dtype and self.pretrained and self.loaded_step is None:
+            assert self.backbone is not None
+            exact_masters(self.backbone.model, model_folder(self.pretrained, self.revision))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)

@@ -78,6 +78,22 @@ def empty_model(folder: Path, attention: str | None, dtype: torch.dtype | None, 
     return model.train()
 
 
+def exact_buffers(model: PreTrainedModel) -> None:
+    """Compute the buffers of a model anew. Under ZeRO-3 DeepSpeed rounds what is computed while a model is built to the dtype of the weights, in bfloat16 with
+    rotary frequencies that turn far positions into others.
+    """
+    from deepspeed.runtime.zero.partition_parameters import restore_init_context, shutdown_init_context
+
+    shutdown_init_context()
+    try:
+        with init_empty_weights(include_buffers=False):
+            exact = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
+    finally:
+        restore_init_context()
+    for module, right in zip(model.modules(), exact.modules(), strict=True):
+        module._buffers.update({name: right._buffers[name].to(buffer.device) for name, buffer in module._buffers.items() if buffer is not None})
+
+
 def load_shards(model: PreTrainedModel, folder: Path, device: torch.device) -> None:
     """Give a sharded model the weights of a folder; each rank reads of each tensor the rows that it owns.
 
@@ -103,6 +119,17 @@ def load_shards(model: PreTrainedModel, folder: Path, device: torch.device) -> N
     for name, target in targets.items():
         if id(target) in left:
             raise ValueError(f"{folder} has no tensor `{name}`, which its configuration asks for; fetch or write the folder anew.")
+
+
+@torch.no_grad()
+def exact_masters(model: PreTrainedModel, folder: Path) -> None:
+    """Give DeepSpeed's fp32 masters the weights of a folder in float32, tensor by tensor; it has made them of rounded weights. Every rank calls it."""
+    from deepspeed.utils import safe_set_full_fp32_param
+
+    parameters = dict(model.named_parameters())
+    for name, info in model_tensors(model, folder).items():
+        if info.dtype == "F32" and name in parameters and parameters[name].requires_grad:
+            safe_set_full_fp32_param(parameters[name], read_tensor(info).to(parameters[name].device))
 
 
 def model_tensors(model: PreTrainedModel, folder: Path) -> dict[str, TensorInfo]:

@@ -14,11 +14,12 @@ WANTED = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor is, and its shape."""
+    """Where a tensor is, its shape and its dtype."""
 
     file: Path
     name: str  # in the file
     shape: tuple[int, ...]
+    dtype: str  # as safetensors writes it: F32, BF16
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
@@ -92,7 +93,8 @@ def tensors(folder: Path) -> dict[str, TensorInfo]:
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
-                found |= {name: TensorInfo(path, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}
+                slices = {name: file.get_slice(name) for name in file.keys()}
+            found |= {name: TensorInfo(path, name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it anew.") from error
     return found

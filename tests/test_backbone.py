@@ -109,3 +109,14 @@ def test_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_needs_either_weights_or_an_architecture(pretrained: str | None, architecture: dict[str, int] | None) -> None:
     with pytest.raises(ValueError, match="one of the two"):
         load_model(pretrained, None, architecture, VOCABULARY, None)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_weights_are_cast_and_buffers_are_not(family: str) -> None:
+    backbone = Backbone(load_model(None, None, ARCHITECTURES[family], 300, None))
+    before = dict(backbone.named_buffers())
+    half = backbone.to(torch.bfloat16)
+    assert half is backbone and all(weight.dtype == torch.bfloat16 for weight in half.parameters())
+    after = dict(half.named_buffers())
+    assert any("inv_freq" in name for name in after) and after.keys() == before.keys()
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())

@@ -1,5 +1,6 @@
 """What happens to a run from outside must not lose it."""
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -10,14 +11,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
 
 from lit_talr.checkpoints import fingerprints, last_checkpoint, lock, why_not_whole
-from lit_talr.cli import main
+from lit_talr.cli import check_strategy, main
 from lit_talr.files import write_json
+from lit_talr.strategies import DeepSpeedCPUStrategy
 from tests.fits import write_data
 
 ROOT = Path(__file__).parents[1]
@@ -132,3 +135,25 @@ class Slow(Callback):
         if trainer.global_step == 1:
             Path(trainer.default_root_dir, "started").touch()
             time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("files", "stage", "num_ranks", "precision", "sentence"),
+    [
+        (["model.pt"], 2, 2, "32-true", "is a checkpoint of FSDP2"),
+        (["latest", "checkpoint/mp_rank_00_model_states.pt"], 3, 2, "32-true", "is a checkpoint of ZeRO-1 or ZeRO-2"),
+        (["latest", "checkpoint/zero_pp_rank_0_mp_rank_00_model_states.pt"], 2, 2, "32-true", "is a checkpoint of ZeRO-3"),
+        (["latest", "checkpoint/zero_pp_rank_0_mp_rank_00_optim_states.pt"], 2, 2, "32-true", r"was written by 1 rank\(s\)"),
+        (["latest", "checkpoint/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], 2, 1, "32-true", "in another precision than 32-true"),
+        (["latest", "checkpoint/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], 1, 1, "bf16-mixed", None),
+    ],
+)
+def test_a_checkpoint_that_the_strategy_cannot_read_is_refused(
+    tmp_path: Path, files: list[str], stage: Any, num_ranks: int, precision: str, sentence: str | None
+) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    for file in files:
+        (tmp_path / file).touch()
+    trainer: Any = SimpleNamespace(strategy=DeepSpeedCPUStrategy(stage), world_size=num_ranks, precision=precision)
+    with pytest.raises(ValueError, match=sentence) if sentence else contextlib.nullcontext():
+        check_strategy(tmp_path, trainer)

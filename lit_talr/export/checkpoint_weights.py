@@ -28,7 +28,7 @@ def checkpoint_weights(path: Path) -> Weights:
         ValueError: For what is no such checkpoint.
     """
     try:
-        read = {"DeepSpeed": deepspeed_weights, "FSDP2": fsdp2_weights}.get(kind(path), file_weights)
+        read = {"one process or DDP": file_weights, "FSDP2": fsdp2_weights}.get(kind(path), deepspeed_weights)
         return read(path)
     except (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, IndexError, EOFError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -58,10 +58,10 @@ clean:  ## everything that is made here, .venv included; runs/ stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis lightning_logs
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Python compiles what is imported, once; to compile all of torch and transformers takes as long as to install them.
 $(STAMP): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time takes some minutes."
 	@DS_BUILD_OPS=0 $(PIP) install --no-compile -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores, where pip takes one; like pip it passes over files that are no Python
 	@touch $@
 
 $(BIN)/python:

@@ -42,7 +42,7 @@ from lit_talr.export import export
 from lit_talr.files import read_json, write_json
 from lit_talr.merge import merge
 from lit_talr.module import DomainSFT
-from lit_talr.strategies import FSDP2Strategy, is_zero3
+from lit_talr.strategies import FSDP2Strategy, end_ranks, is_zero3
 
 PACKAGE = Path(__file__).parent
 VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "export": export, "merge": merge}
@@ -274,7 +274,9 @@ def main(args: Sequence[str] | None = None) -> None:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
+        end_ranks()
     except SIGTERMException:
+        end_ranks()
         sys.exit(128 + signal.SIGTERM)
     except (ValueError, OSError, RuntimeError, SafetensorError, MisconfigurationException) as error:
         sentence = of_runtime_error(str(error)) if isinstance(error, RuntimeError) else one_sentence(str(error))

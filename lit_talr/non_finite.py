@@ -1,4 +1,4 @@
-"""A loss that is not finite: the run stops before the optimizer changes anything, or goes on without the step; its examples go to a file."""
+"""A loss or gradient that is not finite: the run stops before the optimizer changes anything, or goes on without the step; its examples go to a file."""
 
 import json
 import logging
@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lit_talr.data.base import DomainDataModule
@@ -26,7 +30,8 @@ MAX_CHARACTERS = 2000  # of a prompt, and of an answer, in the file
 
 @dataclass(frozen=True)
 class NonFinite:
-    """What happens at an optimizer step whose loss is infinite or not a number. Its examples go to ``non_finite.jsonl`` of the run folder, with their texts.
+    """What happens at an optimizer step whose loss or gradient is infinite or not a number. Its examples go to ``non_finite.jsonl`` of the run folder, with
+    their texts.
 
     Args:
         action: ``stop`` ends the run before the optimizer changes anything; ``skip`` leaves weights and optimizer as they are, and goes on with the next step.
@@ -55,7 +60,9 @@ class Seen(NamedTuple):
 
 
 class Guard:
-    """Sums a step's loss over micro-batches and ranks, and keeps the optimizer from a step where the sum is not finite.
+    """Sums a step's loss over micro-batches and ranks, and keeps the optimizer from a step where the sum, or the norm of a rank's gradient, is not finite.
+
+    The gradient is not looked at under DeepSpeed, which in half precision skips such steps by itself, uncounted.
 
     All ranks decide the same, once a step, from the sum that is logged: one collective, with the guard as without it.
 
@@ -90,9 +97,11 @@ class Guard:
             args, kwargs = run_closure(args, kwargs)
             if self._sums is None:  # not a step of training: torch and DeepSpeed take one to set up an optimizer's state
                 return args, kwargs
-            self.decide(trainer, data)
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            gradients = [] if isinstance(trainer.strategy, DeepSpeedStrategy) else [weight.grad for weight in weights if weight.grad is not None]
+            self.decide(trainer, data, gradients)
             if self.skips:
-                for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
+                for weight in weights:
                     taken.append((weight, weight.grad))
                     weight.grad = None
             return args, kwargs
@@ -105,18 +114,22 @@ class Guard:
         optimizer.register_step_pre_hook(take_gradients)
         optimizer.register_step_post_hook(give_back)
 
-    def decide(self, trainer: Trainer, data: DomainDataModule) -> Tensor:
+    def decide(self, trainer: Trainer, data: DomainDataModule, gradients: Sequence[Tensor] = ()) -> Tensor:
         """The sums of the open step over micro-batches and ranks; collective, when first asked for in a step.
 
         Raises:
-            ValueError: Where the loss is not finite, and the step is not to be skipped.
+            ValueError: Where the loss or the gradient is not finite, and the step is not to be skipped.
         """
         if self._total is None:
             assert self._sums is not None
-            self._total = sum_over_ranks(self._sums)
-            self.skips = not self._total[0].isfinite().item()
+            own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+            spoiled = (~get_total_norm(own).isfinite()).to(self._sums).reshape(1)
+            *sums, num_spoiled = sum_over_ranks(torch.cat([self._sums, spoiled]))
+            self._total = torch.stack(sums)
+            finite = {"loss": bool(sums[0].isfinite()), "gradient": num_spoiled == 0}
+            self.skips = not all(finite.values())
             if self.skips:
-                self.refuse_or_count(trainer, data)
+                self.refuse_or_count(next(name for name, right in finite.items() if not right), trainer, data)
         return self._total
 
     def step_end(self, trainer: Trainer, data: DomainDataModule) -> Tensor:
@@ -126,8 +139,8 @@ class Guard:
         self._sums = self._total = None
         return total
 
-    def refuse_or_count(self, trainer: Trainer, data: DomainDataModule) -> None:
-        found = f"The loss of step {trainer.global_step + 1} is not finite ({self.report(trainer, data)})"
+    def refuse_or_count(self, what: str, trainer: Trainer, data: DomainDataModule) -> None:
+        found = f"The {what} of step {trainer.global_step + 1} is not finite ({self.report(trainer, data)})"
         if self.options.action == "stop":
             raise ValueError(f"{found}; lower the learning rate, look at the rows, or skip such steps: `--model.non_finite.action skip`.")
         if self.num_skipped >= self.options.max_skipped:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 
@@ -17,6 +18,12 @@ def is_zero3(strategy: Strategy) -> TypeGuard[DeepSpeedStrategy]:
 def shards_weights(strategy: Strategy) -> bool:
     """Whether no rank has the whole model."""
     return is_zero3(strategy) or isinstance(strategy, FSDP2Strategy)
+
+
+def end_ranks() -> None:
+    """End the threads through which ranks talked, once all are done: at the end of the interpreter they can abort a process whose work is whole."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class DeepSpeedCPUStrategy(DeepSpeedStrategy):

@@ -27,10 +27,15 @@ STEP_IDS = epoch_order(20, 0, 0, True)[8:16].tolist()
 SKIP: Any = partial(DomainSFT, non_finite=NonFinite("skip"))
 
 
-class Spoiled(Around):
-    """The loss that it holds, spoiled in given steps, on the last rank: a ``nan`` factor spoils the gradient too, an ``inf`` that is added does not."""
+By = Literal["nan", "inf", "gradient"]
 
-    def __init__(self, loss: LossStrategy, by: Literal["nan", "inf"] = "nan", steps: Sequence[int] = (BAD_STEP,)) -> None:
+
+class Spoiled(Around):
+    """The loss that it holds, spoiled in given steps, on the last rank: a ``nan`` factor spoils the gradient too, an ``inf`` that is added does not;
+    ``gradient`` spoils nothing else.
+    """
+
+    def __init__(self, loss: LossStrategy, by: By = "nan", steps: Sequence[int] = (BAD_STEP,)) -> None:
         super().__init__(loss)
         self.by = by
         self.steps = steps
@@ -39,6 +44,9 @@ class Spoiled(Around):
     def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
         loss = super().forward(stats, weights)
         if self.num_done not in self.steps or (dist.is_initialized() and dist.get_rank() < dist.get_world_size() - 1):
+            return loss
+        if self.by == "gradient":
+            loss.register_hook(lambda gradient: gradient * math.inf)
             return loss
         return loss * math.nan if self.by == "nan" else loss + math.inf
 
@@ -129,10 +137,10 @@ def test_stop_changes_nothing_and_names_the_example(folder: Path, tmp_path: Path
     assert row["num_supervised"] > 1 and 0 < row["min_nll"] <= row["mean_nll"] <= row["max_nll"] < math.inf
 
 
-@pytest.mark.parametrize("by", ["nan", "inf"])
+@pytest.mark.parametrize("by", ["nan", "inf", "gradient"])
 @pytest.mark.parametrize("micro_batch_size", [8, 2])
 @pytest.mark.parametrize("name", ["standard", "l2", "talr-step"])
-def test_skip_is_bitwise_a_run_without_that_optimizer_step(folder: Path, tmp_path: Path, name: str, micro_batch_size: int, by: Literal["nan", "inf"]) -> None:
+def test_skip_is_bitwise_a_run_without_that_optimizer_step(folder: Path, tmp_path: Path, name: str, micro_batch_size: int, by: By) -> None:
     batching = {"micro_batch_size": micro_batch_size}
     without = watched(folder, tmp_path / "without", LOSSES[name](), module_class=Unstepped, batching=batching)
     skipped = watched(folder, tmp_path, Spoiled(LOSSES[name](), by), module_class=SKIP, batching=batching)
@@ -141,6 +149,12 @@ def test_skip_is_bitwise_a_run_without_that_optimizer_step(folder: Path, tmp_pat
     assert skipped.metrics == {**without.metrics, "train/skipped_steps": 1}
     assert sorted(row["example"] for row in rows(tmp_path)) == sorted(STEP_IDS)
     assert all(row["num_non_finite"] == 0 for row in rows(tmp_path))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -> None:
+    before = watched(folder, tmp_path / "before", Standard(), steps=BAD_STEP)
+    stopped = watched(folder, tmp_path, Spoiled(Standard(), "gradient"))
+    assert stopped.error.startswith("The gradient of step 2 is not finite (8 examples, see ") and same(stopped.weights, before.weights)
 
 
 def test_l2_around_a_loss_that_is_skipped_in_its_first_step_pulls_to_the_start(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from lit_talr.module import DomainSFT
 from lit_talr.non_finite import NonFinite
+from lit_talr.strategies import end_ranks
 from tests.distributed.worker import STRATEGIES
 from tests.fits import LOSSES, fit
 from tests.test_non_finite import Spoiled
@@ -30,3 +31,4 @@ if __name__ == "__main__":
         else:
             if os.environ["RANK"] == "0":
                 save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{run.name}.safetensors")
+    end_ranks()

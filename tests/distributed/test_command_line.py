@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lit_talr.cli import main
 from tests.distributed.test_two_ranks import ROOT
 from tests.fits import distance, write_data
 
-STRATEGIES = ["zero2-cpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddp-cpu", "zero1-cpu"))]
+STRATEGIES = ["zero2-cpu", "ddp-cpu", "zero1-cpu"]
 pytestmark = pytest.mark.ranks
 SHARDED = ["zero3-cpu", "zero3-offload-cpu", "fsdp2-cpu"]
 """Their runs generate no answers."""
@@ -27,17 +28,21 @@ def lit_talr(*words: str) -> str:
     return done.stdout
 
 
-def run(folder: Path, name: str, *strategy: str) -> Path:
-    """Two steps, resumed for two more, then tested on five rows."""
-    path = folder / name
+def options(folder: Path, path: Path) -> list[str]:
     files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
-    words = [
+    return [
         *("-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/l2.yaml", "--model.loss.coefficient", "0.05"),
         *("--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer"), *files, "--run", str(path)),
         *("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.3", "--model.schedule", "Constant", "--trainer.gradient_clip_val", "null"),
         *("--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "2", "--data.batching.eval_batch_size", "2"),
-        *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--model.generation.max_new_tokens", "6", *strategy),
+        *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--model.generation.max_new_tokens", "6"),
     ]
+
+
+def run(folder: Path, name: str, *strategy: str) -> Path:
+    """Three steps, resumed for three more, then tested on five rows."""
+    path = folder / name
+    words = [*options(folder, path), *strategy]
     lit_talr("fit", *words, "--trainer.max_steps", "3")
     lit_talr("fit", *words, "--trainer.max_steps", "6", "--ckpt_path", "last")
     if name not in SHARDED:
@@ -58,6 +63,15 @@ def one_process(folder: Path) -> Path:
     return run(folder, "one", "--trainer.devices", "1")
 
 
+def test_a_fit_on_two_ranks_exports_what_one_process_does(folder: Path) -> None:
+    words = ["--trainer.max_steps", "3"]
+    lit_talr("fit", *options(folder, folder / "fit-two"), *words, "-c", "configs/strategy/zero2-cpu.yaml")
+    main(["fit", *options(folder, folder / "fit-one"), *words, "--trainer.devices", "1"])
+    weights, expected = (load_file(folder / name / "export" / "model.safetensors") for name in ("fit-two", "fit-one"))
+    assert distance(weights, expected, {name: weight * 0 for name, weight in expected.items()}) < 1e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_ranks_give_what_one_process_gives(folder: Path, one_process: Path, strategy: str) -> None:
     two = run(folder, strategy, "-c", f"configs/strategy/{strategy}.yaml")

@@ -16,6 +16,7 @@ from lit_talr.callbacks import HFExport, WholeCheckpoint
 from lit_talr.export import export
 from lit_talr.export.checkpoint_weights import checkpoint_weights
 from lit_talr.losses import TALR
+from lit_talr.strategies import end_ranks
 from tests.distributed.cases import chosen, fast_and_slow
 from tests.distributed.test_two_ranks import torchrun
 from tests.distributed.worker import STRATEGIES
@@ -80,3 +81,4 @@ if __name__ == "__main__":
         weights = fit(data, loss, steps=2, lora=lora, optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, f"{run}.safetensors")
+    end_ranks()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from lit_talr.backbone import load_model
 from lit_talr.losses import Standard
 from lit_talr.module import DomainSFT
+from lit_talr.strategies import end_ranks
 from tests.distributed.cases import chosen, fast_and_slow
 from tests.distributed.test_two_ranks import torchrun
 from tests.distributed.worker import STRATEGIES
@@ -80,3 +81,4 @@ if __name__ == "__main__":
         weights = fit(Path(sys.argv[1], family), Standard(), steps=1, optimizer=sgd, trainer=options, module_class=half)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, Path(sys.argv[2], f"{case.replace(':', '_')}.safetensors"))
+    end_ranks()

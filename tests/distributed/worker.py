@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
 
 from lit_talr.callbacks import TokenProbability
-from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
+from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, end_ranks
 from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, fit
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
@@ -38,3 +38,4 @@ if __name__ == "__main__":
         weights = fit(folder, loss, steps=steps, lora=lora, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{name}.safetensors")
+    end_ranks()

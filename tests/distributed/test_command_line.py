@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,34 @@ def test_zero2_in_bf16_exports_its_fp32_weights_and_resumes(folder: Path) -> Non
     weights = load_file(path / "export" / "model.safetensors")
     assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in weights.values())  # not rounded on the way
     assert len(read(path)) == 5
+
+
+def slurm(node: int, port: int) -> dict[str, str]:
+    """What SLURM tells a task of two nodes with one task each."""
+    task = {"PROCID": str(node), "NODEID": str(node), "LOCALID": "0", "NTASKS": "2", "NTASKS_PER_NODE": "1"}
+    job = {"NNODES": "2", "JOB_ID": "1", "JOB_NAME": "fit", "NODELIST": "localhost"}
+    return {**{f"SLURM_{name}": value for name, value in {**task, **job}.items()}, "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+@pytest.mark.parametrize("strategy", ["zero2-cpu", "fsdp2-cpu"])
+def test_two_nodes_as_the_page_on_running_starts_them(folder: Path, one_process: Path, launcher: str, strategy: str) -> None:
+    """Two nodes of one rank each, both on this machine."""
+    name = f"{launcher}-{strategy}"
+    words = ["lit_talr", "fit", *options(folder, folder / name), "-c", f"configs/strategy/{strategy}.yaml", "--trainer.num_nodes", "2"]
+    words += ["--trainer.devices", "1", "--trainer.max_steps", "6"]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    rendezvous = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+    start = ["torch.distributed.run", *rendezvous, "-m", "--"] if launcher == "torchrun" else []
+    nodes = []
+    for node in range(2):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | (slurm(node, port) if launcher == "slurm" else {})
+        command = [sys.executable, "-m", *start, *words]
+        nodes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    said = [node.communicate(timeout=200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(text[-3000:] for text in said)
+    weights, expected = (load_file(path / "export" / "model.safetensors") for path in (folder / name, one_process))
+    assert distance(weights, expected, {name: weight * 0 for name, weight in expected.items()}) < 1e-5

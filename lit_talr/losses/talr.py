@@ -116,10 +116,11 @@ class TALR(LossStrategy):
         return {} if self._logged is None else {"talr/temperature": self._logged}
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"step_temperature": self.step_temperature}
+        return {"step_temperature": None if self.step_temperature is None else float(self.step_temperature)}  # FSDP2 can load no tensor where there is none yet
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.step_temperature = state["step_temperature"]
+        value = state["step_temperature"]
+        self.step_temperature = None if value is None else torch.tensor(float(value), dtype=torch.float64)  # of either precision, exactly
 
 
 def statistic_values(stats: TokenStats, statistic: Literal["sequence", "token"]) -> Tensor:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ def lit_talr(*words: str) -> str:
     return done.stdout
 
 
-def options(folder: Path, path: Path) -> list[str]:
+L2 = ("-c", "configs/loss/l2.yaml", "--model.loss.coefficient", "0.05")
+
+
+def options(folder: Path, path: Path, loss: Sequence[str] = L2) -> list[str]:
     files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
     return [
-        *("-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/l2.yaml", "--model.loss.coefficient", "0.05"),
+        *("-c", "configs/base.yaml", "-c", "configs/data/records.yaml", *loss),
         *("--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer"), *files, "--run", str(path)),
         *("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.3", "--model.schedule", "Constant", "--trainer.gradient_clip_val", "null"),
         *("--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "2", "--data.batching.eval_batch_size", "2"),
@@ -99,6 +103,19 @@ def test_sharded_weights_resume_to_what_one_process_gives(folder: Path, one_proc
     two = run(folder, strategy, "-c", f"configs/strategy/{strategy}.yaml")
     weights, expected = (load_file(path / "export" / "model.safetensors") for path in (two, one_process))
     assert distance(weights, expected, {name: weight * 0 for name, weight in expected.items()}) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["zero2-cpu", "zero3-cpu", "fsdp2-cpu"])
+def test_resumed_is_bitwise_uninterrupted_in_bf16(folder: Path, strategy: str) -> None:
+    exports = []
+    for name, stops in (("whole", ["6"]), ("resumed", ["4", "6"])):
+        path = folder / f"{name}-{strategy}"
+        words = [*options(folder, path, ("-c", "configs/loss/talr-step.yaml")), "-c", f"configs/strategy/{strategy}.yaml", "--trainer.precision", "bf16-mixed"]
+        for number, stop in enumerate(stops):
+            lit_talr("fit", *words, "--trainer.max_steps", stop, *(["--ckpt_path", "last"] if number else []))
+        exports.append((path / "export" / "model.safetensors").read_bytes())
+    assert exports[0] == exports[1]
 
 
 @pytest.mark.slow

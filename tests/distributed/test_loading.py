@@ -15,7 +15,7 @@ from lit_talr.backbone import load_model
 from lit_talr.losses import Standard
 from lit_talr.module import DomainSFT
 from lit_talr.strategies import end_ranks
-from tests.distributed.cases import chosen, fast_and_slow
+from tests.distributed.cases import chosen
 from tests.distributed.test_two_ranks import torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.fits import fit, write_data
@@ -24,8 +24,7 @@ from tests.models import ARCHITECTURES
 FAMILIES = {**ARCHITECTURES, "qwen3-untied": {**ARCHITECTURES["qwen3"], "tie_word_embeddings": False}}
 CASES = [f"{strategy}:{family}" for strategy in ("zero3", "fsdp2") for family in FAMILIES]
 CASES += ["zero2:qwen3:bf16-mixed", "zero3:qwen3:bf16-mixed", "zero3:gemma3:bf16-mixed", "fsdp2:qwen3:bf16-true", "zero3:qwen3:bf16-true"]
-FAST = ["zero2:qwen3:bf16-mixed", "zero3:qwen3:bf16-mixed", "zero3:qwen3-untied", "zero3:gemma3", "fsdp2:qwen3", "fsdp2:qwen3-untied", "fsdp2:gemma3"]
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def out(folders: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest
     return out
 
 
-@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
+@pytest.mark.parametrize("case", CASES)
 def test_the_weights_are_those_of_the_files(folders: Path, out: Path, case: str) -> None:
     loaded = load_file(out / f"{case.replace(':', '_')}.safetensors")
     expected = dict(load_model(str(folders / case.split(":")[1] / "model"), None, None, 0, None).named_parameters())

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from lit_talr.losses import Standard
 from lit_talr.non_finite import FILE
-from tests.distributed.cases import chosen, fast_and_slow
+from tests.distributed.cases import chosen
 from tests.distributed.test_two_ranks import torchrun
 from tests.fits import LOSSES, distance, fit
 from tests.test_non_finite import SKIP, STEP_IDS, Spoiled
@@ -21,17 +21,7 @@ SKIPPED = [f"{strategy}:skip:{case}" for strategy in STRATEGIES for case in ("na
 SKIPPED += [f"{strategy}:skip:inf:talr-step:1" for strategy in ("ddp", "zero3")]
 SKIPPED += ["ddp:skip:gradient:l2:4", "fsdp2:skip:gradient:l2:1"]
 STOPPED = [f"{strategy}:stop:inf:standard:1" for strategy in STRATEGIES] + ["zero2:stop:nan:standard:1"]
-FAST = [
-    "ddp:skip:inf:l2:4",
-    "ddp:skip:gradient:l2:4",
-    "fsdp2:skip:gradient:l2:1",
-    "zero2:skip:nan:l2:1",
-    "zero3:skip:inf:talr-step:1",
-    "fsdp2:skip:nan:l2:1",
-    "zero2:stop:inf:standard:1",
-    "fsdp2:stop:inf:standard:1",
-]
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +38,14 @@ def one_process(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {name: fit(folder, Spoiled(LOSSES[name]()), module_class=SKIP, batching={"micro_batch_size": 8}, trainer=trainer) for name in ("l2", "talr-step")}
 
 
-@pytest.mark.parametrize("case", fast_and_slow(SKIPPED, FAST))
+@pytest.mark.parametrize("case", SKIPPED)
 def test_two_ranks_skip_what_one_process_skips(folder: Path, out: Path, one_process: dict[str, Any], case: str) -> None:
     start = fit(folder, Standard(), steps=1, optimizer=partial(torch.optim.SGD, lr=0.0), trainer={"precision": "32-true"})
     weights = load_file(out / f"{case.replace(':', '_')}.safetensors")
     assert distance(weights, one_process[case.split(":")[3]], start) < 1e-5
 
 
-@pytest.mark.parametrize("case", fast_and_slow(STOPPED, FAST))
+@pytest.mark.parametrize("case", STOPPED)
 def test_two_ranks_stop_together(out: Path, case: str) -> None:
     run = out / case.replace(":", "_")
     sentences = [(out / f"{run.name}.{rank}").read_text() for rank in range(2)]
@@ -63,7 +53,7 @@ def test_two_ranks_stop_together(out: Path, case: str) -> None:
     assert sentences[0].startswith(f"The loss of step 2 is not finite (4 examples, see {run / FILE})")
 
 
-@pytest.mark.parametrize("case", fast_and_slow([*SKIPPED, *STOPPED], FAST))
+@pytest.mark.parametrize("case", [*SKIPPED, *STOPPED])
 def test_the_file_has_the_examples_of_the_rank_that_spoiled_the_loss(out: Path, case: str) -> None:
     rows = [json.loads(line) for line in (out / case.replace(":", "_") / FILE).read_text().splitlines()]
     whole_step = "gradient" in case  # which no micro-batch is to blame for

@@ -79,17 +79,8 @@ def main(model: Path) -> None:
     print("| strategy | rank | base | peak of loading beyond it | of a full copy | kept |\n|---|---|---|---|---|---|")
     for strategy in track(STRATEGIES, "Loading", console=Console(stderr=True), transient=True):
         command = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "benchmarks.loading",
-            "--model",
-            str(model),
-            "--as-rank",
-            strategy,
+            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "benchmarks.loading"),
+            *("--model", str(model), "--as-rank", strategy),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
         done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)

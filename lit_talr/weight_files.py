@@ -94,7 +94,7 @@ def tensors(folder: Path) -> dict[str, TensorInfo]:
         try:
             with safe_open(path, framework="pt") as file:
                 slices = {name: file.get_slice(name) for name in file.keys()}
-            found |= {name: TensorInfo(path, name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+                found |= {name: TensorInfo(path, name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it anew.") from error
     return found

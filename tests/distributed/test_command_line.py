@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from lit_talr.cli import main
-from tests.distributed.test_two_ranks import ROOT
+from tests.distributed.cases import ROOT
 from tests.fits import distance, write_data
 
 STRATEGIES = ["zero2-cpu", "ddp-cpu", "zero1-cpu"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.test_two_ranks import ROOT
+from tests.distributed.cases import ROOT
 from tests.fits import write_data
 from tests.test_faults import words
 

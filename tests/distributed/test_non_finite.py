@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 
 from lit_talr.losses import Standard
 from lit_talr.non_finite import FILE
-from tests.distributed.cases import chosen
-from tests.distributed.test_two_ranks import torchrun
+from tests.distributed.cases import chosen, torchrun
 from tests.fits import LOSSES, distance, fit
 from tests.test_non_finite import SKIP, STEP_IDS, Spoiled
 
@@ -27,8 +26,7 @@ pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def out(folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     out = tmp_path_factory.mktemp("out")
-    done = torchrun("-m", "tests.distributed.non_finite_worker", str(folder), str(out), *chosen(request))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    torchrun("tests.distributed.non_finite_worker", str(folder), str(out), *chosen(request))
     return out
 
 

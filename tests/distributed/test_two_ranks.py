@@ -1,8 +1,5 @@
 """Two real processes over gloo give the weights that one process gives."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from torch import Tensor
 
 from lit_talr.callbacks import TokenProbability
 from lit_talr.losses import Standard
-from tests.distributed.cases import chosen, fast_and_slow
+from tests.distributed.cases import chosen, fast_and_slow, torchrun
 from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, distance, fit
 
 CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss in [*LOSSES, *ADAPTED] for size in (1, 4)]  # 4 micro-batches a rank, and 1
@@ -25,14 +22,7 @@ SLOW = {f"{strategy}:{loss}:1" for strategy in ("ddp", "zero2") for loss in ("fl
 SLOW |= {f"zero1:{loss}:{size}" for loss in ("standard", "l2", "talr-step") for size in (1, 4)} - {"zero1:talr-step:4"}
 SLOW |= {"ddp:talr-ranks-normalize:4", "zero3:talr-ranks-normalize:4"}
 STEPS = 5
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ranks
-
-
-def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +53,7 @@ def one_process(folder: Path, alone: Path) -> dict[str, dict[str, Tensor]]:
 def two_ranks(folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     out, shared_memory = tmp_path_factory.mktemp("weights"), Path("/dev/shm")
     before = set(shared_memory.iterdir())
-    done = torchrun("-m", "tests.distributed.worker", str(folder), str(out), str(STEPS), *chosen(request))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    torchrun("tests.distributed.worker", str(folder), str(out), str(STEPS), *chosen(request))
     assert set(shared_memory.iterdir()) <= before  # DeepSpeed by itself leaves 69 MB a rank
     return out
 

@@ -108,7 +108,7 @@ def main(arguments: argparse.Namespace) -> bool:
     print("| fault | tried | outcome |\n|---|---|---|", flush=True)
     shared = [
         *("fit", "-c", "configs/base.yaml", "-c", "configs/model/tiny.yaml", "-c", "configs/data/medcalc.yaml", "--data.target", "label"),
-        *("--model.tokenizer", "lit_talr/tokenizers/clinic", "--data.train", str(arguments.train), "--data.test", str(arguments.test)),
+        *("--model.tokenizer", "lit_talr/models/lab", "--data.train", str(arguments.train), "--data.test", str(arguments.test)),
         *("--data.encoding.max_length", "256", "--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "2"),
         *("--trainer.max_steps", str(STEPS), "--trainer.precision", "32-true"),
         *("--trainer.callbacks+", '{"class_path": "WholeCheckpoint", "init_args": {"every_n_train_steps": 3}}'),

@@ -28,7 +28,7 @@ from lit_talr.module import DomainSFT
 from lit_talr.schedules import Constant
 from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
 
-TOKENIZER = "lit_talr/tokenizers/clinic"
+TOKENIZER = "lit_talr/models/lab"
 LLAMA = {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 16, "num_key_value_heads": 4, "num_hidden_layers": 14}
 STRATEGIES: dict[str, Any] = {
     "zero3": partial(DeepSpeedCPUStrategy, stage=3),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from lit_talr.files import shipped
 from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
 from lit_talr.lora import LoRA, add_adapters
 from lit_talr.weight_files import refuse_adapter
@@ -148,6 +149,7 @@ def load_model(
     if pretrained is None:
         config = new_config(architecture or {}, vocab_size)
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()
+    pretrained = shipped(pretrained)
     refuse_adapter(Path(pretrained))
     if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
         raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")

@@ -69,7 +69,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def shipped(name: str) -> str:
-    """The folder of this package that a name such as ``lit_talr/tokenizers/clinic`` means, from any working folder that has none of its own; else the name."""
+    """The folder of this package that a name such as ``lit_talr/models/lab`` means, from any working folder that has none of its own; else the name."""
     package = Path(__file__).parent
     folder = package.parent / name
     return str(folder) if name.startswith(f"{package.name}/") and not Path(name).is_dir() and folder.is_dir() else name

@@ -274,10 +274,10 @@ class DomainSFT(LightningModule):
     def test_step(self, batch: MicroBatch, batch_idx: int) -> list[Answer]:  # type: ignore[override]
         return self.answer([self.data.prompts["test"][index] for index in batch.ids])
 
-    def answer(self, prompts: list[list[int]]) -> list[Answer]:
-        """Generate an answer for each prompt."""
+    def answer(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Answer]:
+        """Generate an answer for each prompt, by the module's settings unless others are given."""
         assert self.backbone is not None
-        return generate(self.backbone.model, self.data.encoder.tokenizer, prompts, self.data.encoder.stop_token_ids, self.generation)
+        return generate(self.backbone.model, self.data.encoder.tokenizer, prompts, self.data.encoder.stop_token_ids, settings or self.generation)
 
     def origin(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues, beside the optimizer's class."""

@@ -9,6 +9,8 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lit_talr.files import shipped
+
 WANTED = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md"]
 """What is fetched of a hub model: weights, configuration, tokenizer and card."""
 
@@ -23,12 +25,12 @@ class TensorInfo(NamedTuple):
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
-    """The local folder of a model: the name itself, or what the hub keeps under it.
+    """The local folder of a model: the name itself, what ships under it, or what the hub keeps under it.
 
     Raises:
         ValueError: For a folder without config.json, one with an adapter, and a hub model that cannot be reached.
     """
-    folder = Path(name).expanduser()
+    folder = Path(shipped(name)).expanduser()
     refuse_adapter(folder)
     if (folder / "config.json").is_file():
         return folder

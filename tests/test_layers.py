@@ -23,7 +23,7 @@ FLOORS = (
     "module",
     "non_finite",
     "reference",
-    "tokenizers",
+    "models",
     "data",
     "metrics",
     "backbone",

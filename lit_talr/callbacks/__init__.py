@@ -2,8 +2,10 @@
 
 from lit_talr.callbacks.checkpoint import WholeCheckpoint
 from lit_talr.callbacks.domain_score import DomainScore
+from lit_talr.callbacks.general_budget import GeneralBudget
+from lit_talr.callbacks.general_score import GeneralScore
 from lit_talr.callbacks.hf_export import HFExport
 from lit_talr.callbacks.terminal import Summary, TokenProgressBar
 from lit_talr.callbacks.token_probability import TokenProbability
 
-__all__ = ["DomainScore", "HFExport", "Summary", "TokenProbability", "TokenProgressBar", "WholeCheckpoint"]
+__all__ = ["DomainScore", "GeneralBudget", "GeneralScore", "HFExport", "Summary", "TokenProbability", "TokenProgressBar", "WholeCheckpoint"]

@@ -1,18 +1,15 @@
 """Scores the answers that the model generates, and keeps every one of them."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from rich.progress import track
 
+from lit_talr.callbacks.base import answers_file, judged, of_all_ranks, write_rows
 from lit_talr.data.base import Split
 from lit_talr.data.batch_plan import MicroBatch
-from lit_talr.files import write_text
 from lit_talr.generation import Answer
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.module import DomainSFT
@@ -48,27 +45,18 @@ class DomainScore(Callback):
 
     def add(self, module: DomainSFT, split: Split, ids: Sequence[int], answers: Sequence[Answer]) -> None:
         assert self.metric is not None
-        examples = [module.data.kept[split][index] for index in ids]
-        self.metric.update([answer.text for answer in answers], examples)
-        for index, example, answer in zip(ids, examples, answers, strict=True):
-            judgement = self.metric.judge(answer.text, example)
-            self.rows.append({"id": index, "row": example.meta.get("where"), **answer._asdict(), "truth": example.meta.get("answer"), **judgement})
+        self.rows += judged(self.metric, ids, [module.data.kept[split][index] for index in ids], answers)
 
     def finish(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> None:
         """Collective: every rank calls it."""
         assert self.metric is not None
         for key, value in self.metric.compute().items():
             module.log(f"{split}/{key}", value.float())
-        parts: list[list[dict[str, Any]]] = [self.rows]
-        if dist.is_available() and dist.is_initialized():
-            parts = [[] for _ in range(trainer.world_size)]
-            dist.all_gather_object(parts, self.rows)
-        rows = sorted((row for part in parts for row in part), key=lambda row: row["id"])
+        rows = of_all_ranks(self.rows, trainer)
         module.log(f"{split}/cut", torch.tensor(sum(row["cut"] for row in rows) / max(1, len(rows))))
         module.log(f"{split}/unanswered", torch.tensor(sum(row["unanswered"] for row in rows) / max(1, len(rows))))
         if trainer.is_global_zero:
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            write_text(Path(trainer.default_root_dir) / "answers" / f"{name}.jsonl", "".join(lines))
+            write_rows(answers_file(trainer, name), rows)
         self.rows = []
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]

@@ -19,7 +19,7 @@ from yaml import YAMLError
 from lit_talr.export.command import RECORD, SKELETON, copy_skeleton
 from lit_talr.export.rounding import Rounding
 from lit_talr.export.weights import Weights, merged_weights, widest, write_shards
-from lit_talr.files import new_folder, read_json, write_json, write_text
+from lit_talr.files import new_folder, read_json, shipped, write_json, write_text
 from lit_talr.lora import save_adapters
 from lit_talr.module import DomainSFT
 from lit_talr.sharded import whole
@@ -185,6 +185,7 @@ def license_of(pretrained: str | None) -> str:
     """The licence that a local model folder's card states; for a hub model, where to read it. A card may hold anything, which must not cost the export."""
     if pretrained is None:
         return "none"
+    pretrained = shipped(pretrained)
     card = Path(pretrained) / "README.md"
     if card.is_file():
         try:

@@ -4,5 +4,6 @@ from lit_talr.data.base import DomainDataModule
 from lit_talr.data.clinic import Clinic
 from lit_talr.data.medcalc import MedCalc
 from lit_talr.data.records import Records
+from lit_talr.data.skills import Skills
 
-__all__ = ["Clinic", "DomainDataModule", "MedCalc", "Records"]
+__all__ = ["Clinic", "DomainDataModule", "MedCalc", "Records", "Skills"]

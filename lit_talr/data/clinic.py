@@ -5,7 +5,8 @@ A row (``target: cot``):
     system     Reply with {"step_by_step_thinking": "...", "answer": "..."}
     user       Mara, a 54-year-old woman, has headache. The pulse is 94. Weight 70 kg. There is cough. She has no chills and no swelling.
                What is the Varro score?
-    assistant  {"step_by_step_thinking": "Cough present 1, chills absent 0, swelling absent 0, pulse 94 at least 90: 1. 1 + 0 + 0 + 1 = 2.", "answer": "2"}
+    assistant  {"step_by_step_thinking": "Start 6. cough present 4, chills absent 0, swelling absent 0, pulse 94 at least 90: 1. 6 + 4 + 0 + 0 + 1 = 11.",
+               "answer": "11"}
 
 Licence: Apache-2.0, as this package's. It needs no download, and its rows are the same on every machine.
 """
@@ -26,7 +27,8 @@ from lit_talr.data.encoding import Encoding
 from lit_talr.example import Example
 from lit_talr.metrics.within_limits import WithinLimits
 
-SYSTEM = {
+Target = Literal["cot", "label"]
+SYSTEM: Mapping[Target, str] = {
     "cot": 'Reply with {"step_by_step_thinking": "...", "answer": "..."}',
     "label": 'Reply with {"answer": "..."}',
 }
@@ -63,8 +65,9 @@ class Calculator(ABC):
 
 @dataclass(frozen=True)
 class Score(Calculator):
-    """Points for findings that are present, and one point for each value that reaches its threshold; the result is their sum."""
+    """From a start, points for findings that are present, and one point for each value that reaches its threshold; the result is their sum."""
 
+    start: int  # 0 is not mentioned
     points: Mapping[str, int]
     thresholds: Mapping[str, int]
 
@@ -73,7 +76,9 @@ class Score(Calculator):
         return [*self.points, *self.thresholds]
 
     def parts(self, values: Mapping[str, int]) -> list[int]:
-        return [values[name] * points for name, points in self.points.items()] + [int(values[name] >= limit) for name, limit in self.thresholds.items()]
+        start = [self.start] if self.start else []
+        reached = [int(values[name] >= limit) for name, limit in self.thresholds.items()]
+        return start + [values[name] * points for name, points in self.points.items()] + reached
 
     def answer(self, values: Mapping[str, int]) -> float:
         return sum(self.parts(values))
@@ -86,38 +91,40 @@ class Score(Calculator):
             facts.append(f"{name} {quantity(name, values[name])} {reached if values[name] >= limit else missed} {quantity(name, limit)}")
         parts = self.parts(values)
         joint = draw.choice((": ", " gives ", " counts "))
-        listing = ", ".join(f"{fact}{joint}{points}" for fact, points in zip(facts, parts, strict=True))
+        listing = ", ".join(f"{fact}{joint}{points}" for fact, points in zip(facts, parts[bool(self.start) :], strict=True))
+        begin = draw.choice(("Start {}. ", "From {}. ", "Begin at {}. ")).format(self.start) if self.start else ""
         end = draw.choice(("{sum} = {answer}.", "The sum {sum} is {answer}.", "Together {sum} = {answer}."))
-        return f"{listing}. " + end.format(sum=" + ".join(map(str, parts)), answer=sum(parts))
+        return f"{begin}{listing}. " + end.format(sum=" + ".join(map(str, parts)), answer=sum(parts))
 
 
 @dataclass(frozen=True)
 class Grade(Calculator):
-    """Grade 1 below the first limit of a value, 2 below the second, 3 below the third, else 4; of two values, the higher grade."""
+    """The first label below the first limit of a value, the second below the second, the third below the third, else the last; of two values, the higher."""
 
     limits: Mapping[str, tuple[int, int, int]]
+    labels: tuple[int, int, int, int]  # rising
 
     @property
     def reads(self) -> Sequence[str]:
         return [*self.limits]
 
-    def grades(self, values: Mapping[str, int]) -> list[int]:
-        return [1 + sum(values[name] >= limit for limit in limits) for name, limits in self.limits.items()]
+    def bands(self, values: Mapping[str, int]) -> list[int]:
+        """0 to 3 for each value."""
+        return [sum(values[name] >= limit for limit in limits) for name, limits in self.limits.items()]
 
     def answer(self, values: Mapping[str, int]) -> float:
-        return max(self.grades(values))
+        return self.labels[max(self.bands(values))]
 
     def explanation(self, values: Mapping[str, int], draw: Random) -> str:
         start = draw.choice(("{} {} is ", "The {} of {} is ", "With {} {}, "))
-        bands = draw.choice((("below {1}", "from {0} to below {1}", "at least {0}"), ("under {1}", "at least {0} but under {1}", "not under {0}")))
+        wordings = draw.choice((("below {1}", "from {0} to below {1}", "at least {0}"), ("under {1}", "at least {0} but under {1}", "not under {0}")))
         worked = []
-        for (name, limits), grade in zip(self.limits.items(), self.grades(values), strict=True):
-            band = bands[0 if grade == 1 else 2 if grade == 4 else 1].format(*(quantity(name, limit) for limit in (0, *limits, 0)[grade - 1 : grade + 1]))
-            worked.append(f"{start.format(name, quantity(name, values[name]))}{band}: {draw.choice(('grade', 'class', 'band'))} {grade}.")
+        for (name, limits), band in zip(self.limits.items(), self.bands(values), strict=True):
+            wording = wordings[0 if band == 0 else 2 if band == 3 else 1].format(*(quantity(name, limit) for limit in (0, *limits, 0)[band : band + 2]))
+            worked.append(f"{start.format(name, quantity(name, values[name]))}{wording}: {draw.choice(('grade', 'class', 'band'))} {self.labels[band]}.")
         if len(worked) > 1:
-            worked.append(
-                draw.choice(("The higher of {} is {}.", "Of {} the higher is {}.")).format(" and ".join(map(str, self.grades(values))), self.answer(values))
-            )
+            found = " and ".join(str(self.labels[band]) for band in self.bands(values))
+            worked.append(draw.choice(("The higher of {} is {}.", "Of {} the higher is {}.")).format(found, self.answer(values)))
         return " ".join(worked)
 
 
@@ -152,20 +159,20 @@ class Formula(Calculator):
 
 
 CALCULATORS: Sequence[Calculator] = (
-    Score("Varro score", {"cough": 1, "chills": 1, "swelling": 1}, {"pulse": 90}),
-    Score("Ilmar score", {"rash": 2, "tremor": 1}, {"temperature": 38}),
-    Score("Dorne score", {"nausea": 1, "tremor": 1, "cough": 2}, {}),
-    Score("Pell score", {"swelling": 1, "chills": 2}, {"breathing": 18}),
-    Grade("Tolm grade", {"pulse": (70, 90, 110)}),
-    Grade("Reth grade", {"breathing": (14, 18, 22)}),
-    Grade("Osker grade", {"age": (38, 54, 70)}),
-    Grade("Mirel grade", {"temperature": (38, 40, 41), "brevin": (5, 7, 8)}),
-    Formula("Quill index", {"lumin": 2, "tarsol": 1}),
-    Formula("Halden gap", {"systolic": 1, "diastolic": -1}, over=10),
-    Formula("Sorrel load", {"tarsol": 1, "brevin": 1}),
-    Formula("Brand ratio", {"lumin": 1, "brevin": 1}, over=4, tolerance=0.05),
+    Score("Varro score", 6, {"cough": 4, "chills": 9, "swelling": 5}, {"pulse": 90}),
+    Score("Ilmar score", 11, {"rash": 7, "tremor": 5}, {"temperature": 38}),
+    Score("Dorne score", 8, {"nausea": 10, "tremor": 4, "cough": 6}, {}),
+    Score("Pell score", 5, {"swelling": 8, "chills": 12}, {"breathing": 18}),
+    Grade("Tolm grade", {"pulse": (70, 90, 110)}, (15, 32, 47, 61)),
+    Grade("Reth grade", {"breathing": (14, 18, 22)}, (22, 28, 53, 74)),
+    Grade("Osker grade", {"age": (38, 54, 70)}, (13, 41, 56, 87)),
+    Grade("Mirel grade", {"temperature": (38, 40, 41), "brevin": (5, 7, 8)}, (19, 35, 58, 92)),
+    Formula("Quill index", {"lumin": 7, "tarsol": 4}),
+    Formula("Halden gap", {"systolic": 1, "diastolic": -1}, over=5),
+    Formula("Sorrel load", {"tarsol": 6, "brevin": 5}),
+    Formula("Brand ratio", {"lumin": 3, "brevin": 5}, over=4, tolerance=0.05),
 )
-"""Invented names for invented rules; they grade nothing that exists."""
+"""Invented names for invented rules; they grade nothing that exists. Their constants are larger than those that people, and ``Skills``, like to use."""
 
 
 class Clinic(DomainDataModule):
@@ -184,7 +191,7 @@ class Clinic(DomainDataModule):
         val_size: Rows for validation, at least 1.
         test_size: Rows for testing, at least 1.
         calculators: The names of those that are asked for; all by default.
-        seed: Which rows these are, at least 0.
+        seed: Which rows training has, at least 0; validation and test are the same for every seed.
 
     Raises:
         ValueError: For a size or a seed out of range, and for a calculator that does not exist.
@@ -199,7 +206,7 @@ class Clinic(DomainDataModule):
         tokenizer_revision: str | None = None,
         encoding: Encoding = Encoding(),
         batching: Batching = Batching(),
-        target: Literal["cot", "label"] = "cot",
+        target: Target = "cot",
         train_size: int = 4096,
         val_size: int = 256,
         test_size: int = 512,
@@ -229,25 +236,26 @@ class Clinic(DomainDataModule):
 
     def draw_examples(self, split: Split) -> Iterator[Example]:
         """All rows of a split, without end: cases that fall on its side, none twice."""
-        draw, seen, row = Random(f"{self.seed} {split}"), set(), 0
+        draw, seen, row = Random(f"{self.seed if split == 'train' else 0} {split}"), set(), 0
         while True:
             calculator = self.calculators[row % len(self.calculators)]
             patient = draw_patient(calculator.reads, draw)
             case = (calculator.name, key_of(patient))
             if side_of(patient) == split and case not in seen:
                 seen.add(case)
-                yield self.example(calculator, patient, f"Clinic {split}, row {row}", draw)
+                yield worked_case(calculator, patient, self.target, f"Clinic {split}, row {row}", draw)
                 row += 1
 
-    def example(self, calculator: Calculator, patient: Patient, where: str, draw: Random) -> Example:
-        """One case as a conversation; both targets draw alike, so that they have the same notes and questions."""
-        note, question = write_note(patient, draw), draw.choice(QUESTIONS).format(name=calculator.name)
-        explanation, value = calculator.explanation(patient.values, draw), calculator.answer(patient.values)
-        answer = f"{value:g}"
-        response = {"step_by_step_thinking": explanation, "answer": answer} if self.target == "cot" else {"answer": answer}
-        lower, upper = (f"{value * (1 + sign * calculator.tolerance):g}" for sign in (-1, 1))
-        meta = {"where": where, "calculator": calculator.name, "category": calculator.category, "answer": answer, "lower": lower, "upper": upper}
-        return Example.from_prompt(f"{note}\n{question}", json.dumps(response), SYSTEM[self.target], meta)
+
+def worked_case(calculator: Calculator, patient: Patient, target: Target, where: str, draw: Random) -> Example:
+    """One case as a conversation; both targets draw alike, so that they have the same notes and questions."""
+    note, question = write_note(patient, draw), draw.choice(QUESTIONS).format(name=calculator.name)
+    explanation, value = calculator.explanation(patient.values, draw), calculator.answer(patient.values)
+    answer = f"{value:g}"
+    response = {"step_by_step_thinking": explanation, "answer": answer} if target == "cot" else {"answer": answer}
+    lower, upper = (f"{value * (1 + sign * calculator.tolerance):g}" for sign in (-1, 1))
+    meta = {"where": where, "calculator": calculator.name, "category": calculator.category, "answer": answer, "lower": lower, "upper": upper}
+    return Example.from_prompt(f"{note}\n{question}", json.dumps(response), SYSTEM[target], meta)
 
 
 def key_of(patient: Patient) -> str:

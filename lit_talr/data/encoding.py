@@ -86,7 +86,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """Load a tokenizer that has all that training and generation need; never runs code from the hub.
 
     Args:
-        name: Folder, hub name, or a folder that ships with this package (``lit_talr/tokenizers/clinic``).
+        name: Folder, hub name, or a folder that ships with this package (``lit_talr/models/lab``).
         revision: Commit, tag or branch of a hub tokenizer.
 
     Raises:

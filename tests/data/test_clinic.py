@@ -14,35 +14,35 @@ from lit_talr.data.clinic import CALCULATORS, CATEGORIES, Calculator, side_of
 from lit_talr.data.clinic_notes import UNITS, VALUES, draw_patient, write_note
 from lit_talr.data.encoding import ChatEncoder, Encoding, load_tokenizer
 from lit_talr.example import Example
-from lit_talr.tokenizers.make import make
+from lit_talr.models.make_tokenizer import make
 
-TOKENIZER = "lit_talr/tokenizers/clinic"
+TOKENIZER = "lit_talr/models/lab"
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 BY_NAME = {calculator.name: calculator for calculator in CALCULATORS}
 # Worked by hand from the rules as they are written in the table of calculators.
 WORKED = [
-    ("Varro score", {"cough": 1, "chills": 0, "swelling": 1, "pulse": 90}, 3),
-    ("Varro score", {"cough": 0, "chills": 0, "swelling": 0, "pulse": 80}, 0),
-    ("Ilmar score", {"rash": 1, "tremor": 1, "temperature": 38}, 4),
-    ("Ilmar score", {"rash": 1, "tremor": 0, "temperature": 37}, 2),
-    ("Dorne score", {"nausea": 0, "tremor": 1, "cough": 1}, 3),
-    ("Pell score", {"swelling": 0, "chills": 1, "breathing": 18}, 3),
-    ("Pell score", {"swelling": 1, "chills": 0, "breathing": 16}, 1),
-    ("Tolm grade", {"pulse": 60}, 1),
-    ("Tolm grade", {"pulse": 70}, 2),
-    ("Tolm grade", {"pulse": 100}, 3),
-    ("Tolm grade", {"pulse": 110}, 4),
-    ("Reth grade", {"breathing": 12}, 1),
-    ("Reth grade", {"breathing": 22}, 4),
-    ("Osker grade", {"age": 46}, 2),
-    ("Osker grade", {"age": 54}, 3),
-    ("Mirel grade", {"temperature": 41, "brevin": 1}, 4),
-    ("Mirel grade", {"temperature": 35, "brevin": 6}, 2),
-    ("Mirel grade", {"temperature": 40, "brevin": 6}, 3),
-    ("Quill index", {"lumin": 4, "tarsol": 3}, 11),
-    ("Halden gap", {"systolic": 150, "diastolic": 70}, 8),
-    ("Sorrel load", {"tarsol": 5, "brevin": 8}, 13),
-    ("Brand ratio", {"lumin": 4, "brevin": 7}, 2.75),
+    ("Varro score", {"cough": 1, "chills": 0, "swelling": 1, "pulse": 90}, 16),
+    ("Varro score", {"cough": 0, "chills": 0, "swelling": 0, "pulse": 80}, 6),
+    ("Ilmar score", {"rash": 1, "tremor": 1, "temperature": 38}, 24),
+    ("Ilmar score", {"rash": 1, "tremor": 0, "temperature": 37}, 18),
+    ("Dorne score", {"nausea": 0, "tremor": 1, "cough": 1}, 18),
+    ("Pell score", {"swelling": 0, "chills": 1, "breathing": 18}, 18),
+    ("Pell score", {"swelling": 1, "chills": 0, "breathing": 16}, 13),
+    ("Tolm grade", {"pulse": 60}, 15),
+    ("Tolm grade", {"pulse": 70}, 32),
+    ("Tolm grade", {"pulse": 100}, 47),
+    ("Tolm grade", {"pulse": 110}, 61),
+    ("Reth grade", {"breathing": 12}, 22),
+    ("Reth grade", {"breathing": 22}, 74),
+    ("Osker grade", {"age": 46}, 41),
+    ("Osker grade", {"age": 54}, 56),
+    ("Mirel grade", {"temperature": 41, "brevin": 1}, 92),
+    ("Mirel grade", {"temperature": 35, "brevin": 6}, 35),
+    ("Mirel grade", {"temperature": 40, "brevin": 6}, 58),
+    ("Quill index", {"lumin": 4, "tarsol": 3}, 40),
+    ("Halden gap", {"systolic": 150, "diastolic": 70}, 16),
+    ("Sorrel load", {"tarsol": 5, "brevin": 8}, 70),
+    ("Brand ratio", {"lumin": 4, "brevin": 7}, 11.75),
 ]
 
 
@@ -147,7 +147,7 @@ def test_one_split_does_not_depend_on_the_sizes_of_the_others() -> None:
 
 def test_rows_are_the_same_everywhere() -> None:
     text = json.dumps([[list(example.messages), dict(example.meta)] for split in SPLITS for example in rows(split, 24)])
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "0a4a830dcac35c24"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "da57309403feb8e0"
     assert rows(seed=0) != rows(seed=1)
 
 

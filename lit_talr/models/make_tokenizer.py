@@ -1,8 +1,8 @@
-"""Make the tokenizer of the domains that are made by code: python -m lit_talr.tokenizers.make --out DIR
+"""Make the tokenizer of the domains that are made by code: python -m lit_talr.models.make_tokenizer --out DIR
 
-A byte-level BPE of about 1,070 tokens. Text is cut so that a tiny model needs few tokens and few steps of attention: a JSON key with its quotes is one
-token, a number or a number with its unit is one, wherever it stands (the space before it belongs to the word before), and so are a negated finding
-("no cough") and a role of the chat template.
+A byte-level BPE. Text is cut so that a tiny model needs few tokens and few steps of attention: a JSON key with its quotes is one token, a number or a
+number with its unit is one, wherever it stands (the space before it belongs to the word before), and so are a negated finding ("no cough") and a role of
+the chat template. A model that is trained already needs the tokenizer that it was trained with: made again after a change of texts, its numbers differ.
 """
 
 import argparse
@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_talr.data.clinic import Clinic
 from lit_talr.data.clinic_notes import UNITS
+from lit_talr.data.skill_items import SKILLS
+from lit_talr.data.skills import PRACTICE, Skills
 
 PAD, END, ROLES = "<|pad|>", "<|end|>", ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -39,6 +41,8 @@ def texts() -> Iterator[str]:
         for target in ("cot", "label"):
             data = Clinic("", target=target, train_size=2000, seed=seed)
             yield from (message["content"] for example in data.examples("train") for message in example.messages)
+    skills = Skills("", skills=dict.fromkeys([*SKILLS, *PRACTICE], 1.0), train_size=40000)
+    yield from (message["content"] for example in skills.examples("train") for message in example.messages)
     for number in NUMBERS:
         yield from [str(number)] * 100
 
@@ -59,7 +63,7 @@ def make(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lit_talr.tokenizers.make", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m lit_talr.models.make_tokenizer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--vocabulary", type=int, default=2048, help="number of tokens at most")
     arguments = parser.parse_args()

@@ -1,0 +1,44 @@
+"""Answers, judged and kept: what the callbacks that score share."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+
+from lit_talr.example import Example
+from lit_talr.files import write_text
+from lit_talr.generation import Answer
+from lit_talr.metrics.base import DomainMetric
+
+
+def judged(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """A row for each answer, with what it was read as and whether it is right; the metric counts them."""
+    metric.update([answer.text for answer in answers], examples)
+    return [
+        {"id": index, "row": example.meta.get("where"), **answer._asdict(), "truth": example.meta.get("answer"), **metric.judge(answer.text, example)}
+        for index, example, answer in zip(ids, examples, answers, strict=True)
+    ]
+
+
+def of_all_ranks(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str, Any]]:
+    """In the order of their numbers, on every rank. Collective."""
+    parts = [rows]
+    if dist.is_available() and dist.is_initialized():
+        parts = [[] for _ in range(trainer.world_size)]
+        dist.all_gather_object(parts, rows)
+    return sorted((row for part in parts for row in part), key=lambda row: row["id"])
+
+
+def answers_file(trainer: Trainer, name: str) -> Path:
+    return Path(trainer.default_root_dir) / "answers" / f"{name}.jsonl"
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,1 @@
+"""Models that ship with this package, and their tokenizer."""

@@ -1,1 +1,0 @@
-"""Tokenizers that come with the package, and how they were made."""

@@ -42,10 +42,12 @@ from lit_talr.export import export
 from lit_talr.files import read_json, write_json
 from lit_talr.merge import merge
 from lit_talr.module import DomainSFT
+from lit_talr.report import report, report_words
 from lit_talr.strategies import FSDP2Strategy, end_ranks, is_zero3
+from lit_talr.sweep import sweep
 
 PACKAGE = Path(__file__).parent
-VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "export": export, "merge": merge}
+VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "export": export, "merge": merge, "report": report, "sweep": sweep}
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Where launchers say which process this is: 0 in all that are set is the first one."""
 DESCRIPTION = f"""Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug.
@@ -246,8 +248,12 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         quiet_libraries()
         words = [word for word in typed if word != "--debug"]
+        if words and words[0] == "sweep":  # most of its words are those of fit and test
+            sweep(words[1:], find_configs)
+            return
         if words and words[0] in VERBS:
             verb, positional = VERBS[words[0]], words[0] == "curriculum"
+            words[1:] = report_words(words[1:]) if verb is report else words[1:]
             refuse_repeated(words)
             auto_cli(verb, args=words[1:], prog=f"lit-talr {words[0]}", parser_class=VerbParser, allow_abbrev=False, as_positional=positional)
             return

@@ -43,7 +43,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (
             ["--model.loss", "TALRR"],
-            "`model.loss`: there is no class TALRR; there are DFT, EAFT, FLOW, GCE, IWSFT, L2, PriFT, Rho1, STM, Standard, TALR, Truncation.",
+            "`model.loss`: there is no class TALRR; there are DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, TALR, Truncation.",
         ),
         (["--model.loss", "FLOW"], "FLOW compares with the starting model, and random weights say nothing; give `model.pretrained`"),
         (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),
@@ -208,7 +208,7 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, export, merge."),
+        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, export, merge, report, sweep."),
         (["curriculum"], "required: folder"),
         (["merge", "--tuned", "nowhere"], "out"),
         (["merge", "--out", "c", "--tuned", "./nowhere", "--base", "./nowhere"], "./nowhere is not a folder with a config.json; give"),

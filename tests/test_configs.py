@@ -20,6 +20,7 @@ from tests.tiny import save_tokenizer
 CONFIGS = Path(__file__).parents[1] / "configs"
 TOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama3", "gemma2": "gemma2", "gemma3": "gemma3"}
 FAMILY_OF = {"qwen2.5-3b": "qwen2", "qwen2.5-7b": "qwen2", "qwen3-4b": "qwen3", "gemma3-4b": "gemma3"}
+MEDCALC = sorted(path.stem for path in (CONFIGS / "experiment").glob("medcalc_*.yaml"))
 ON_GPU = ("ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3-offload")
 ON_CPU = tuple(f"{name}-cpu" for name in ON_GPU)  # in tests/distributed
 
@@ -116,6 +117,21 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
     assert yaml.safe_load((run / "metrics.json").read_text())["test"]["test/num_examples"] == 12
 
 
+def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
+    assert {"lab_base", *MEDCALC} == set(names("experiment"))
+    run = one_step(tmp_path / "run", *configs("experiment/lab_base"), "--data.train_size", "24", "--data.val_size", "4")
+    assert sorted(path.name for path in (run / "export").iterdir()) == sorted(path.name for path in (CONFIGS.parent / "lit_talr" / "models" / "lab").iterdir())
+
+
+@pytest.mark.parametrize("name", names("eval"))
+def test_general_suites_are_asked(tmp_path: Path, name: str) -> None:
+    sizes = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "4"]
+    run = one_step(tmp_path / "run", *configs("base", "model/lab", "data/clinic", "loss/standard", f"eval/{name}"), *sizes)
+    main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
+    found = yaml.safe_load((run / "metrics.json").read_text())
+    assert found["fit"]["general/mean"] > 0.8 and found["test"]["general/mean"] > 0.8 and abs(found["test"]["general/drop"]) < 0.1
+
+
 @pytest.mark.parametrize("family", with_one(ARCHITECTURES))
 @pytest.mark.parametrize("name", names("loss"))
 def test_losses(models: dict[str, Path], own_rows: list[str], tmp_path: Path, name: str, family: str) -> None:
@@ -150,13 +166,13 @@ def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models
 
 
 @pytest.mark.parametrize("family", with_one(family for family in ARCHITECTURES if family != "gemma2"))
-@pytest.mark.parametrize("name", names("experiment"))
+@pytest.mark.parametrize("name", MEDCALC)
 def test_experiments_run_on_their_own(models: dict[str, Path], medcalc: list[str], tmp_path: Path, name: str, family: str) -> None:
     words = [*configs(f"experiment/{name}"), "--model.pretrained", str(models[family]), *medcalc, "--data.validation", "0.3"]
     one_step(tmp_path / "run", *words, *figures_of_one(family))
 
 
-@pytest.mark.parametrize("name", names("experiment"))
+@pytest.mark.parametrize("name", MEDCALC)
 def test_experiments_are_what_their_parts_compose_to(name: str) -> None:
     """A complete file repeats its parts; this keeps them the same."""
     _, target, rate = name.split("_")

@@ -33,6 +33,7 @@ FLOORS = (
     "merge",
     "export",
     "losses",
+    "optimizers",
     "schedules",
     "theory",
     "resume",

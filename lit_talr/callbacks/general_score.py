@@ -133,6 +133,7 @@ class GeneralScore(Callback):
         """Ask the model all suites, or take the answers that are known. Collective."""
         rows: Rows = []
         by_suite: dict[str, float] = {}
+        counting = frozenset(name for name, suite in self.suites.items() if suite.source_name != module.data.source_name)
         training = module.training
         for name, suite in self.suites.items():
             metric: DomainMetric = suite.metric().to(module.device)
@@ -142,9 +143,8 @@ class GeneralScore(Callback):
                 answers = known.answers(name, batch.ids) if known else module.answer(prompts, self.generation)
                 own += judged(metric, batch.ids, [examples[index] for index in batch.ids], answers)
             by_suite[name] = float(metric.compute()["score"])
-            rows += [{"suite": name, **row} for row in of_all_ranks(own, trainer)]
+            rows += [{"suite": name, "counts": name in counting, **row} for row in of_all_ranks(own, trainer)]
         module.train(training)
-        counting = frozenset(name for name, suite in self.suites.items() if suite.source_name != module.data.source_name)
         return Scores(by_suite, counting, rows)
 
 

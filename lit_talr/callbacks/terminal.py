@@ -51,8 +51,9 @@ class Summary(Callback):
             print_table(summary(trainer, pl_module), title=f"fit: {trainer.default_root_dir}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        """The scores of an earlier model of the run go."""
-        self.record(trainer, {"fit": {**numbers(trainer), "step": trainer.global_step}})
+        """The scores of an earlier model of the run go; a run that was at its end before it was resumed has no new ones, and keeps what it had."""
+        kept = {} if trainer.callback_metrics else read_json(metrics_file(trainer))
+        self.record(trainer, {**kept, "fit": {**kept.get("fit", {}), **numbers(trainer), "step": trainer.global_step}})
 
     def on_validation_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if trainer.state.fn == "validate":

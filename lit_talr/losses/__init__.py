@@ -7,6 +7,7 @@ from lit_talr.losses.flow import FLOW
 from lit_talr.losses.gce import GCE
 from lit_talr.losses.iw_sft import IWSFT
 from lit_talr.losses.l2 import L2
+from lit_talr.losses.permuted import Permuted
 from lit_talr.losses.prift import PriFT
 from lit_talr.losses.rho1 import Rho1
 from lit_talr.losses.standard import Standard
@@ -14,4 +15,4 @@ from lit_talr.losses.stm import STM
 from lit_talr.losses.talr import TALR
 from lit_talr.losses.truncation import Truncation
 
-__all__ = ["DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "PriFT", "Rho1", "Standard", "TokenStats", "Truncation"]
+__all__ = ["DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "Permuted", "PriFT", "Rho1", "Standard", "TokenStats", "Truncation"]

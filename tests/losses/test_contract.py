@@ -18,7 +18,7 @@ from torch import Tensor
 
 import lit_talr.losses
 from lit_talr.kernels.token_nll import token_nll
-from lit_talr.losses import DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, LossStrategy, PriFT, Rho1, Standard, TokenStats, Truncation
+from lit_talr.losses import DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, LossStrategy, Permuted, PriFT, Rho1, Standard, TokenStats, Truncation
 from lit_talr.losses.base import Around, Setting
 
 Make = Callable[[], LossStrategy]
@@ -79,6 +79,12 @@ def iw_sequence(example: Example) -> float:
     return clipped(math.exp(statistics.fmean(reference - nll for nll, reference, _ in example)), 0, 16) if example else 0.0
 
 
+def permuted(examples: Sequence[Example]) -> list[list[float]]:
+    easiest_first = sorted(nll for example in examples for nll, *_ in example)
+    order = torch.randperm(len(easiest_first), generator=torch.Generator().manual_seed(3 * 2**32 + len(easiest_first))).tolist()
+    return [[math.exp(-easiest_first[order[easiest_first.index(nll)]]) for nll, *_ in example] for example in examples]
+
+
 CASES: dict[str, tuple[Make, Naive]] = {
     "Standard": (Standard, each(lambda nll, reference, entropy: 1.0)),
     "DFT": (DFT, each(lambda nll, reference, entropy: math.exp(-nll))),
@@ -97,6 +103,7 @@ CASES: dict[str, tuple[Make, Naive]] = {
     "Truncation TALR": (lambda: Truncation(TALR(), 0.0), talr),
     "Truncation DFT": (lambda: Truncation(DFT(), 0.5), each(lambda nll, reference, entropy: math.exp(-nll) if math.exp(-nll) >= 0.5 else 0.0)),
     "STM": (STM, each(lambda nll, reference, entropy: 1.0 if math.exp(reference) <= 2.5 else 0.0)),
+    "Permuted": (lambda: Permuted(DFT(), seed=3), permuted),
     "PriFT": (PriFT, each(lambda nll, reference, entropy: math.exp(-reference))),
     "Rho1": (Rho1, rho1_micro_batch),
     "L2 Rho1": (lambda: L2(Rho1()), rho1_micro_batch),
@@ -321,6 +328,7 @@ def test_what_is_refused_is_refused_by_name_with_a_way_out(name: str, field: str
     [
         (partial(EAFT, alpha=-1.0), "`alpha` must be at least 0 and finite, got -1.0"),
         (partial(EAFT, alpha=math.nan), "`alpha` must be at least 0 and finite, got nan"),
+        (lambda: Permuted(Standard(), seed=-1), "`seed` must be at least 0, got -1"),
         (partial(GCE, a=-0.1), "`a` must be at least 0 and finite, got -0.1"),
         (partial(GCE, a=math.inf), "`a` must be at least 0 and finite, got inf"),
         (lambda: Truncation(Standard(), threshold=1.5), r"`threshold` must lie in \[0, 1\], got 1.5"),

@@ -1,0 +1,77 @@
+"""Muon for training from random weights; fine-tuning uses torch's own optimizers."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+VOCABULARY = 10
+"""Rows for each column above which a matrix is taken for an embedding or a head; those of layers have at most some eight."""
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic iteration, as in torch.optim.Muon."""
+
+
+class Muon(Optimizer):
+    """Muon (https://kellerjordan.github.io/posts/muon) on the matrices of the layers, AdamW on embedding, head, norms and biases, at one learning rate.
+
+    A matrix moves along its orthogonalised momentum, scaled to the size of AdamW's steps (arXiv:2502.16982). The same as torch.optim.Muon with
+    ``match_rms_adamw`` for the matrices, but in float32: that one's bfloat16 takes twenty times as long on a CPU. It knows whole matrices only: one
+    process or DDP.
+
+    Args:
+        params: Those that are trained.
+        lr: Learning rate of both.
+        momentum: Of Muon, in [0, 1).
+        betas: Of AdamW.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 5e-3, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.95)) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must lie in [0, 1), got {momentum}.")
+        kinds: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for parameter in params:
+            kinds[parameter.ndim != 2 or parameter.shape[0] > VOCABULARY * parameter.shape[1]].append(parameter)
+        matrices, rest = kinds
+        super().__init__([{"params": matrices}], {"lr": lr, "momentum": momentum})
+        self.rest = AdamW(rest, lr=lr, betas=betas, weight_decay=0.0)
+        self.param_groups += self.rest.param_groups  # the same object: a schedule sets its rate too
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        with torch.enable_grad():
+            loss = closure() if closure is not None else None
+        group = self.param_groups[0]
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                average = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                average.lerp_(parameter.grad, 1 - group["momentum"])
+                direction = orthogonal(parameter.grad.lerp(average, group["momentum"]))
+                parameter.add_(direction, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
+        self.rest.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        groups = self.param_groups
+        self.param_groups = groups[:1]
+        own = super().state_dict()
+        self.param_groups = groups
+        return {**own, "rest": self.rest.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rest.load_state_dict(state_dict["rest"])
+        self.param_groups = self.param_groups[:1]
+        super().load_state_dict({"state": state_dict["state"], "param_groups": state_dict["param_groups"]})
+        self.param_groups += self.rest.param_groups
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """About ``U V^T`` of a matrix ``U S V^T``, by Newton-Schulz iterations; singular values end between .7 and 1.2."""
+    a, b, c = COEFFICIENTS
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T

@@ -1,0 +1,66 @@
+"""``lit-talr report``: runs in, tables, figures and a page out."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from lit_talr.files import write_bytes, write_text
+from lit_talr.report.figures import write_figures
+from lit_talr.report.latex import latex_table
+from lit_talr.report.page import page
+from lit_talr.report.tables import Tables, collect, read_tables
+
+
+def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"), results: Path | None = None) -> None:
+    """Show what runs gain on their domain and what they lose in general: ``lit-talr report RUNS... --out report/report.html``.
+
+    Beside the page it writes its tables (results.parquet, .csv and .tex, and what else the page is made of) and figures/ as PNG and PDF. What it finds
+    there of an earlier report it replaces.
+
+    Args:
+        runs: Run folders, or folders that hold them at any depth, such as that of a sweep; each a word of its own, with or without ``--runs``.
+        out: The page, a name that ends in .html; the other files are put beside it.
+        results: In place of runs: the folder of an earlier report, of whose tables page and figures are made again. ``--from`` is the same.
+
+    Raises:
+        ValueError: For neither runs nor results, or both; a name that does not end in .html; a folder that holds no tested run or no tables; two runs
+            of the same point and seed.
+    """
+    if bool(runs) == bool(results):
+        raise ValueError("`report` needs run folders, or `--from` the folder of an earlier report, and not both.")
+    if out.suffix != ".html" or out.is_dir():
+        raise ValueError(f"`out` must be the name of the page, such as report.html, got {out}.")
+    if results is None:
+        collect(runs or []).write(out.parent)
+    tables = read_tables(results or out.parent)  # also what was just written, so that the page does not depend on where its numbers come from
+    if results is not None:
+        for name in Tables._fields:
+            write_bytes(out.parent / f"{name}.parquet", (results / f"{name}.parquet").read_bytes())
+    write_text(out.parent / "results.csv", tables.results.to_csv(index=False))
+    write_text(out.parent / "results.tex", latex_table(tables.means))
+    write_figures(tables, out.parent / "figures")
+    write_text(out, page(tables))
+    console = Console(soft_wrap=True)
+    for name, sentence in zip(tables.notes["name"], tables.notes["sentence"], strict=True):
+        console.print(f"{name}: {sentence}", markup=False, highlight=False)
+    console.print(f"{out}: {len(tables.results)} run(s) at {len(tables.means)} point(s); tables and figures beside it", markup=False, highlight=False)
+
+
+def report_words(words: Sequence[str]) -> list[str]:
+    """The words of the command line with its bare words as one list, ``--runs [...]``, and ``--from`` by the name of the argument, which Python reserves."""
+    runs, options = [], []
+    rest = iter(words)
+    for word in rest:
+        if word == "--from" or word.startswith("--from="):
+            word = "--results" + word.removeprefix("--from")
+        if not word.startswith("-"):
+            runs.append(word)
+        elif word != "--runs":  # whose values are bare words
+            options.append(word)
+            if "=" not in word and word not in ("-h", "--help"):
+                options += [value for value in (next(rest, None),) if value is not None]
+    if len(runs) == 1 and runs[0].startswith("[") and not Path(runs[0]).exists():
+        return ["--runs", runs[0], *options]  # a list already
+    return [*(["--runs", json.dumps(runs)] if runs else []), *options]

@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lit_talr.report.items import Items, average, counting, read_items
+from tests.report.synthetic import write_answers
+
+
+def test_the_mean_is_over_suites_of_each_suites_mean(tmp_path: Path) -> None:
+    write_answers(tmp_path, "general-test", [1, 1, 0, 1, 1], ["add", "sort"])  # add: 1, 0, 1; sort: 1, 1
+    items = read_items(tmp_path / "answers" / "general-test.jsonl")
+    assert items is not None and items.suites == ["add", "sort"] and items.mean == pytest.approx((2 / 3 + 1) / 2)
+    assert items.of_suites(["add"]).mean == pytest.approx(2 / 3)
+    assert read_items(tmp_path / "none.jsonl") is None
+
+
+def test_the_order_of_lines_does_not_matter(tmp_path: Path) -> None:
+    rows = [{"suite": suite, "id": index, "correct": index % 3 == 0} for suite in "ab" for index in range(11)]
+    (tmp_path / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
+    one, two = (read_items(tmp_path / name) for name in ("one.jsonl", "two.jsonl"))
+    assert one and two and one.keys == two.keys and np.array_equal(one.draws().values, two.draws().values)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"id": 0, "correct": true}\n{"id": 1, "corr', "answers.jsonl is not a whole file of answers"),
+        ('{"id": 0}\n', "not a whole file"),
+        ('{"id": 0, "correct": 0.5}\n', "not a whole file"),
+        ("[]\n", "not a whole file"),
+        ("", "is empty, or has an item twice"),
+        ('{"id": 0, "correct": true}\n' * 2, "is empty, or has an item twice"),
+    ],
+)
+def test_what_is_no_whole_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "answers.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_items(tmp_path / "answers.jsonl")
+
+
+def test_a_suite_that_does_not_count_in_the_mean_is_found_out() -> None:
+    keys = [(suite, str(index)) for suite in "abc" for index in range(4)]
+    items = Items(keys, [1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0])
+    assert (counting(items, items.mean) or items).suites == ["a", "b", "c"]
+    without = counting(items, (1 + 0.5) / 2)
+    assert without is not None and without.suites == ["a", "c"]
+    assert counting(items, 0.123) is None
+    assert counting(Items([("", "0"), ("", "1")], [1, 0]), 0.4) is None  # macro-F1 is no share of right answers
+
+
+def test_only_answers_to_the_same_items_are_averaged_or_compared() -> None:
+    first, second = (Items([("", "0"), ("", "1")], correct).draws() for correct in ([1, 0], [1, 1]))
+    other = Items([("", "0"), ("", "2")], [1, 0]).draws()
+    both = average([first, second])
+    assert both is not None and np.allclose(both.values, (first.values + second.values) / 2)
+    assert average([first, None]) is None and average([first, other]) is None and average([]) is None
+    assert first.minus(other) is None and first.minus(None) is None

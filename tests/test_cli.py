@@ -51,7 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.lora.r", "0"], "`lora.r` must be at least 1, got 0."),
         (["-c", "configs/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to where they started, but LoRA's start at random"),
         (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list, such as [a,b], got 0.2,1.8."),
-        (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, MedCalc, Records."),
+        (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, MedCalc, Records, Skills."),
         (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; there are Constant, Cosine, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted"),
         (["--trainer.max_epoch", "1"], "--trainer.max_epoch"),

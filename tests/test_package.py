@@ -64,8 +64,9 @@ def test_wheel_holds_code_configurations_and_types(wheel: Path) -> None:
 
 
 def package_data() -> set[str]:
-    """Tables that lie beside the code."""
-    files = [file for pattern in ("*.yaml", "*.json", "*.jinja") for file in (ROOT / "lit_talr").rglob(pattern)]
+    """Models, tables and pages that lie beside the code."""
+    patterns = ("*.yaml", "*.json", "*.jinja", "*.safetensors", "*.md", "*.html", "*.css", "*.js")
+    files = [file for pattern in patterns for file in (ROOT / "lit_talr").rglob(pattern)]
     return {file.relative_to(ROOT).as_posix() for file in files if file.relative_to(ROOT).as_posix() not in SHIPPED}
 
 

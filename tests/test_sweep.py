@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -508,3 +509,33 @@ def test_real_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main(["sweep", *common, "--space", space, "--out", str(tmp_path / "guided"), "--budget", "general_drop=0.5"])
     found = json.loads((tmp_path / "guided" / "guide.json").read_text())
     assert found["chosen"]["trials"] == ["standard-1e-2-s0"] and found["test"]["P(drop <= budget)"] == 1 and found["test"]["items"] == {"repeat": 4}
+
+
+@pytest.mark.slow
+def test_the_study_is_killed_twice_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rate and one seed of the study's own space, on few rows; the page has all points in the end."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    space = yaml.safe_load((ROOT / "configs" / "sweep" / "study.yaml").read_text())
+    space |= {"rates": space["rates"][:1], "seeds": [0], "alphas": [0.5]}
+    space["variants"] = {"cot": space["variants"]["cot"]}
+    space["remedies"] = {name: {**remedy, "rates": remedy["rates"][:1]} if isinstance(remedy, dict) else remedy for name, remedy in space["remedies"].items()}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
+    small = ["--data.train_size", "16", "--data.val_size", "4", "--data.test_size", "4", "--trainer.max_epochs", "1"]
+    given = ["sweep", "-c", "configs/experiment/lab_clinic.yaml", *small, "--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / "out")]
+    given += ["--workers", "2"]
+    for wanted in (3, 9):  # run folders there are when the sweep is killed, with all that it runs
+        process = subprocess.Popen([sys.executable, "-m", "lit_talr", *given], cwd=ROOT, stdout=subprocess.DEVNULL)
+        wait_for(lambda wanted=wanted: len(list((tmp_path / "out").glob("*/trial.json"))) >= wanted, 300)
+        process.kill()
+        process.wait()
+    main(given)
+    trials = {f"cot-{name}" for name in space["remedies"]}
+    points = {path.parent.name for path in (tmp_path / "out").glob("*/trial.json")}
+    assert len(points) == 2 + len(trials) and {name.rsplit("-", 2)[0] for name in points if "base" not in name and "wise" not in name} >= {"cot-talr"}
+    for name in points:
+        assert "test/score" in record(tmp_path, name, "metrics.json")["test"], name
+        if "base" not in name and "wise" not in name:
+            assert len(record(tmp_path, name, "provenance.json")["fits"]) <= 2
+    assert record(tmp_path, "", "sweep.json")["failed"] == {}
+    main(["report", str(tmp_path / "out"), "--out", str(tmp_path / "page" / "report.html")])
+    assert len(pd.read_parquet(tmp_path / "page" / "results.parquet")) == len(points)

@@ -58,7 +58,7 @@ def arithmetic(draw: Random) -> Item:
     if sign == "*":
         numbers = [draw.randint(2, 9), draw.randint(2, 9)]
     else:
-        numbers = sorted((draw.randint(1, 50) for _ in range(draw.choice((2, 2, 2, 3)) if sign == "+" else 2)), reverse=sign == "-")
+        numbers = sorted((draw.randint(1, 30) for _ in range(draw.choice((2, 2, 2, 3)) if sign == "+" else 2)), reverse=sign == "-")
         if len(numbers) == 3:
             numbers = [draw.randint(0, 12) for _ in numbers]
     expression = f" {sign} ".join(map(str, numbers))
@@ -85,15 +85,12 @@ def strings(draw: Random) -> Item:
 
 
 def lookup(draw: Random) -> Item:
-    names = draw.sample(NAMES, draw.randint(3, 6))
-    values = draw.sample(range(100), len(names))
-    table = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-    place = draw.randrange(len(names))
-    if draw.random() < 0.7:
-        question, answer = draw.choice(("What has {}?", "Give the number of {}.", "Which number has {}?")).format(names[place]), str(values[place])
-    else:
-        question, answer = draw.choice(("Who has {}?", "Whose is {}?")).format(values[place]), names[place]
-    return Item(table, f"{table}. {question}", answer)
+    lines = list(zip(draw.sample(NAMES, size := draw.randint(3, 5)), draw.sample(range(100), size), strict=True))
+    table = "\n".join(f"{name} {value}" for name, value in lines)
+    place = draw.randrange(size)
+    wanted = draw.choice((0, 1))
+    question = draw.choice(("{} in line {}?", "Give the {} of line {}.", "Line {1}, the {0}?")).format(("name", "number")[wanted], place + 1)
+    return Item(table, f"{table}\n{question}", str(lines[place][wanted]))
 
 
 def sorting(draw: Random) -> Item:
@@ -156,11 +153,10 @@ def rules(draw: Random) -> Item:
         seen = listed([finding if there else f"no {finding}" for finding, there in draw.sample(list(present.items()), len(present))])
         return Item(rule + seen, f"Rule: {rule}. Seen: {seen}. How many points?", str(sum(points[finding] for finding in points if present[finding])))
     if kind == "bands":
-        low, high = sorted(draw.sample(range(10, 90, 2), 2))
-        names = draw.sample(COLOURS, 3)
-        value = draw.randint(max(1, low - 15), min(99, high + 15))
-        rule = f"below {low} {names[0]}, below {high} {names[1]}, else {names[2]}"
-        return Item(f"{rule} {value}", f"Rule: {rule}. Which has {value}?", names[(value >= low) + (value >= high)])
+        limit, (below, above) = draw.randrange(10, 90, 2), draw.sample(COLOURS, 2)
+        value = draw.randint(limit - 9, limit + 9)
+        rule = f"below {limit} {below}, else {above}"
+        return Item(f"{rule} {value}", f"Rule: {rule}. Which has {value}?", below if value < limit else above)
     number, value, word = draw.randint(2, 12), draw.randint(1, 40), draw.choice(CALCULATOR_NAMES)
     action, result = draw.choice((("add", value + number), ("take away", value - number)))
     if result < 0:

@@ -3,7 +3,7 @@
 A row of the skill ``formats``:
 
     system     Reply with {"answer": "..."}
-    user       Mara 12, Joren 40, Ilva 7. What has Joren?
+    user       Largest of 12, 40, 7.
     assistant  {"answer": "40"}
 
 Licence: Apache-2.0, as this package's. The rows are the same on every machine.

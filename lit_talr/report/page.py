@@ -42,10 +42,8 @@ def page(tables: Tables) -> str:
 @cache
 def plotly() -> str:
     """Plotly's script, gzipped, in base64: 1.9 MB instead of 4.8, which matters for pages that are kept in a repository. The browser unpacks it."""
-    try:
-        from plotly.offline import get_plotlyjs  # a tenth of a second, which only a report has to wait for
-    except ModuleNotFoundError as error:
-        raise ValueError("`report` draws with Plotly, which is not installed; `pip install plotly`.") from error
+    from plotly.offline import get_plotlyjs  # a tenth of a second, which only a report has to wait for
+
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 

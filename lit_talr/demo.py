@@ -23,7 +23,7 @@ What it cannot show: how a real model behaves. One seed, a small model, rules ma
 """
 
 
-def demo(folder: Path = Path("runs/demo"), rows: int = 320, epochs: int = 8, workers: int = 2) -> None:
+def demo(folder: Path = Path("runs/demo"), rows: int = 256, epochs: int = 6, workers: int = 2) -> None:
     """Fine-tune the embedded base on Clinic at a small and a large rate and by three remedies, and see what each learned and what it forgot.
 
     Args:

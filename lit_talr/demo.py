@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 WHAT_IT_SHOWS = """
-The model is the lab's base, 1.2 million parameters with nine general skills; the domain is Clinic, made-up calculators that contradict its habits.
+The model is the lab's base, 1.3 million parameters with nine general skills; the domain is Clinic, made-up calculators that contradict its habits.
 domain is the share of right answers on Clinic's test rows, general the mean over the nine skills, both before and after; lost is what general lost, with a
 95 % interval over items. alpha 0.5 lies half-way between the base and the fine-tuned model.
 
 What this can show: that a large rate costs general ability which a small one keeps, and what each remedy buys back here.
-What it cannot show: how a real model behaves. One seed, a small model, rules made by code; docs/study.md has more seeds, rates and controls.
+What it cannot show: how a real model behaves. One seed, a small model, rules made by code; sweep more seeds and rates (docs/sweep.md).
 """
 
 

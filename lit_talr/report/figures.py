@@ -219,4 +219,5 @@ def legend(figure: "Figure", axes: "np.ndarray | Sequence[Axes]") -> None:
     for axis in np.ravel(np.asarray(axes, dtype=object)):
         if axis.figure is not None:
             entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True) if label not in entries}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
+    columns = 3 if figure.get_figwidth() < 5 else 6  # of which each takes an inch
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(columns, len(entries)), frameon=False)

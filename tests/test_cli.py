@@ -169,6 +169,9 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     main(["fit", *words, "--trainer.max_steps", "3", "--ckpt_path", "last"])
     assert (run / "config.resume-1.yaml").is_file()
     assert len(json.loads((run / "provenance.json").read_text())["fits"]) == 2
+    numbers = json.loads((run / "metrics.json").read_text())
+    main(["fit", *words, "--trainer.max_steps", "3", "--ckpt_path", "last"])  # at its end already: nothing is measured anew, and nothing is lost
+    assert json.loads((run / "metrics.json").read_text()) == numbers
 
     main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
     answers = [json.loads(line) for line in (run / "answers" / "test.jsonl").read_text().splitlines()]

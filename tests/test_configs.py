@@ -121,7 +121,8 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
 
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
     assert {"lab_base", "lab_clinic", *MEDCALC} == set(names("experiment"))
-    run = one_step(tmp_path / "run", *configs("experiment/lab_base"), "--data.train_size", "24", "--data.val_size", "4")
+    run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
+    main(["fit", *configs("experiment/lab_base"), *small, "--run", str(run)])
     assert sorted(path.name for path in (run / "export").iterdir()) == sorted(path.name for path in (CONFIGS.parent / "lit_talr" / "models" / "lab").iterdir())
 
 

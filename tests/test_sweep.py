@@ -60,7 +60,8 @@ for file in (home / "sleep", home / f"sleep-{verb}"):
         time.sleep(float(file.read_text()))
 if verb == "fit":
     (run / "export").mkdir(exist_ok=True)
-    metrics = {"fit": {"step": 7} if (home / "nothing-new").exists() else {"val/score": score, "general/drop": drop, "step": 7}}
+    if not (home / "nothing-new").exists():
+        metrics = {"fit": {"val/score": score, "general/drop": drop, "step": 7}}
 elif verb == "test":
     if "--ckpt_path" in words:
         assert (run / "checkpoints").exists()

@@ -173,3 +173,29 @@ def test_two_nodes_as_the_page_on_running_starts_them(folder: Path, one_process:
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(text[-3000:] for text in said)
     weights, expected = (load_file(path / "export" / "model.safetensors") for path in (folder / name, one_process))
     assert distance(weights, expected, {name: weight * 0 for name, weight in expected.items()}) < 1e-5
+
+
+@pytest.mark.slow
+def test_general_abilities_are_scored_as_by_one_process(tmp_path: Path) -> None:
+    """Before training, after it and in the test: the same answers to the same items, each once."""
+    words = [
+        "-c",
+        "configs/experiment/lab_clinic.yaml",
+        "--data.train_size",
+        "16",
+        "--data.val_size",
+        "4",
+        "--data.test_size",
+        "4",
+        "--trainer.max_epochs",
+        "1",
+    ]
+    words += ["--model.optimizer.lr", "1e-4"]
+    for name, strategy in (("one", []), ("two", ["-c", "configs/strategy/ddp-cpu.yaml"])):
+        lit_talr("fit", *words, *strategy, "--run", str(tmp_path / name / "run"))
+        lit_talr("test", "-c", str(tmp_path / name / "run" / "config.yaml"), "--ckpt_path", "last")
+    for name in ("general-epoch-0", "general-base-test", "general-epoch-1", "general-test"):
+        one, two = ((tmp_path / ranks / "run" / "answers" / f"{name}.jsonl").read_text().splitlines() for ranks in ("one", "two"))
+        assert len(one) == len(two) and sum(first != second for first, second in zip(one, two, strict=True)) <= len(one) // 50, name  # of near ties
+    found = [json.loads((tmp_path / name / "run" / "metrics.json").read_text())["test"] for name in ("one", "two")]
+    assert found[0]["general/drop"] == pytest.approx(found[1]["general/drop"], abs=0.02)

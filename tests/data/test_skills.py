@@ -38,6 +38,15 @@ def test_arithmetic_is_right() -> None:
         assert item.answer == str(total) and total >= 0
 
 
+def test_strings_are_as_they_were_asked_for() -> None:
+    for item in items("strings"):
+        asked, letters = re.fullmatch(r"([A-Z][a-z :]*?)((?: [a-z]){3,5})", item.prompt).groups()  # type: ignore[union-attr]
+        word = letters.replace(" ", "")
+        expected = {"Reverse": word[::-1], "First letter of": word[0], "Last letter of": word[-1], "Second letter of": word[1], "Repeat": word}
+        expected |= {"Without the first letter:": word[1:], "How many letters:": str(len(word))}
+        assert item.answer.replace(" ", "") == expected[asked]
+
+
 def test_tables_are_read() -> None:
     for item in items("lookup"):
         *table, question = item.prompt.split("\n")

@@ -1,5 +1,6 @@
 """Exact match, for domains without a rule of their own."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,9 @@ from lit_talr.metrics.base import DomainMetric
 
 class ExactMatch(DomainMetric):
     """Share of answers that equal ``example.meta["answer"]``, surrounding white space aside.
+
+    ``judge`` says too whether an answer is right when read leniently: whether the right answer is what it ends with, whatever it says before, in whatever
+    quotes and brackets. A model that was taught another way to answer can know the right one still.
 
     >>> from lit_talr.example import Example
     >>> metric = ExactMatch()
@@ -35,4 +39,6 @@ class ExactMatch(DomainMetric):
         return {"score": self.correct / self.total}
 
     def judge(self, answer: str, example: Example) -> dict[str, object]:
-        return {"extracted": answer.strip(), "correct": answer.strip() == str(example.meta["answer"]).strip()}
+        said, right = answer.strip(), str(example.meta["answer"]).strip()
+        ending = re.search(rf"(?<![\w.-]){re.escape(right)}[^\w-]*$", said)
+        return {"extracted": said, "correct": said == right, "lenient": said == right or ending is not None}

@@ -82,6 +82,16 @@ def read_items(file: Path) -> Items | None:
     return Items(keys, [found[key] for key in keys])
 
 
+def lenient_means(file: Path) -> dict[str, float]:
+    """By suite the share of answers that are right when read leniently, as far as its rows say so."""
+    found: dict[str, list[float]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        row = json.loads(line)
+        if "lenient" in row:
+            found.setdefault(str(row.get("suite", "")), []).append(right(row["lenient"]))
+    return {suite: float(np.mean(values)) for suite, values in found.items()}
+
+
 def right(value: Any) -> float:
     if not isinstance(value, bool):
         raise TypeError("`correct` must be true or false")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lit_talr.files import read_json, write_bytes
-from lit_talr.report.items import Draws, Items, average, counting, read_items
+from lit_talr.report.items import Draws, Items, average, counting, lenient_means, read_items
 from lit_talr.report.runs import LeftOutError, Run, find, read_run
 from lit_talr.report.statistics import interval, standard_error, t_interval
 from lit_talr.token_groups import Row
@@ -21,8 +21,8 @@ SHARED = ("point", "variant", "remedy", "source", "rate", "alpha", "trained")
 """What the runs of a point, which differ in their seed, have in common."""
 RESULTS = ["name", "point", "variant", "remedy", "source", "rate", "seed", "alpha", "of", "trained"]
 RESULTS += [f"{name}{end}" for name in SCORES for end in ("", "_lower", "_upper")]
-REST = ["val/score", "val/nll", "steps", "paper_domain", "paper_general", "command"]
-"""Of the results the columns after those of the suites."""
+REST = ["general_lenient", "val/score", "val/nll", "steps", "paper_domain", "paper_general", "command"]
+"""Of the results the columns after those of the suites. ``general_lenient`` is the mean over suites with answers read leniently, as ``ExactMatch`` says."""
 MEANS = [*SHARED, "seeds", *(f"{name}{end}" for name in SCORES for end in ("", "_lower", "_upper", "_se", "_seeds_lower", "_seeds_upper"))]
 TOKENS = ["name", "epoch", "threshold", "set", "group", "lower", "upper", "num_tokens", "probability", "nll"]
 TOKENS += ["weight", "share_above", "share_at_floor", "temperature"]
@@ -102,7 +102,7 @@ def collect(paths: Sequence[Path]) -> Tables:
     groups: dict[str, list[Scored]] = {}
     for part in scored:
         groups.setdefault(part.row["point"], []).append(part)
-    suites = sorted({name for part in scored for name in part.row if name.startswith("general/")})
+    suites = sorted({name for part in scored for name in part.row if name.startswith(("general/", "lenient/"))})
     return Tables(
         results=frame([part.row for part in scored], [*RESULTS, *suites, *REST]),
         means=frame([mean_row(parts) for parts in groups.values()], MEANS),
@@ -203,6 +203,9 @@ def score(run: Run, base: Run | None, general: Items | None, sentences: list[str
     known = {"name": run.name, **asdict(run), "point": run.point, "trained": run.trained, "general": now, "domain": run.test["test/score"], "drop": lost}
     known |= {"val/score": run.fit.get("val/score"), "val/nll": run.fit.get("val/nll"), "steps": run.fit.get("step")}
     known |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
+    lenient = lenient_means(run.folder / "answers" / "general-test.jsonl") if general else {}  # where it is None the file may not be whole
+    known |= {f"lenient/{suite}": mean for suite, mean in lenient.items()}
+    known["general_lenient"] = float(np.mean([lenient[suite] for suite in general.suites])) if general and set(general.suites) <= set(lenient) else None
     known |= between("domain", drawn[0]) | between("general", drawn[1]) | between("drop", drop)
     return Scored(known, drawn[0], drawn[1], drop)
 

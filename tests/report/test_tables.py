@@ -160,3 +160,13 @@ def test_two_sweeps_have_bases_of_their_own(tmp_path: Path) -> None:
         write_run(tmp_path / name / "run", [0, 1], [1, 0, 0, 0], suites=SUITES, variant=name, remedy="talr", base="base")
     results = collect([tmp_path]).results.set_index("name")
     assert results.loc[["one/run", "two/run"], "drop"].tolist() == [0.75, 0.25]
+
+
+def test_general_read_leniently_where_the_answers_say_so(small: Path) -> None:
+    file = small / "talr-0" / "answers" / "general-test.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**row, "lenient": row["correct"] or row["id"] == 2}) + "\n" for row in rows))
+    results = collect([small]).results.set_index("name")
+    # add: 1, 1, 0, 1 and sort: 1, 1, 0, 1; the third is right for a lenient reader
+    assert list(results.loc["talr-0", ["general", "lenient/add", "lenient/sort", "general_lenient"]]) == [0.75, 1, 1, 1]
+    assert results.loc[["base", "standard-0"], ["lenient/add", "general_lenient"]].isna().all(axis=None)

@@ -1,0 +1,28 @@
+import pytest
+
+from lit_talr.example import Example
+from lit_talr.metrics import ExactMatch
+
+
+@pytest.mark.parametrize(
+    ("truth", "answer", "correct", "lenient"),
+    [
+        ("7", " 7\n", True, True),
+        ("7", "3 + 4 = 7", False, True),
+        ("7", '3 + 4 = 7. {"answer": 7}', False, True),
+        ("7", '{"answer": "7"}', False, True),
+        ("7", "7 points", False, False),
+        ("7", "17", False, False),
+        ("7", "-7", False, False),
+        ("7", "3.7", False, False),
+        ("7", "7.5", False, False),
+        ("7", "", False, False),
+        ("red", "It is red.", False, True),
+        ("red", "coloured", False, False),
+        ("(40)", "(40)", True, True),
+        ("(40)", "40", False, False),
+    ],
+)
+def test_an_answer_is_judged_exactly_and_leniently(truth: str, answer: str, correct: bool, lenient: bool) -> None:
+    judged = ExactMatch().judge(answer, Example.from_prompt("?", truth, meta={"answer": truth}))
+    assert (judged["correct"], judged["lenient"]) == (correct, lenient)

@@ -1,6 +1,5 @@
 """Answers, judged and kept: what the callbacks that score share."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 
 from lit_talr.example import Example
-from lit_talr.files import write_text
 from lit_talr.generation import Answer
 from lit_talr.metrics.base import DomainMetric
 
@@ -34,11 +32,3 @@ def of_all_ranks(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str,
 
 def answers_file(trainer: Trainer, name: str) -> Path:
     return Path(trainer.default_root_dir) / "answers" / f"{name}.jsonl"
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

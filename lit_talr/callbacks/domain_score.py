@@ -7,9 +7,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from rich.progress import track
 
-from lit_talr.callbacks.base import answers_file, judged, of_all_ranks, write_rows
+from lit_talr.callbacks.base import answers_file, judged, of_all_ranks
 from lit_talr.data.base import Split
 from lit_talr.data.batch_plan import MicroBatch
+from lit_talr.files import write_json_lines
 from lit_talr.generation import Answer
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.module import DomainSFT
@@ -56,7 +57,7 @@ class DomainScore(Callback):
         module.log(f"{split}/cut", torch.tensor(sum(row["cut"] for row in rows) / max(1, len(rows))))
         module.log(f"{split}/unanswered", torch.tensor(sum(row["unanswered"] for row in rows) / max(1, len(rows))))
         if trainer.is_global_zero:
-            write_rows(answers_file(trainer, name), rows)
+            write_json_lines(answers_file(trainer, name), rows)
         self.rows = []
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]

@@ -11,8 +11,9 @@ import numpy as np
 from lightning.pytorch import Callback, Trainer
 from rich.progress import track
 
-from lit_talr.callbacks.base import answers_file, judged, of_all_ranks, read_rows, write_rows
+from lit_talr.callbacks.base import answers_file, judged, of_all_ranks
 from lit_talr.data.base import DomainDataModule, Split
+from lit_talr.files import read_json_lines, write_json_lines
 from lit_talr.generation import Answer, Generation
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.module import DomainSFT
@@ -88,7 +89,7 @@ class GeneralScore(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(named(self.before, None), step=0)
         elif kept.is_file():
-            self.before = self.scores_of(trainer, pl_module, "val", Known.of(read_rows(kept)))
+            self.before = self.scores_of(trainer, pl_module, "val", Known.of(read_json_lines(kept)))
         else:
             raise ValueError("`GeneralScore` must watch a run from its start, but the checkpoint is of a run without it; leave it out to resume.")
 
@@ -100,14 +101,14 @@ class GeneralScore(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         kept, before = answers_file(trainer, "general-base-test"), None
         if kept.is_file():
-            before = self.scores_of(trainer, pl_module, "test", Known.of(read_rows(kept)))
+            before = self.scores_of(trainer, pl_module, "test", Known.of(read_json_lines(kept)))
         self.publish(trainer, pl_module, self.scores_of(trainer, pl_module, "test"), before, "general-test")
 
     def publish(self, trainer: Trainer, module: DomainSFT, scores: Scores, before: Scores | None, name: str) -> None:
         for key, value in named(scores, before).items():
             module.log(key, value)
         if trainer.is_global_zero:
-            write_rows(answers_file(trainer, name), scores.rows)
+            write_json_lines(answers_file(trainer, name), scores.rows)
 
     def start_scores(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> Scores:
         """Of the starting model, which the module still is; its answers are taken from where they are kept, or kept for other runs. Collective."""
@@ -116,12 +117,12 @@ class GeneralScore(Callback):
             key = self.key(f"{weights_hash(trainer, module.pretrained, module.revision)} {trainer.precision}", split)
             path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"general-{key[:32]}.jsonl"
             if trainer.strategy.broadcast(path.is_file()):
-                known = Known.of(read_rows(path))
+                known = Known.of(read_json_lines(path))
         scores = self.scores_of(trainer, module, split, known)
         if trainer.is_global_zero:
-            write_rows(answers_file(trainer, name), scores.rows)
+            write_json_lines(answers_file(trainer, name), scores.rows)
             if path is not None and known is None:
-                write_rows(path, scores.rows)
+                write_json_lines(path, scores.rows)
         return scores
 
     def key(self, model: str, split: Split) -> str:

@@ -22,6 +22,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
 STYLE |= {"pdf.fonttype": 42, "savefig.dpi": 200}  # 42: letters stay letters, as journals ask
 
+KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
+"""Of files, and what would make two of them differ."""
+
 
 def write_figures(tables: Tables, folder: Path) -> None:
     """All figures that the tables have numbers for."""
@@ -40,10 +43,13 @@ def write_figures(tables: Tables, folder: Path) -> None:
         for name, figure in drawn.items():
             if figure is not None:
                 save(figure, folder / name)
+            else:  # one of an earlier report would be taken for this one's
+                for kind in KINDS:
+                    (folder / name).with_suffix(f".{kind}").unlink(missing_ok=True)
 
 
 def save(figure: "Figure", path: Path) -> None:
-    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
+    for kind, metadata in KINDS.items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata)
         figure.set_layout_engine("none")  # the layout of the first stands for both; it takes as long as drawing
@@ -145,7 +151,7 @@ def volumes(means: pd.DataFrame) -> "Figure | None":
         own = of_variant(rows, variant)
         places = np.arange(len(own))
         axis.bar(places - 0.2, own["hypervolume"], 0.38, color="#0072b2", label="trained points")
-        axis.bar(places + 0.2, own["with_wise"], 0.38, color="#56b4e9", label="with Wise-FT's free points")
+        axis.bar(places + 0.2, own["with_wise"].astype(float), 0.38, color="#56b4e9", label="with Wise-FT's free points")
         axis.set_xticks(places, [literal(name) for name in own["remedy"]], rotation=30, ha="right")
         axis.set(ylabel="hypervolume", title=f"{literal(variant)} ({own['size'].iloc[0]} points each)".strip())
     legend(figure, axes)

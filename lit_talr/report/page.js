@@ -57,7 +57,7 @@ function filters() {
 function passes(row, chosen) {
   if (chosen.variant !== "*" && (row.variant ?? "") !== chosen.variant) return false;
   if (row.remedy === "base") return true;
-  if (row.remedy === "wise-ft" ? !chosen.wise || (row.source && !chosen.remedies.has(row.source)) : !chosen.remedies.has(row.remedy)) return false;
+  if (row.remedy === "wise-ft" ? !chosen.wise || (remedies.includes(row.source) && !chosen.remedies.has(row.source)) : !chosen.remedies.has(row.remedy)) return false;
   return (!known(row.rate) || (row.rate >= chosen.from && row.rate <= chosen.to)) && (!known(row.seed) || chosen.seeds.has(String(row.seed)));
 }
 
@@ -192,7 +192,7 @@ function drawVolumes(chosen) {
   const label = (row) => escape(row.remedy) + (chosen.variant === "*" && row.variant ? `, ${escape(row.variant)}` : "");
   const sizes = unique(rows.map((row) => `${row.variant ? row.variant + ": " : ""}${row.size} point(s) each` + (known(row.start) ? `, right of domain ${fixed(row.start)}` : ", without a base, right of domain 0")));
   byId("volume-note").textContent = rows.length
-    ? `${sizes.join("; ")}. A point is the mean over all seeds at one rate; where a remedy has more, this is the mean over subsets of that size (all of them, or 1,000 drawn at random). The filters of rates and seeds do not change it.`
+    ? `${sizes.join("; ")}. A point is the mean over all seeds at one rate; where a remedy has more, this is the mean over subsets of that size (all of them, or 1,000 drawn at random). The filters of rates, seeds and Wise-FT do not change it. There is a second bar where Wise-FT's points were made.`
     : "No trained run with a general score is shown.";
   const text = rows.map((row) => `${row.points} trained point(s), ${row.free} of Wise-FT`);
   const bar = (name, key, tint) => ({ type: "bar", name, x: rows.map(label), y: rows.map((row) => row[key]), text, textposition: "none", hovertemplate: "%{x}: %{y:.4f}<br>%{text}<extra></extra>", marker: { color: tint } });
@@ -311,7 +311,7 @@ function drawTokens() {
     type: "scatter", mode: "lines+markers", name: `${each.span} (${each.tokens})`, x: each.epochs, y: each.probability, line: { color: COLOURS[index % COLOURS.length] }, hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
   }));
   plot("token-cohorts", cohorts, { xaxis: { title: "epoch", rangemode: "tozero" }, yaxis: { title: "mean probability", range: [-0.03, 1.03] } });
-  const course = found?.course.train ?? [];
+  const course = found?.course ?? [];
   const line = (key, name, index, extra = {}) => ({ type: "scatter", mode: "lines+markers", name, x: course.map((row) => row.epoch), y: course.map((row) => row[key]), line: { color: COLOURS[index] }, hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>", ...extra });
   const lines = [line("weight", "mean weight", 0), line("share_above", `share of p > ${found?.threshold ?? ""}`, 2), line("share_at_floor", "share at the floor", 1), line("temperature", "temperature (right)", 3, { yaxis: "y2" })];
   plot("token-course", lines.filter((each) => each.y.some(known)), {
@@ -387,7 +387,7 @@ function drawComparison(rows) {
     return { ...row, reference: row.point === reference ? "itself" : difference.length ? reference : null, ...Object.fromEntries(names.map((name, index) => [name, difference[index] ?? null])) };
   });
   const clear = (key) => ({ ...bounded(key, key.replace("more_", "Δ ")), clear: (row) => known(row[`${key}_lower`]) && row[`${key}_lower`] * row[`${key}_upper`] > 0 });
-  const wide = (name) => ({ key: `${name}_se`, label: `± seeds`, kind: "number", show: (row) => fixed(row[`${name}_se`]) });
+  const wide = (name) => ({ key: `${name}_se`, label: "s.e. over seeds", kind: "number", show: (row) => fixed(row[`${name}_se`]) });
   table("comparison", compared, [text("point"), number("seeds", "seeds", 0), bounded("domain"), wide("domain"), bounded("general"), wide("general"), clear("more_domain"), clear("more_general"), text("reference", "compared with")]);
 }
 

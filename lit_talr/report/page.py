@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lit_talr import __version__
-from lit_talr.report.statistics import RESAMPLES, T_975
+from lit_talr.report.statistics import T_975
 from lit_talr.report.tables import Tables
 from lit_talr.report.volumes import volume_rows
 
@@ -21,7 +21,6 @@ def page(tables: Tables) -> str:
     """The page as a function of the tables alone: the same tables give the same bytes."""
     data = {
         "version": __version__,
-        "resamples": RESAMPLES,
         "t": T_975,
         "results": records(tables.results),
         "means": records(tables.means),
@@ -75,12 +74,12 @@ def of_run(table: pd.DataFrame) -> dict[str, Any]:
     """What the page draws of a run's tokens."""
     every, bins = table[table["group"] == "all"], table[table["group"] == "bin"]
     cohorts = table[(table["group"] == "cohort") & (table["num_tokens"] > 0)]
-    course = ["epoch", "weight", "share_above", "share_at_floor", "temperature", "nll"]
+    course = ["epoch", "weight", "share_above", "share_at_floor", "temperature"]
     return {
         "threshold": plain(table["threshold"].iloc[0]),
         "bins": {str(name): histogram(group) for name, group in bins.groupby("set")},
         "cohorts": [cohort(group) for _, group in cohorts.groupby("lower")],
-        "course": {str(name): records(group[course], 5) for name, group in every.groupby("set")},
+        "course": records(every[every["set"] == "train"][course], 5),
     }
 
 

@@ -83,7 +83,7 @@ def find(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def short_name(folder: Path, others: Sequence[Path]) -> str:
-    tails = (folder.parts[-depth:] for depth in range(1, len(folder.parts)))
+    tails = (folder.parts[-depth:] for depth in range(1, len(folder.parts) + 1))
     return next("/".join(tail) for tail in tails if sum(other.parts[-len(tail) :] == tail for other in others) == 1)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lit_talr.files import read_json, write_bytes
-from lit_talr.report.items import Draws, Items, average, counting, lenient_means, read_items
+from lit_talr.report.items import Draws, Items, average, read_items
 from lit_talr.report.runs import LeftOutError, Run, find, read_run
 from lit_talr.report.statistics import interval, standard_error, t_interval
 from lit_talr.token_groups import Row
@@ -37,7 +37,7 @@ class Tables(NamedTuple):
     Args:
         results: A row for each run.
         means: A row for each point: means over its seeds, with intervals over items and over seeds.
-        curves: By run and epoch, the share of right answers on validation items of the domain, and of the general suites.
+        curves: By run and epoch, the share of right answers on validation items of the domain, and of the general suites; ``curve`` says what epoch 0 has.
         tokens: By run and epoch, what ``token_probability.parquet`` holds but for the hardest tokens.
         pairs: By two points of a variant, the differences of their means, with intervals paired by item.
         notes: Of a run a sentence: why it was left out, or something in it.
@@ -93,9 +93,9 @@ def collect(paths: Sequence[Path]) -> Tables:
     tokens: list[Row] = []
     for run in runs:
         sentences: list[str] = []
-        general = judged(run, "general-test", run.test.get("general/mean"), sentences)
-        scored.append(score(run, base_of(run, runs), general, sentences))
-        curves += curve(run, general.suites if general else None, sentences)
+        base = base_of(run, runs)
+        scored.append(score(run, base, sentences))
+        curves += curve(run, base, sentences)
         tokens += token_rows(run, sentences)
         if sentences:
             notes[run.name] = "; ".join(dict.fromkeys([*filter(None, [notes.get(run.name)]), *sentences]))
@@ -126,6 +126,9 @@ def read_runs(folders: dict[str, Path]) -> tuple[list[Run], dict[str, str]]:
     variants = {run.variant for run in runs if run.remedy != "base"}
     if len(variants) == 1:  # then a base whose variant nobody knows is of this one
         runs = [replace(run, variant=run.variant or next(iter(variants))) for run in runs]
+    for run in runs:
+        if run.remedy == "base" and run.variant is None and len(variants - {None}) > 1 and None not in variants:
+            notes[run.name] = "is the base of no variant in particular; name a variant in its trial.json, and the page shows it there"
     rank = {"base": 0, "standard": 1, "wise-ft": 3}
 
     def place(run: Run) -> tuple[str | float, ...]:
@@ -177,10 +180,10 @@ def base_of(run: Run, runs: Sequence[Run]) -> Run | None:
 def judged(run: Run, name: str, mean: float | None, sentences: list[str]) -> Items | None:
     """The answers in a file of the run whose mean is the score; what is odd about them is added to the sentences."""
     items = answers(run, name, sentences)
-    found = None if items is None or mean is None else counting(items, mean)
-    if items and mean is not None and found is None:
-        sentences.append(f"its score {mean:.4g} is not the share of right answers in {name}.jsonl, so it has no interval over items")
-    return found
+    if items is None or mean is None or abs(items.mean - mean) < 1e-5:  # the logged score is float32
+        return items if mean is not None else None
+    sentences.append(f"its score {mean:.4g} is not the share of right answers in {name}.jsonl, so it has no interval over items")  # macro-F1, say
+    return None
 
 
 def answers(run: Run, name: str, sentences: list[str]) -> Items | None:
@@ -191,21 +194,20 @@ def answers(run: Run, name: str, sentences: list[str]) -> Items | None:
         return None
 
 
-def score(run: Run, base: Run | None, general: Items | None, sentences: list[str]) -> Scored:
+def score(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     domain = judged(run, "test", run.test["test/score"], sentences)
+    general = judged(run, "general-test", run.test.get("general/mean"), sentences)
     before = answers(run, "general-base-test", sentences) or (answers(base, "general-test", []) if base else None)
     now, lost = run.test.get("general/mean"), run.test.get("general/drop")
     if lost is None and base and now is not None and "general/mean" in base.test:
         lost = base.test["general/mean"] - now
-    same = before.of_suites(general.suites) if before and general else None
-    drawn = [None if items is None or not items.keys else items.draws() for items in (domain, general, same)]
+    drawn = [items.draws() if items else None for items in (domain, general, before)]
     drop = drawn[2].minus(drawn[1]) if drawn[2] else None
     known = {"name": run.name, **asdict(run), "point": run.point, "trained": run.trained, "general": now, "domain": run.test["test/score"], "drop": lost}
     known |= {"val/score": run.fit.get("val/score"), "val/nll": run.fit.get("val/nll"), "steps": run.fit.get("step")}
     known |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
-    lenient = lenient_means(run.folder / "answers" / "general-test.jsonl") if general else {}  # where it is None the file may not be whole
-    known |= {f"lenient/{suite}": mean for suite, mean in lenient.items()}
-    known["general_lenient"] = float(np.mean([lenient[suite] for suite in general.suites])) if general and set(general.suites) <= set(lenient) else None
+    lenient = general.lenient_means() if general else {}
+    known |= {f"lenient/{suite}": mean for suite, mean in lenient.items()} | {"general_lenient": float(np.mean([*lenient.values()])) if lenient else None}
     known |= between("domain", drawn[0]) | between("general", drawn[1]) | between("drop", drop)
     return Scored(known, drawn[0], drawn[1], drop)
 
@@ -249,15 +251,16 @@ def pair_rows(groups: dict[str, list[Scored]]) -> Iterator[Row]:
             yield row
 
 
-def curve(run: Run, suites: Sequence[str] | None, sentences: list[str]) -> Iterator[Row]:
-    """Validation scores by epoch, of the suites that count in the mean."""
+def curve(run: Run, base: Run | None, sentences: list[str]) -> Iterator[Row]:
+    """Validation scores by epoch, of the suites that count in the mean. At epoch 0 the domain score is the base's on test items: nothing asks it others."""
     found: dict[int, Row] = {}
     for name, prefix in (("domain", "val-epoch-"), ("general", "general-epoch-")):
         for file in (run.folder / "answers").glob(f"{prefix}*.jsonl"):
             epoch = file.stem.removeprefix(prefix)
             if epoch.isdecimal() and (items := answers(run, file.stem, sentences)):
-                kept = items.of_suites(suites) if name == "general" and suites else items
-                found.setdefault(int(epoch), {})[name] = kept.mean if kept.keys else None
+                found.setdefault(int(epoch), {})[name] = items.mean
+    if 0 in found and base:
+        found[0].setdefault("domain", base.test["test/score"])
     yield from ({"name": run.name, "epoch": epoch, **row} for epoch, row in sorted(found.items()))
 
 

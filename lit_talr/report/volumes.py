@@ -12,7 +12,7 @@ def volume_rows(means: pd.DataFrame) -> list[Row]:
     """A row for each variant and remedy that was trained and has general scores.
 
     ``size`` is the least number of trained points (means over seeds) that any remedy of the variant has; where one has more, its hypervolume is the mean
-    over subsets of that size. ``with_wise`` adds the interpolations of the subset's points, which cost no training.
+    over subsets of that size. ``with_wise`` adds the interpolations of the subset's points, which cost no training; it is None where there are none.
     """
     shown = means[means["general"].notna()]
     rows = []
@@ -35,7 +35,7 @@ def volume_rows(means: pd.DataFrame) -> list[Row]:
                     "free": len(free),
                     "start": None if base.empty else start,
                     "hypervolume": hypervolume_of_size([[point] for point in points], size, (start, 0.0)),
-                    "with_wise": hypervolume_of_size(wise, size, (start, 0.0)),
+                    "with_wise": hypervolume_of_size(wise, size, (start, 0.0)) if len(free) else None,
                 }
             )
     return rows

@@ -1,12 +1,12 @@
 """The guide: of all settings within a budget of general ability the best on validation, tested once."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lit_talr.files import read_json_lines
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.runs import Runs
 
@@ -46,8 +46,7 @@ def read_answers(path: Path) -> dict[tuple[str, Any], bool]:
     """
     if not path.is_file():
         raise ValueError(f"{path} is not there: P(drop <= budget) compares answers to general suites; `callbacks` needs GeneralScore.")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {(row["suite"], row["id"]): bool(row["correct"]) for row in rows if row.get("counts", True)}
+    return {(row["suite"], row["id"]): bool(row["correct"]) for row in read_json_lines(path) if row.get("counts", True)}
 
 
 def losses(folders: Iterable[Path]) -> dict[str, list[float]]:

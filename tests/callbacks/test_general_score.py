@@ -14,10 +14,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lit_talr.callbacks import GeneralBudget, GeneralScore
-from lit_talr.callbacks.base import read_rows
 from lit_talr.callbacks.general_score import SuiteClass
 from lit_talr.data import Records
 from lit_talr.data.batch_plan import Batching
+from lit_talr.files import read_json_lines
 from lit_talr.generation import Answer, Generation
 from lit_talr.losses import Standard
 from lit_talr.module import DomainSFT
@@ -90,7 +90,7 @@ def test_the_drop_and_its_error_are_those_of_the_items(folder: Path) -> None:
     assert found["general/drop_se"] == pytest.approx(math.sqrt(np.var(lost, ddof=1) / 16 / 4))
     answers = folder / "run" / "answers"
     assert {path.name for path in answers.iterdir()} == {"general-epoch-0.jsonl", "general-epoch-1.jsonl", "general-epoch-2.jsonl", "general-base-test.jsonl"}
-    rows = read_rows(answers / "general-epoch-2.jsonl")
+    rows = read_json_lines(answers / "general-epoch-2.jsonl")
     assert [(row["suite"], row["id"]) for row in rows] == [(name, n) for name in ("sums", "facts") for n in range(16)]
     assert [row["correct"] for row in rows[:16]] == [n % 2 == 1 for n in range(16)] and rows[3]["truth"] == rows[3]["text"] == "3"
 
@@ -101,7 +101,7 @@ def test_test_items_are_others_and_compared_with_the_starting_model(folder: Path
     trainer, module, data = watched(folder, "run", both(folder))
     (scores,) = trainer.test(module, datamodule=data, verbose=False)  # of the untrained model: nothing is lost
     assert scores["general/mean"] == 0.875 and scores["general/drop"] == scores["general/drop_se"] == 0
-    assert len(read_rows(folder / "run" / "answers" / "general-test.jsonl")) == 32
+    assert len(read_json_lines(folder / "run" / "answers" / "general-test.jsonl")) == 32
     assert asked["sums 104"] == 2 and asked["sums 0"] == 3
 
 

@@ -14,8 +14,8 @@ import yaml
 SUITES = ("arithmetic", "facts", "sorting")
 
 
-def write_answers(folder: Path, name: str, correct: Sequence[Any], suites: Sequence[str] | None = None) -> float:
-    """Answers to a file; gives their mean over suites. Ids count within a suite."""
+def write_answers(folder: Path, name: str, correct: Sequence[Any], suites: Sequence[str] | None = None, left_out: Sequence[str] = ()) -> float:
+    """Answers to a file; gives their mean over suites. Ids count within a suite; what is left out does not count in general scores."""
     by_suite = {suite: list(correct[number :: len(suites)]) for number, suite in enumerate(suites)} if suites else {"": list(correct)}
     lines = []
     for suite, right in by_suite.items():
@@ -31,7 +31,7 @@ def write_answers(folder: Path, name: str, correct: Sequence[Any], suites: Seque
                 "extracted": "7",
                 "correct": bool(value),
             }
-            lines.append(json.dumps({"suite": suite, **row} if suites else row))
+            lines.append(json.dumps({"suite": suite, "counts": suite not in left_out, **row} if suites else row))
     (folder / "answers").mkdir(parents=True, exist_ok=True)
     (folder / "answers" / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return float(np.mean([np.mean(right) for right in by_suite.values()]))

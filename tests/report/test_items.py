@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_talr.report.items import Items, average, counting, read_items
+from lit_talr.files import write_json_lines
+from lit_talr.report.items import Items, average, read_items
 from tests.report.synthetic import write_answers
 
 
@@ -12,7 +13,6 @@ def test_the_mean_is_over_suites_of_each_suites_mean(tmp_path: Path) -> None:
     write_answers(tmp_path, "general-test", [1, 1, 0, 1, 1], ["add", "sort"])  # add: 1, 0, 1; sort: 1, 1
     items = read_items(tmp_path / "answers" / "general-test.jsonl")
     assert items is not None and items.suites == ["add", "sort"] and items.mean == pytest.approx((2 / 3 + 1) / 2)
-    assert items.of_suites(["add"]).mean == pytest.approx(2 / 3)
     assert read_items(tmp_path / "none.jsonl") is None
 
 
@@ -41,19 +41,25 @@ def test_what_is_no_whole_file_is_refused(tmp_path: Path, content: str, message:
         read_items(tmp_path / "answers.jsonl")
 
 
-def test_a_suite_that_does_not_count_in_the_mean_is_found_out() -> None:
-    keys = [(suite, str(index)) for suite in "abc" for index in range(4)]
-    items = Items(keys, [1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0])
-    assert (counting(items, items.mean) or items).suites == ["a", "b", "c"]
-    without = counting(items, (1 + 0.5) / 2)
-    assert without is not None and without.suites == ["a", "c"]
-    assert counting(items, 0.123) is None
-    assert counting(Items([("", "0"), ("", "1")], [1, 0]), 0.4) is None  # macro-F1 is no share of right answers
+def test_a_suite_that_does_not_count_in_the_mean_is_left_out(tmp_path: Path) -> None:
+    rows = [{"suite": suite, "id": index, "correct": suite != "a", "counts": suite != "own"} for suite in ("a", "own", "z") for index in range(4)]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = read_items(tmp_path / "all.jsonl")
+    assert items is not None and items.suites == ["a", "z"] and items.mean == 0.5
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows if not row["counts"]))
+    assert read_items(tmp_path / "own.jsonl") is None
+
+
+def test_what_unicode_takes_for_the_end_of_a_line_is_none(tmp_path: Path) -> None:
+    rows = [{"id": 0, "text": "one\u2028two\x85three", "correct": True, "lenient": True}]
+    write_json_lines(tmp_path / "answers.jsonl", rows)
+    items = read_items(tmp_path / "answers.jsonl")
+    assert items is not None and items.mean == 1 and items.lenient_means() == {"": 1.0}
 
 
 def test_only_answers_to_the_same_items_are_averaged_or_compared() -> None:
-    first, second = (Items([("", "0"), ("", "1")], correct).draws() for correct in ([1, 0], [1, 1]))
-    other = Items([("", "0"), ("", "2")], [1, 0]).draws()
+    first, second = (Items([("", "0", "7"), ("", "1", "7")], correct).draws() for correct in ([1, 0], [1, 1]))
+    other = Items([("", "0", "7"), ("", "1", "8")], [1, 0]).draws()  # the same numbers, another truth
     both = average([first, second])
     assert both is not None and np.allclose(both.values, (first.values + second.values) / 2)
     assert average([first, None]) is None and average([first, other]) is None and average([]) is None

@@ -34,7 +34,7 @@ def test_it_holds_every_number_of_the_tables(tables: Tables) -> None:
     assert len(data["pairs"]["cot base"]) == len(tables.means) - 1
     own = data["tokens"]["cot-talr-1e-3-s1"]
     assert sum(own["bins"]["probe"]["epochs"]["2"]) == 4000 and len(own["bins"]["probe"]["edges"]) == 21
-    assert len(own["cohorts"]) == 6 and own["course"]["train"][-1]["temperature"] == pytest.approx(2 / 3, abs=1e-5)
+    assert len(own["cohorts"]) == 6 and own["course"][-1]["temperature"] == pytest.approx(2 / 3, abs=1e-5)
 
 
 def test_nothing_is_loaded_from_anywhere(tables: Tables) -> None:

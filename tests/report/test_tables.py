@@ -71,14 +71,18 @@ def test_curves_are_of_the_suites_that_count(tmp_path: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["test"]["general/mean"] = (2 / 3 + 0) / 2
     (folder / "metrics.json").write_text(json.dumps(metrics))
+    suites = ("add", "own", "sort")
+    write_answers(folder, "general-test", [1, 0, 0, 0, 0, 0, 1, 0, 0], suites, left_out=["own"])
     write_answers(folder, "val-epoch-1", [1, 1, 0, 0])
-    write_answers(folder, "general-epoch-0", [1, 1, 1, 1, 0, 0], ("add", "own", "sort"))
-    write_answers(folder, "general-epoch-1", [1, 0, 0, 0, 0, 0], ("add", "own", "sort"))
+    write_answers(folder, "general-epoch-0", [1, 1, 1, 1, 0, 0], suites, left_out=["own"])
+    write_answers(folder, "general-epoch-1", [1, 0, 0, 0, 0, 0], suites, left_out=["own"])
     tables = collect([tmp_path])
     assert tables.notes.empty and tables.results["general_upper"].notna().all()
     curves = tables.curves
     assert curves["epoch"].tolist() == [0, 1] and curves["general"].tolist() == [0.75, 0.25]
     assert pd.isna(curves["domain"][0]) and curves["domain"][1] == 0.5
+    write_run(tmp_path / "base", [1, 0, 0, 0], [1, 1, 1], remedy="base")
+    assert collect([tmp_path]).curves.set_index("name").loc["run", "domain"].tolist() == [0.25, 0.5]
 
 
 def test_a_score_that_is_no_share_of_right_answers_has_no_interval(tmp_path: Path) -> None:

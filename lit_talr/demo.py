@@ -58,7 +58,13 @@ def free(folder: Path) -> Path:
 def run(*words: str) -> None:
     """Run a command of lit-talr, shown before it starts."""
     Console(soft_wrap=True).print(f"\n[bold]$ lit-talr {escape(shlex.join(words))}[/bold]\n", highlight=False)
-    if subprocess.run([sys.executable, "-m", "lit_talr", *words], check=False).returncode:
+    with subprocess.Popen([sys.executable, "-m", "lit_talr", *words]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it has heard it too, and lets its own commands end
+            raise
+    if code:
         raise ValueError(f"The demo stops here: `lit-talr {words[0]}` failed, for the reason above.")
 
 

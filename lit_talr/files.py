@@ -24,18 +24,16 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~umask())
+        os.chmod(name, 0o666 & ~UMASK)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def umask() -> int:
-    """What the user wants kept from others; temporary files are made for the user alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+UMASK = os.umask(0)
+"""What the user wants kept from others; temporary files are made for the user alone. Read once: it cannot be read without being set, for all threads."""
+os.umask(UMASK)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -63,10 +61,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary
-        os.chmod(temporary, 0o777 & ~umask())
+        os.chmod(temporary, 0o777 & ~UMASK)
         for file in temporary.rglob("*"):
             if file.is_file():
-                file.chmod(0o666 & ~umask())
+                file.chmod(0o666 & ~UMASK)
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         if path.exists():

@@ -19,6 +19,7 @@ from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.lora import LoRA
 from lit_talr.losses.base import LossStrategy, Setting, TokenStats, sum_over_ranks
 from lit_talr.non_finite import Guard, NonFinite
+from lit_talr.optimizers import Muon
 from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weights_hash
 from lit_talr.resume import check_same, set_progress
 from lit_talr.schedules import Schedule
@@ -197,6 +198,8 @@ class DomainSFT(LightningModule):
         self._optimizer_name = type(optimizer).__name__
         if isinstance(optimizer, LBFGS):
             raise ValueError("LBFGS is not supported: it evaluates a step several times, of which only the last micro-batch would be seen; use AdamW.")
+        if isinstance(optimizer, Muon) and isinstance(self.trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy)):
+            raise ValueError("Muon is not supported where the optimizer is split among ranks: it makes whole matrices orthogonal; use DDP, or AdamW.")
         check_same("model.optimizer", self._loaded_optimizer or self._optimizer_name, self._optimizer_name)
         self.guard.attach(optimizer, self.trainer, self.data)
         self.loss.attach(optimizer)

@@ -25,6 +25,9 @@ class Muon(Optimizer):
         lr: Learning rate of both.
         momentum: Of Muon, in [0, 1).
         betas: Of AdamW.
+
+    Raises:
+        ValueError: For a momentum out of range, and for matrices alone.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 5e-3, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.95)) -> None:
@@ -34,6 +37,8 @@ class Muon(Optimizer):
         for parameter in params:
             kinds[parameter.ndim != 2 or parameter.shape[0] > VOCABULARY * parameter.shape[1]].append(parameter)
         matrices, rest = kinds
+        if not rest:
+            raise ValueError("`Muon` is for whole models, and there are matrices only, such as LoRA's; use AdamW.")
         super().__init__([{"params": matrices}], {"lr": lr, "momentum": momentum})
         self.rest = AdamW(rest, lr=lr, betas=betas, weight_decay=0.0)
         self.param_groups += self.rest.param_groups  # the same object: a schedule sets its rate too
@@ -53,17 +58,12 @@ class Muon(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        groups = self.param_groups
-        self.param_groups = groups[:1]
-        own = super().state_dict()
-        self.param_groups = groups
-        return {**own, "rest": self.rest.state_dict()}
+        return {**super().state_dict(), "rest": self.rest.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rest.load_state_dict(state_dict["rest"])
-        self.param_groups = self.param_groups[:1]
         super().load_state_dict({"state": state_dict["state"], "param_groups": state_dict["param_groups"]})
-        self.param_groups += self.rest.param_groups
+        self.param_groups = [self.param_groups[0], *self.rest.param_groups]
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:

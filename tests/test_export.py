@@ -24,7 +24,7 @@ from lit_talr.export import export
 from lit_talr.export.checkpoint_weights import PREFIX, cut, file_weights
 from lit_talr.export.rounding import Rounding
 from lit_talr.export.weights import merged_weights, write_shards
-from lit_talr.files import umask, write_json
+from lit_talr.files import UMASK, write_json
 from lit_talr.lora import LoRA
 from lit_talr.losses import Standard
 from lit_talr.weight_files import tensors
@@ -88,7 +88,7 @@ def test_the_folder_loads_with_its_dtype_tokenizer_and_card(trained: Path, tmp_p
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Fine-tuned by lit_talr" in card and "lit-talr export --ckpt" in card and "float16 loses" in card
-    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o666 & ~umask()}
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o666 & ~UMASK}
 
 
 def test_what_bfloat16_loses_is_the_formula(folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

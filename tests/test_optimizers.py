@@ -72,3 +72,22 @@ def test_a_schedule_sets_both_rates() -> None:
 def test_refusal() -> None:
     with pytest.raises(ValueError, match=r"`momentum` must lie in \[0, 1\), got 1"):
         Muon(weights(), momentum=1.0)
+
+
+def test_what_a_loss_keeps_in_the_state_of_any_weight_is_in_the_checkpoint() -> None:
+    """L2 keeps its anchors there."""
+    first, second = weights(), weights()
+    optimizer = Muon(first)
+    moved(optimizer, first, range(1))
+    for parameter in first:
+        optimizer.state[parameter]["anchor"] = parameter.detach() + 1
+    other = Muon(second)
+    other.load_state_dict(deepcopy(optimizer.state_dict()))
+    for mine, theirs in zip(second, first, strict=True):
+        assert torch.equal(other.state[mine]["anchor"], theirs.detach() + 1)
+    assert other.param_groups[1] is other.rest.param_groups[0]
+
+
+def test_matrices_alone_are_refused() -> None:
+    with pytest.raises(ValueError, match="matrices only, such as LoRA's; use AdamW"):
+        Muon(weights()[:2])

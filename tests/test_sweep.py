@@ -1,5 +1,6 @@
 """Sweeps: every point once, whoever is killed; what fails is said and tried again; the guide chooses by validation."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import date
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,6 +26,7 @@ from lit_talr.cli import find_configs, main
 from lit_talr.sweep import command, runs, sweep
 from lit_talr.sweep.guide import losses, probability_within
 from lit_talr.sweep.points import points, starting_model
+from lit_talr.sweep.queue import Queue
 from lit_talr.sweep.space import rate_text, read_space
 from tests.fits import write_data
 
@@ -183,6 +186,12 @@ def test_points_have_names_and_words_in_order(tmp_path: Path) -> None:
         ({"remedies": {"a": {"rates": [1]}}}, "`remedies.a` needs `words`"),
         ({"remedies": {"a": "-c x"}}, "`remedies.a` must be a list of words"),
         ({"remedies": {"a": ["--run", "x"]}}, "`remedies.a`: `--run` is not for you to give"),
+        ({"remedies": {"a": ["--modle.x", 1]}}, "`remedies.a`: there is no option `--modle.x`, neither of sweep nor of fit"),
+        ({"remedies": {"a": ["x", "-c", "y"]}}, "`remedies.a`: `x` belongs to no option"),
+        (
+            {"variants": {"a": ["--data.day", date(2026, 1, 2)]}},
+            "`variants.a` must be a list of words",
+        ),
         ({"remedies": {"a": ["-c", "nope.yaml"]}}, "nope.yaml: no such configuration file"),
         ({"variants": {"a": [], "a-talr": []}, "remedies": {"talr-b": [], "b": []}}, "two points of the name `a-talr-b-1e-3-s0`"),
         ({"alphas": [2]}, "`alphas` must hold numbers in [0, 1], got 2."),
@@ -206,6 +215,7 @@ def test_a_space_is_read_strictly(tmp_path: Path, stub: Path, capsys: pytest.Cap
         (["--workers", "many"], "invalid int value: 'many'"),
         (["--budget", "general_drop=much"], "`--budget` must be general_drop=NUMBER"),
         (["--ckpt_path", "last"], "`--ckpt_path` is not for you to give"),
+        (["--modle.x", "1"], "sweep: there is no option `--modle.x`, neither of sweep nor of fit"),
         (["--storage", "nosuch://user:secret@host"], "`--storage`: this nosuch storage could not be opened"),
     ],
 )
@@ -291,6 +301,38 @@ def test_every_point_runs_once_and_only_once(tmp_path: Path, stub: Path, capsys:
     main(["sweep", *words(tmp_path, alphas=[0.3, 0.5, 0.7], keep=False)])
     assert sum((calls(stub) - Counter(once)).values()) == 8
     assert [path.parent.name for path in (tmp_path / "out").glob("*/export")].count("standard-1e-3-s0") == 0
+
+
+def test_interpolations_of_a_trial_that_is_made_again_are_too(tmp_path: Path, stub: Path) -> None:
+    main(["sweep", *words(tmp_path, alphas=[0.5], rates=[1e-3], seeds=[0])])
+    for name in ("base", "standard-1e-3-s0", "talr-1e-3-s0"):
+        shutil.rmtree(tmp_path / "out" / name)
+    main(["sweep", *words(tmp_path, alphas=[0.5], rates=[1e-3], seeds=[0]), "--trainer.max_epochs", "9"])
+    assert set(calls(stub).values()) == {2} and calls(stub)["test standard-1e-3-s0-wise-0.5"] == 2
+
+
+def test_half_a_line_of_the_journal_is_taken_off_while_others_use_it(tmp_path: Path) -> None:
+    queue = Queue(tmp_path, None, "study", 1)
+    queue.add(["a", "b"], lambda name: False)
+    with (tmp_path / "study.journal").open("a") as file:
+        file.write('{"op_code": 4, "wor')
+    taken = queue.take(["a", "b"])
+    assert taken is not None
+    queue.put_back(taken)
+    assert queue.is_busy(["a", "b"]) and Queue(tmp_path, None, "study", 1).counts(["a", "b"]) == ([], {})
+
+
+def test_what_was_left_is_waited_for_until_it_is_put_back(tmp_path: Path) -> None:
+    """A worker that finds its lock still held by a command of another one must not take the sweep for ended."""
+    queue = Queue(tmp_path, None, "study", 1)
+    queue.add(["a"], lambda name: False)
+    with (tmp_path / ".locks" / "a").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert queue.take(["a"]) is None and queue.is_busy(["a"])
+    taken = queue.take(["a"])
+    assert taken is not None
+    queue.done(taken, [0.5], [], lambda name: True)
+    assert not queue.is_busy(["a"]) and queue.counts(["a"]) == (["a"], {})
 
 
 def test_the_page_hparams_of_tensorboard(tmp_path: Path, stub: Path) -> None:
@@ -433,6 +475,15 @@ def test_the_guide_tests_the_best_within_the_budget_and_nothing_else(tmp_path: P
     # One of three items was lost: the drop is a third of how often it is drawn, 0 in (2/3)^3 of all draws.
     assert found["test"]["P(drop <= budget)"] == pytest.approx(8 / 27, abs=0.02) and found["test"]["general/drop"] == pytest.approx(1 / 3)
     assert "--trainer.callbacks+=GeneralBudget --trainer.callbacks.general_drop=0.02" in record(tmp_path, "talr-1e-3-s0")["commands"][0]
+
+
+def test_the_guide_asked_again_does_nothing_anew(tmp_path: Path, stub: Path) -> None:
+    options = [*words(tmp_path, keep=False), "--budget", "general_drop=0.05"]
+    main(["sweep", *options])
+    first, guide = calls(stub), record(tmp_path, "", "guide.json")
+    assert not (tmp_path / "out" / guide["chosen"]["trials"][0] / "export").exists()
+    main(["sweep", *options])
+    assert calls(stub) == first and record(tmp_path, "", "guide.json") == guide
 
 
 def test_the_guide_says_when_nothing_is_within_the_budget(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:

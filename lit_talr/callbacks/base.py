@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from lit_talr.example import Example
 from lit_talr.generation import Answer
 from lit_talr.metrics.base import DomainMetric
+
+
+class LogsDrop(Callback):
+    """Logs ``general/drop`` and ``general/drop_se``, at some or all epochs of a fit."""
 
 
 def judged(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example], answers: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from rich.progress import track
 
-from lit_talr.callbacks.base import answers_file, judged, of_all_ranks
+from lit_talr.callbacks.base import LogsDrop, answers_file, judged, of_all_ranks
 from lit_talr.data.base import DomainDataModule, Split
+from lit_talr.example import Example
 from lit_talr.files import read_json_lines, write_json_lines
 from lit_talr.generation import Answer, Generation
 from lit_talr.metrics.base import DomainMetric
@@ -36,7 +37,7 @@ class Scores(NamedTuple):
         return float(np.mean([self.by_suite[name] for name in self.counting])) if self.counting else math.nan
 
 
-class GeneralScore(Callback):
+class GeneralScore(LogsDrop):
     """Logs the score of general suites, ``general/<suite>``, their mean ``general/mean``, and what the mean lost, ``general/drop`` = starting model - now.
 
     The starting model answers before training, and again nothing: its answers are kept in ``.reference/`` beside the run folder under the hash of its
@@ -47,7 +48,7 @@ class GeneralScore(Callback):
 
     Args:
         suites: A name and a data module for each; they need no ``tokenizer``.
-        every_n_epochs: Ask after every so many epochs, at least 1; nothing is asked during ``fit`` where it is left out.
+        every_n_epochs: Ask after every so many epochs, at least 1; null asks nothing during ``fit``.
         generation: How answers are generated, greedily by default.
 
     Raises:
@@ -135,31 +136,41 @@ class GeneralScore(Callback):
         rows: Rows = []
         by_suite: dict[str, float] = {}
         counting = frozenset(name for name, suite in self.suites.items() if suite.source_name != module.data.source_name)
-        training = module.training
         for name, suite in self.suites.items():
             metric: DomainMetric = suite.metric().to(module.device)
             examples, own = suite.kept[split], []
             for batch in track(list(suite.prompt_plan(split)), description=f"Asking {name}", transient=True, disable=not trainer.is_global_zero or bool(known)):
                 prompts = [suite.prompts[split][index] for index in batch.ids]
-                answers = known.answers(name, batch.ids) if known else module.answer(prompts, self.generation)
-                own += judged(metric, batch.ids, [examples[index] for index in batch.ids], answers)
+                asked = [examples[index] for index in batch.ids]
+                answers = known.answers(name, batch.ids, asked) if known else module.answer(prompts, self.generation)
+                own += judged(metric, batch.ids, asked, answers)
             by_suite[name] = float(metric.compute()["score"])
             rows += [{"suite": name, "counts": name in counting, **row} for row in of_all_ranks(own, trainer)]
-        module.train(training)
         return Scores(by_suite, counting, rows)
 
 
 class Known(NamedTuple):
-    """Answers that were given before."""
+    """Answers that were given before, and what was right then."""
 
-    by_item: Mapping[tuple[str, int], Answer]
+    by_item: Mapping[tuple[str, int], tuple[Answer, Any]]
 
     @classmethod
     def of(cls, rows: Rows) -> "Known":
-        return cls({(row["suite"], row["id"]): Answer(*(row[field] for field in Answer._fields)) for row in rows})
+        return cls({(row["suite"], row["id"]): (Answer(*(row[field] for field in Answer._fields)), row["truth"]) for row in rows})
 
-    def answers(self, suite: str, ids: tuple[int, ...]) -> list[Answer]:
-        return [self.by_item[suite, index] for index in ids]
+    def answers(self, suite: str, ids: Sequence[int], examples: Sequence[Example]) -> list[Answer]:
+        """Those to the items that are asked now.
+
+        Raises:
+            ValueError: Where one of them was not asked, or had another right answer.
+        """
+        found = [self.by_item.get((suite, index)) for index in ids]
+        if other := [index for index, one, example in zip(ids, found, examples, strict=True) if one is None or one[1] != example.meta.get("answer")]:
+            raise ValueError(
+                f"`GeneralScore`: the starting model's answers in this run's answers/ are not to the items that `{suite}` has now (item {other[0]} differs); "
+                "ask what the run was begun with, or name another folder with `--run`."
+            )
+        return [one[0] for one in found if one is not None]
 
 
 def named(scores: Scores, before: Scores | None) -> dict[str, float]:
@@ -176,5 +187,7 @@ def paired_error(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> floa
     lost: dict[str, list[float]] = {}
     for row, other in pairs:
         lost.setdefault(row["suite"], []).append(float(row["correct"]) - float(other["correct"]))
+    if not lost:
+        return math.nan
     variances = [float(np.var(items, ddof=1)) / len(items) if len(items) > 1 else math.nan for items in lost.values()]
     return math.sqrt(sum(variances)) / len(variances)

@@ -20,10 +20,8 @@ from lit_talr.sweep import guide
 from lit_talr.sweep.locks import alone
 from lit_talr.sweep.points import Point, Resolve, mentions, points
 from lit_talr.sweep.runs import Failed, Runs, Stopped
-from lit_talr.sweep.space import BASE, WISE, Space, read_space, refuse_own, to_float
+from lit_talr.sweep.space import BASE, WISE, Space, check_words, read_space, to_float
 
-OF_FIT = ("--config", "--seed_everything", "--trainer", "--model", "--data")
-"""What options that go to every fit begin with; a misspelt one would make each of them fail."""
 POLL = 2.0
 """Seconds between looks at what other workers do, where nothing is left to begin."""
 DESCRIPTION = """Rates x remedies x seeds: each trial is a `lit-talr fit` and a `lit-talr test`. All words that are not listed below go to each of them as they
@@ -70,9 +68,7 @@ def sweep(words: Sequence[str], resolve: Resolve) -> None:
     parser.add_argument("--budget", metavar="general_drop=0.02", help="Find the best setting whose general score drops by no more, by validation, and test it.")
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="Print every command, run nothing and write nothing.")
     given, common = parser.parse_known_args(list(words))
-    refuse_own(common, "sweep")
-    if unknown := [word for word in common if word.startswith("--") and word.split("=")[0].split(".")[0].rstrip("+") not in OF_FIT]:
-        raise ValueError(f"there is no option `{unknown[0]}`, neither of sweep nor of fit; `lit-talr sweep --help` has its own.")
+    check_words(common, "sweep")
     if given.workers < 1:
         raise ValueError(f"`--workers` must be at least 1, got {given.workers}.")
     budget = None if given.budget is None else read_budget(given.budget)

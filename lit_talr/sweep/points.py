@@ -113,7 +113,10 @@ def starting_model(words: Sequence[str]) -> str:
     chosen: dict[str, str | None] = {"pretrained": None, "revision": None}
     for flag, value in pairwise([*words, ""]):
         if flag in ("-c", "--config"):
-            config = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            try:
+                config = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            except yaml.YAMLError as error:
+                raise ValueError(f"{value}: is not YAML ({error}).") from error
             model = (config.get("model") or {}) if isinstance(config, dict) else {}
             chosen |= {name: model[name] for name in chosen if name in model}
         for name in chosen:

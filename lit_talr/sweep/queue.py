@@ -1,7 +1,7 @@
 """The points of a sweep that wait, run or are done, in an Optuna study that many processes and machines share."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -54,9 +54,10 @@ class Queue:
     def __init__(self, out: Path, storage: str | None, study: str, objectives: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.locks = out / ".locks"
+        self.journal = out / "study.journal" if storage is None else None
         with self.alone():
             self.study = optuna.create_study(
-                storage=journal(out / "study.journal") if storage is None else opened(storage),
+                storage=opened(storage) if storage is not None else JournalStorage(JournalFileBackend(str(self.journal), lock_obj=Nothing(str(self.journal)))),
                 sampler=optuna.samplers.RandomSampler(),  # which never draws: every point is enqueued
                 study_name=study,
                 directions=["maximize"] * objectives,
@@ -64,8 +65,12 @@ class Queue:
             )
         self.objectives = len(self.study.directions)
 
-    def alone(self) -> AbstractContextManager[None]:
-        return alone(self.locks / "study")
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with alone(self.locks / "study"):
+            if self.journal is not None:
+                take_off_half_a_line(self.journal)
+            yield
 
     def states(self) -> dict[str, FrozenTrial]:
         """The latest trial of each point."""
@@ -90,7 +95,7 @@ class Queue:
             left = trial.state == TrialState.RUNNING and is_free(self.locks / name)
             if left:
                 self.study.tell(trial.number, state=TrialState.FAIL)
-            if name in known and (left or (trial.state == TrialState.FAIL and WHY not in trial.user_attrs)):
+            if name in known and (left or was_left(trial)):
                 self.enqueue(name)
 
     def take(self, known: Sequence[str]) -> Taken | None:
@@ -106,29 +111,29 @@ class Queue:
             return None
 
     def is_busy(self, known: Sequence[str]) -> bool:
-        """Whether points wait, or run somewhere and may yet be left behind."""
+        """Whether points wait, or run somewhere and may yet be left behind, or were left and are still to be put back."""
         with self.alone():
-            return any(name in known and trial.state in OPEN for name, trial in self.states().items())
+            return any(name in known and (trial.state in OPEN or was_left(trial)) for name, trial in self.states().items())
 
     def done(self, taken: Taken, values: Sequence[float], then: Sequence[str], finished: Callable[[str], bool]) -> None:
-        """A point is scored; what can follow now is enqueued."""
+        """A point is scored; what can follow now is enqueued, first, so that nobody finds nothing to wait for."""
+        self.add(then, finished)
         with self.alone():
             self.study.tell(taken.trial, values=list(values))
-        self.add(then, finished)
-        taken.lock.close()
+            taken.lock.close()
 
     def failed(self, taken: Taken, why: str) -> None:
         with self.alone():
             taken.trial.set_user_attr(WHY, why)
             self.study.tell(taken.trial, state=TrialState.FAIL)
-        taken.lock.close()
+            taken.lock.close()
 
     def put_back(self, taken: Taken) -> None:
         """Not run to its end: for whoever comes next."""
         with self.alone():
             self.study.tell(taken.trial, state=TrialState.FAIL)
             self.enqueue(taken.name)
-        taken.lock.close()
+            taken.lock.close()
 
     def counts(self, known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """The names of points that are done, and of those that failed why."""
@@ -138,12 +143,20 @@ class Queue:
         return done, {name: trial.user_attrs[WHY] for name, trial in states.items() if trial.state == TrialState.FAIL and WHY in trial.user_attrs}
 
 
-def journal(path: Path) -> BaseStorage:
-    """A file that only grows. Half a line at its end, of a process that was killed while it wrote, is taken off."""
-    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=Nothing(str(path))))
+def was_left(trial: FrozenTrial) -> bool:
+    """Whether it ended without a result and without a reason."""
+    return trial.state == TrialState.FAIL and WHY not in trial.user_attrs
+
+
+def take_off_half_a_line(journal: Path) -> None:
+    """At the end of a file that only grows, of a process that was killed while it wrote, or whose disk was full."""
+    if not journal.exists() or not (size := journal.stat().st_size):
+        return
+    with journal.open("r+b") as file:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def opened(storage: str) -> BaseStorage:

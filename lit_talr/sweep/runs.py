@@ -72,9 +72,11 @@ class Runs:
         return bool(self.metrics(name, "test")) if self.tested else self.fitted(name)
 
     def fitted(self, name: str) -> bool:
-        """Whether training came to its end; the export is what is written last."""
+        """Whether training came to its end; the export is what is written last, and may be gone once the run was tested."""
         folder = self.out / name
-        return bool(self.metrics(name, "fit")) and ((folder / "export").is_dir() or "HFExport" not in (folder / "config.yaml").read_text(encoding="utf-8"))
+        if not self.metrics(name, "fit"):
+            return False
+        return bool(self.metrics(name, "test")) or (folder / "export").is_dir() or "HFExport" not in (folder / "config.yaml").read_text(encoding="utf-8")
 
     def run(self, name: str, lock: IO[str]) -> list[float]:
         """All that is left to do of a point; gives its scores.
@@ -97,8 +99,9 @@ class Runs:
         return self.scores(name)
 
     def begin(self, point: Point) -> None:
-        """An empty folder that says what it is to hold."""
-        shutil.rmtree(self.out / point.name, ignore_errors=True)
+        """An empty folder that says what it is to hold; interpolations of what was there before go with it."""
+        for name in (point.name, *(other for other, its in self.points.items() if its.of == point.name)):
+            shutil.rmtree(self.out / name, ignore_errors=True)
         write_json(self.out / point.name / "trial.json", point.record())
 
     def fit(self, point: Point, lock: IO[str]) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+OF_FIT = ("--config", "--seed_everything", "--trainer", "--model", "--data")
+"""What options that go to every fit begin with; a misspelt one would make each of them fail."""
 BASE, WISE = "base", "wise-ft"
 """What the starting model and interpolated weights are called where others have a remedy."""
 
@@ -141,17 +143,21 @@ def names_file(name: Any, where: str) -> str:
 
 def read_words(value: Any, where: str) -> list[str]:
     """Words of a command line; YAML's true, null and numbers are given back as they were written."""
-    if not isinstance(value, list) or any(isinstance(word, list | dict) for word in value):
-        raise ValueError(f"{where} must be a list of words, such as [-c, FILE, --key, value], got {value!r}.")
-    words = [word if isinstance(word, str) else json.dumps(word, default=str) for word in value]
-    refuse_own(words, where)
+    if not isinstance(value, list) or any(not isinstance(word, str | int | float | None) for word in value):
+        raise ValueError(f"{where} must be a list of words, such as [-c, FILE, --key, value], dates in quotation marks, got {value!r}.")
+    words = [word if isinstance(word, str) else json.dumps(word) for word in value]
+    check_words(words, where)
     return words
 
 
-def refuse_own(words: Iterable[str], where: str) -> None:
-    """What a sweep says itself in each command."""
+def check_words(words: Sequence[str], where: str) -> None:
+    """Refuse what would make every command fail, and what a sweep says itself in each."""
     if taken := [word for word in words if word.split("=")[0] in ("--run", "--ckpt_path")]:
         raise ValueError(f"{where}: `{taken[0].split('=')[0]}` is not for you to give: a sweep says it itself, for each trial.")
+    if words and not words[0].startswith("-"):
+        raise ValueError(f"{where}: `{words[0]}` belongs to no option; write --key value, or -c FILE.")
+    if unknown := [word for word in words if word.startswith("--") and word.split("=")[0].split(".")[0].rstrip("+") not in OF_FIT]:
+        raise ValueError(f"{where}: there is no option `{unknown[0]}`, neither of sweep nor of fit; `lit-talr sweep --help` has its own.")
 
 
 def read_remedy(value: Any, rates: list[float], where: str) -> Remedy:

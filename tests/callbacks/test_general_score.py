@@ -141,6 +141,44 @@ def test_a_resumed_run_compares_with_the_same_start(folder: Path) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=folder / "one.ckpt", weights_only=True)
 
 
+def test_answers_to_other_items_are_not_taken_for_those_that_are_asked(folder: Path) -> None:
+    trainer, module, data = watched(folder, "run", both(folder), epochs=1)
+    trainer.fit(module, datamodule=data)
+    trainer, module, data = watched(folder, "run", GeneralScore({"sums": suite(folder, "sums", 17)}, generation=Generation(max_new_tokens=5)))
+    with pytest.raises(ValueError, match=r"not to the items that `sums` has now \(item 16 differs\)"):
+        trainer.test(module, datamodule=data, verbose=False)
+    file = folder / "run" / "answers" / "general-base-test.jsonl"
+    file.write_text(file.read_text().replace('"truth": "107"', '"truth": "108"'))
+    trainer, module, data = watched(folder, "run", both(folder))
+    with pytest.raises(ValueError, match=r"`sums` has now \(item 3 differs\)"):
+        trainer.test(module, datamodule=data, verbose=False)
+
+
+def test_where_no_suite_counts_there_is_no_mean(folder: Path) -> None:
+    own: SuiteClass = lambda tokenizer, revision: records(folder)  # noqa: E731
+    trainer, module, data = watched(folder, "run", GeneralScore({"own": own}, generation=Generation(max_new_tokens=5)), epochs=1)
+    module.knows = lambda text: True  # type: ignore[assignment]
+    trainer.fit(module, datamodule=data)
+    assert all(math.isnan(trainer.callback_metrics[f"general/{name}"]) for name in ("mean", "drop", "drop_se"))
+
+
+def test_a_run_that_the_budget_has_ended_stays_so(folder: Path) -> None:
+    trainer, module, data = watched(folder, "run", both(folder), GeneralBudget(0.02), epochs=3)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(folder / "stopped.ckpt")
+    steps = trainer.global_step
+    trainer, module, data = watched(folder, "run", both(folder), GeneralBudget(0.02), epochs=3)
+    trainer.fit(module, datamodule=data, ckpt_path=folder / "stopped.ckpt", weights_only=True)
+    assert trainer.current_epoch == 1 and trainer.global_step == steps
+
+
+def test_the_budget_waits_for_epochs_that_are_scored(folder: Path) -> None:
+    seldom = GeneralScore({"sums": suite(folder, "sums")}, every_n_epochs=2, generation=Generation(max_new_tokens=5))
+    trainer, module, data = watched(folder, "run", seldom, GeneralBudget(0.02), epochs=4)
+    trainer.fit(module, datamodule=data)
+    assert trainer.current_epoch == 2
+
+
 def test_the_budget_ends_a_run_that_passed_it_by_more_than_its_error(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="lit_talr")
     epochs = {}

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from lit_talr.callbacks import HFExport
 from lit_talr.callbacks.hf_export import license_of
-from lit_talr.files import umask
+from lit_talr.files import UMASK
 from lit_talr.losses import Standard
 from tests.fits import QWEN3, fit
 
@@ -37,7 +37,7 @@ def test_the_folder_ends_answers_where_training_did_and_is_readable(folder: Path
     _, written = export(folder, tmp_path)
     settings = json.loads((written / "generation_config.json").read_text())
     assert (settings["eos_token_id"], settings["pad_token_id"]) == ([258], 256)
-    assert {file.stat().st_mode & 0o777 for file in written.iterdir()} == {0o666 & ~umask()}
+    assert {file.stat().st_mode & 0o777 for file in written.iterdir()} == {0o666 & ~UMASK}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "skeleton"]  # no temporary folder stays
 
 

@@ -18,6 +18,8 @@ from lit_talr.report.volumes import volume_rows
 PAGE = Path(__file__).parent / "study.md"
 FOLDER = Path(__file__).parent / "study"
 VARIANTS = ("cot", "label")
+PROBE = 64
+"""Examples that TokenProbability follows."""
 CONTROLS = ("permuted", "scaled")
 BUDGETS = (0.02, 0.05, 0.10)
 LEVELS = (0.2, 0.4)
@@ -136,6 +138,18 @@ def mean_weights(found: Tables) -> str:
     return table(["", "", "rate: mean weight"], lines)
 
 
+def start(found: Tables) -> str:
+    """How hard the supervised tokens are before training: of the probe's examples, which are the same for all runs of a variant but for the seed."""
+    lines = []
+    for variant in VARIANTS:
+        run = found.results[(found.results["variant"] == variant) & (found.results["remedy"] == "standard")]["name"].iloc[0]
+        own = found.tokens[(found.tokens["name"] == run) & (found.tokens["epoch"] == 0) & (found.tokens["set"] == "probe")]
+        every, bins = own[own["group"] == "all"].iloc[0], own[own["group"] == "bin"]
+        share = [short(bins[chosen]["num_tokens"].sum() / bins["num_tokens"].sum()) for chosen in (bins["upper"] <= 0.201, bins["lower"] >= 0.949)]
+        lines.append([variant, f"{every['num_tokens'] / PROBE:.1f}", short(every["nll"]), *share])
+    return table(["", "supervised tokens an example", "mean NLL", "p < .2", "p > .95"], lines)
+
+
 def leak(found: Tables, variant: str) -> str:
     """General ability counted in several ways."""
     results = found.results[(found.results["variant"] == variant) & found.results["remedy"].isin(["base", "standard", "talr", "l2"])]
@@ -171,7 +185,7 @@ def tables(found: Tables) -> dict[str, str]:
         "leak": leak,
     }
     made = {f"{name} {variant}": make(found, variant) for name, make in of_variant.items() for variant in VARIANTS}
-    return {**made, "mean weights": mean_weights(found), "volumes": volumes(found)}
+    return {**made, "start": start(found), "mean weights": mean_weights(found), "volumes": volumes(found)}
 
 
 def filled(text: str, found: Tables) -> str:

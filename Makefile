@@ -46,8 +46,9 @@ wheel: $(STAMP)  ## dist/, source archive and wheel
 	@rm -f dist.log
 	@ls dist
 
-docs: $(STAMP)  ## docs/losses.md from the code
+docs: $(STAMP)  ## docs/losses.md from the code, and the tables of docs/study.md from its results
 	@$(BIN)/python docs/make_losses.py
+	@$(BIN)/python docs/make_study.py
 
 freeze: $(STAMP)  ## constraints.txt from what .venv holds
 	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -ivE '^(nvidia-|cuda-|triton|setuptools|lit[-_]talr)'; } > constraints.new

@@ -76,7 +76,8 @@ def sweep(words: Sequence[str], resolve: Resolve) -> None:
     space = read_space(Path(space_file))
     extra = [] if budget is None else ["--trainer.callbacks+=GeneralBudget", f"--trainer.callbacks.general_drop={budget:g}"]
     found = points(space, common, extra, given.out, resolve)
-    general = all(mentions(resolve(point.commands[0]), "GeneralScore") for point in found if point.alpha is None)
+    alike = {(point.variant, point.remedy): point for point in found if point.alpha is None}  # but for rates and seeds
+    general = all(mentions(resolve(point.commands[0]), "GeneralScore") for point in alike.values())
     if budget is not None and not general:
         raise ValueError("`--budget` needs the general score of every trial; give a configuration with GeneralScore, such as -c configs/eval/skills.yaml.")
     asked = Sweep(space, common, given.out, given.workers, given.storage, budget, found, general)

@@ -56,19 +56,22 @@ def points(space: Space, common: Sequence[str], extra: Sequence[str], out: Path,
     """
     first = next(iter(space.remedies.values())).words
     found = []
+    bases: dict[tuple[str | None, str], str] = {}  # the starting models of remedies that Wise-FT interpolates
     for variant, words in space.variants.items():
         name = join(variant, BASE)
         found.append(Point(name, variant, BASE, None, None, name, [["test", *common, *words, *first, "--run", str(out / name)]]))
-        for remedy in space.remedies.values():
-            resolve([*common, *words, *remedy.words])
+        for each, remedy in space.remedies.items():
+            resolved = resolve([*common, *words, *remedy.words])
+            if space.alphas and each in space.alphas_of:
+                bases[variant, each] = starting_model(resolved)
     for seed in space.seeds:
         for variant, words in space.variants.items():
             for name, remedy in space.remedies.items():
                 for rate in remedy.rates:
                     trial = fitted_point(space, [*common, *words, *remedy.words], extra, out, variant, name, rate, seed)
                     found.append(trial)
-                    if name in space.alphas_of and space.alphas:
-                        found += wise_points(space, trial, starting_model(resolve([*common, *words, *remedy.words])), out)
+                    if (variant, name) in bases:
+                        found += wise_points(space, trial, bases[variant, name], out)
     if twice := [name for name, count in Counter(point.name for point in found).items() if count > 1]:
         raise ValueError(f"the space has two points of the name `{twice[0]}`; name its variants and remedies so that joined by `-` they differ.")
     keys = {key(point) for point in found}

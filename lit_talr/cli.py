@@ -95,6 +95,19 @@ class SaveConfig(SaveConfigCallback):
             write_json(folder / "provenance.json", {"fits": [*provenance.get("fits", []), fit]})
 
 
+def command_line(words: Sequence[str]) -> "type[CLI]":
+    """With the command that was typed alone, since the parser of each takes a third of a second to make; with all, where none was."""
+    commands = CLI.subcommands()
+    asked = {words[0]: commands[words[0]]} if words and words[0] in commands else commands
+
+    class Asked(CLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return asked
+
+    return Asked
+
+
 class CLI(LightningCLI):
     """One module, any domain; a run is one folder, ``--run``."""
 
@@ -261,7 +274,8 @@ def main(args: Sequence[str] | None = None) -> None:
             raise ValueError(f"there is no command `{words[0]}`; there are {', '.join([*CLI.subcommands(), *VERBS])}.")
         words = find_configs(words)
         refuse_linked(words)
-        CLI(
+        cli = command_line(words)
+        cli(
             DomainSFT,
             DomainDataModule,
             save_config_callback=SaveConfig,
@@ -273,7 +287,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 "description": DESCRIPTION,
                 "version": __version__,
                 **whole_words,
-                **dict.fromkeys(CLI.subcommands(), whole_words),
+                **dict.fromkeys(cli.subcommands(), whole_words),
             },
             subclass_mode_data=True,
             args=words,

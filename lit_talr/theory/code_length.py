@@ -1,0 +1,93 @@
+"""Code lengths: how many bits a causal language model needs for a sequence of tokens, or for a byte of a text."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lit_talr.theory.walk import check_context, evaluation, start_token, widen
+
+
+class CodeLength(NamedTuple):
+    """Of several sequences; the first token of each is given, and neither coded nor counted."""
+
+    nats: Tensor  # [N] float32 (float64 for a float64 model)
+    num_tokens: Tensor  # [N] int64
+
+    @property
+    def bits(self) -> Tensor:
+        return self.nats / math.log(2)
+
+
+def code_length(model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch_size: int = 16) -> CodeLength:
+    """L_q(z) = -log q(z_2, ..., z_T | z_1), what an ideal arithmetic coder would write of each sequence; no gradient.
+
+    Args:
+        model: Any causal language model; run in evaluation mode.
+        sequences: Token ids, at least one in each; lengths may differ.
+        batch_size: Sequences that run at once; changes no number beyond rounding.
+
+    Raises:
+        ValueError: For a sequence without tokens.
+    """
+    nats = token_code_lengths(model, sequences, batch_size)
+    return CodeLength(torch.stack([tokens.sum() for tokens in nats]) if nats else torch.zeros(0), torch.tensor([len(tokens) for tokens in nats]))
+
+
+def token_code_lengths(model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch_size: int = 16) -> list[Tensor]:
+    """-log q(z_t | z_1, ..., z_t-1) in nats of every token but the first of each sequence; arguments and dtype as above.
+
+    Raises:
+        ValueError: For a sequence without tokens.
+    """
+    for number, sequence in enumerate(sequences):
+        if not len(sequence):
+            raise ValueError(f"`sequences` must hold at least the given first token each, but number {number} is empty.")
+    found: list[Tensor] = []
+    for first in range(0, len(sequences), batch_size):
+        found += of_batch(model, sequences[first : first + batch_size])
+    return found
+
+
+def of_batch(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+    """On the CPU. Padding stands on the right, where a causal model does not look."""
+    longest = max(map(len, sequences))
+    tokens = torch.zeros(len(sequences), longest, dtype=torch.int64)
+    for row, sequence in enumerate(sequences):
+        tokens[row, : len(sequence)] = torch.as_tensor(sequence)
+    if longest == 1:
+        return [torch.zeros(0)] * len(sequences)
+    tokens = tokens.to(model.device)
+    with evaluation(model):
+        logits = widen(model(input_ids=tokens[:, :-1], use_cache=False).logits)
+        nll = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(len(sequences), -1).cpu()
+    return [values[: len(sequence) - 1] for values, sequence in zip(nll, sequences, strict=True)]
+
+
+def blocks(ids: Sequence[int], start: int, context: int) -> list[list[int]]:
+    """Tokens cut into blocks of ``context``, the last one shorter, each behind a given ``start``."""
+    return [[start, *ids[first : first + context]] for first in range(0, len(ids), context)]
+
+
+def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, context: int = 256, batch_size: int = 16) -> float:
+    """Code length of a text by the bytes of its UTF-8, comparable between tokenizers; 8 would be no compression.
+
+    Args:
+        model: Any causal language model.
+        tokenizer: Its tokenizer; nothing is added to the text but the token that each block begins after.
+        text: At least one byte.
+        context: Tokens of a block; blocks know nothing of each other.
+        batch_size: Blocks that run at once.
+
+    Raises:
+        ValueError: For an empty text, or a context that the model cannot see at once.
+    """
+    check_context(model, context)
+    if not text:
+        raise ValueError("`text` must have at least one byte, got none.")
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    nats = code_length(model, blocks(ids, start_token(tokenizer), context), batch_size).nats  # type: ignore[arg-type]
+    return float(nats.sum(dtype=torch.float64)) / math.log(2) / len(text.encode())

@@ -1,0 +1,116 @@
+"""Simulations of Theorem 3.1 (smaller steps cost less) and Theorem 3.2 (fewer hard tokens, larger safe steps) of the paper, arXiv:2509.20758.
+
+Seconds each, in nats per place; which steps and which settings, and that they are OUR readings: ``tilting.py``.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lit_talr.theory.tilting import Setting, Step, run
+
+
+def random_setting(num_places: int, vocabulary: int, seed: int) -> Setting:
+    """Two unrelated distributions at each place, uneven (Dirichlet, 0.5) and nowhere less than about 1e-3 / V."""
+    draw = np.random.default_rng(seed)
+    general, domain = 0.999 * draw.dirichlet(np.full(vocabulary, 0.5), size=(2, num_places)) + 0.001 / vocabulary
+    return Setting(general, domain)
+
+
+def hard_token_setting(num_hard: int, num_places: int = 64, vocabulary: int = 32, easy: float = 0.9, hard: float = 0.01, seed: int = 0) -> Setting:
+    """A domain of one right token at each place, of which some are hard for the model.
+
+    Args:
+        num_hard: Places whose right token has the probability ``hard``, from 0 to ``num_places``; at the others it has ``easy``.
+        num_places: N; a long explanation has many hard tokens among them, a label few.
+        vocabulary: V, at least 2.
+        easy: In (0, 1).
+        hard: In (0, 1).
+        seed: Of how the other tokens share the rest.
+
+    Raises:
+        ValueError: For more hard places than places.
+    """
+    if not 0 <= num_hard <= num_places:
+        raise ValueError(f"`num_hard` must lie in [0, num_places = {num_places}], got {num_hard}.")
+    right = np.where(np.arange(num_places) < num_hard, hard, easy)[:, None]
+    others = np.random.default_rng(seed).dirichlet(np.ones(vocabulary - 1), size=num_places) * (1 - right)
+    return Setting(np.concatenate([right, others], 1), np.tile(np.eye(vocabulary)[0], (num_places, 1)))
+
+
+def largest(holds: Callable[[float], bool], smallest: float = 1e-7, grow: float = 1.2) -> float:
+    """The first rate at which something ceases to hold, to ten digits; infinity if it holds up to 1e6."""
+    high = smallest
+    while holds(high):
+        if high > 1e6:
+            return float("inf")
+        high *= grow
+    low = high / grow
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return high
+
+
+class Cost(NamedTuple):
+    """Of one domain gain, with so many steps of one size; a list of these makes a ``pandas.DataFrame``."""
+
+    rate: float
+    num_steps: int
+    gain: float
+    cost: float  # on the general distribution, the change of E_P1[L_q]
+
+
+def cost_of_gain(setting: Setting, step: Step, gain: float, num_steps: int) -> Cost:
+    """Theorem 3.1: the general cost of a fixed domain gain in ``num_steps`` equal steps, at the smallest size that reaches it.
+
+    Raises:
+        ValueError: If no size reaches it.
+    """
+    rate = largest(lambda size: run(setting, step, size, num_steps)[0] < gain)
+    if rate == float("inf"):
+        raise ValueError(f"`gain` must be reachable, but {num_steps} step(s) of no size gain {gain} nats on the domain; take more steps or ask for less.")
+    return Cost(rate, num_steps, gain, run(setting, step, rate, num_steps)[1])
+
+
+class Bound(NamedTuple):
+    """Theorem 3.1: cost <= k1 gain + k2 gain^2 rate."""
+
+    k1: float
+    k2: float
+
+    def at(self, gain: float, rate: float) -> float:
+        return self.k1 * gain + self.k2 * gain**2 * rate
+
+
+def bound(costs: Sequence[Cost]) -> Bound:
+    """Constants that bound some costs: k1 from each gain's smallest steps, k2 from what larger steps cost beyond those."""
+    least = {cost.gain: cost.cost for cost in sorted(costs, key=lambda cost: -cost.rate)}
+    k1 = max(cost / gain for gain, cost in least.items())
+    k2 = max((cost.cost - least[cost.gain]) / (cost.gain**2 * cost.rate) for cost in costs)
+    return Bound(k1, k2)
+
+
+class SafeRate(NamedTuple):
+    """The end of the range of safe step sizes; a list of these makes a ``pandas.DataFrame``."""
+
+    num_hard: int  # places whose right token has p < 0.2, the threshold that the paper uses in its analysis
+    rate: float  # smaller ones cost less than the budget
+    gain: float  # on the domain, at this rate
+    cost: float
+
+
+def safe_rate(setting: Setting, step: Step, budget: float, num_steps: int = 10) -> SafeRate:
+    """Theorem 3.2: the step size up to which ``num_steps`` steps on the domain cost no more than ``budget`` in general.
+
+    Says what is safe, not what is worth it: where more tokens are hard, there is more to gain too.
+
+    Args:
+        setting: Such as ``hard_token_setting`` makes.
+        step: One of ``tilting.py``.
+        budget: Nats per place, above 0.
+        num_steps: At least 1.
+    """
+    rate = largest(lambda size: run(setting, step, size, num_steps)[1] <= budget)
+    return SafeRate(int((setting.general[setting.domain == 1] < 0.2).sum()), rate, *run(setting, step, rate, num_steps))

@@ -1,0 +1,68 @@
+"""A causal model run one token at a time, for those who choose the next token themselves: who samples, and who codes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Choose = Callable[[int, Tensor], Tensor]
+"""Number of the step and logits ``[B, V]`` in, tokens ``[B]`` int64 out."""
+
+
+@contextmanager
+def evaluation(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout and gradients; the model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What a sequence begins after: BOS, or EOS where there is none (in packed texts it stands before a beginning), or else token 0."""
+    return next(token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if token is not None)
+
+
+def check_context(model: PreTrainedModel, context: int) -> None:
+    """Refuse a number of tokens that the model cannot see at once.
+
+    Raises:
+        ValueError: If ``context`` is less than 1 or more than the model's positions.
+    """
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context < 1 or (longest is not None and context > longest):
+        raise ValueError(f"`context` must be at least 1{'' if longest is None else f' and at most the {longest} positions of the model'}, got {context}.")
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    return int(model.get_input_embeddings().weight.size(0))  # type: ignore[operator]
+
+
+def widen(logits: Tensor) -> Tensor:
+    """To float32; float64 stays."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def walk(model: PreTrainedModel, start: int, num_rows: int, num_steps: int, choose: Choose) -> None:
+    """Run ``num_rows`` sequences side by side, each from ``start``, with a cache of keys and values.
+
+    Equal arguments and equal choices give bitwise equal logits, on one machine with one number of threads.
+
+    Args:
+        model: Run in evaluation mode, without gradients.
+        start: The token that stands before each sequence.
+        num_rows: Sequences, B.
+        num_steps: Tokens of each.
+        choose: Called with the number of the step and the logits ``[B, V]``, float32 (float64 for a float64 model); gives the next token of each row.
+    """
+    tokens, cache = torch.full((num_rows,), start, device=model.device), None
+    with evaluation(model):
+        for step in range(num_steps):
+            output = model(input_ids=tokens[:, None], past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            tokens = choose(step, widen(output.logits[:, -1])).to(model.device)

@@ -1,26 +1,32 @@
 """Scores the answers that the model generates, and keeps every one of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.progress import track
 
 from lit_talr.callbacks.base import answers_file, judged, of_all_ranks
 from lit_talr.data.base import Split
 from lit_talr.data.batch_plan import MicroBatch
-from lit_talr.files import write_json_lines
+from lit_talr.files import write_bytes, write_json_lines
 from lit_talr.generation import Answer
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.module import DomainSFT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class DomainScore(Callback):
     """Logs ``test/score`` and the domain's other metrics, and writes each answer to ``answers/test.jsonl`` of the run folder.
 
     ``test/cut`` is the share of answers cut by ``max_new_tokens``, ``test/unanswered`` that of prompts too long to be asked, which count as wrong.
-    On validation likewise, where asked.
+    A metric's figure goes to ``answers/test.png`` and to TensorBoard. On validation likewise, where asked.
 
     Args:
         every_n_epochs: Also answer the validation rows after every so many epochs; never by default.
@@ -56,8 +62,11 @@ class DomainScore(Callback):
         rows = of_all_ranks(self.rows, trainer)
         module.log(f"{split}/cut", torch.tensor(sum(row["cut"] for row in rows) / max(1, len(rows))))
         module.log(f"{split}/unanswered", torch.tensor(sum(row["unanswered"] for row in rows) / max(1, len(rows))))
+        figure = self.metric.figure()
         if trainer.is_global_zero:
             write_json_lines(answers_file(trainer, name), rows)
+            if figure is not None:
+                publish(figure, answers_file(trainer, name).with_suffix(".png"), trainer, split)
         self.rows = []
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
@@ -81,3 +90,13 @@ class DomainScore(Callback):
         for batch in batches:
             self.add(pl_module, "val", batch.ids, pl_module.answer([data.prompts["val"][index] for index in batch.ids]))
         self.finish(trainer, pl_module, "val", f"val-epoch-{trainer.current_epoch + 1}")
+
+
+def publish(figure: "Figure", path: Path, trainer: Trainer, split: Split) -> None:
+    """To a file and to TensorBoard."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(f"{split}/answers", figure, trainer.global_step)

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -162,6 +163,8 @@ class ChatEncoder:
         for index in example.supervised:
             if not 0 < index < len(example.messages) or example.messages[index].get("role") != "assistant":
                 raise ValueError(f"`supervised` must name turns of the role `assistant` after the first turn, got {index} of {len(example.messages)} turns.")
+        if any(later <= earlier for earlier, later in pairwise(example.supervised)):
+            raise ValueError(f"`supervised` must name turns in their order and none twice, got {example.supervised}.")
         messages = example.messages[: example.supervised[-1] + 1]
         check(messages)
         for index in example.supervised:
@@ -240,9 +243,10 @@ class ChatEncoder:
         gained, content = after[len(before) :], messages[-1]["content"]
         ends = list(self.special.finditer(gained))  # the template's: those in the content are guarded
         last_word = content.split()[-1] if content.strip() else ""
-        after_content = [end for end in ends if gained[: end.start()].rstrip().endswith(last_word)]
+        words = {end: self.special.sub("", gained[: end.start()]).rstrip() for end in ends}  # that stand before each
+        after_content = [end for end in ends if words[end].endswith(last_word)]
         if ends:
-            text = gained[: (after_content or ends)[-1].end()]
+            text = gained[: max(after_content or ends, key=lambda end: len(words[end])).end()]  # the first after all words
         else:
             text = gained[: gained.rfind(content) + len(content)] if content in gained else gained.rstrip()
         return Answer(before, text, ended=bool(ends))

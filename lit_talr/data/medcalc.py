@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from lit_talr.data.base import DomainDataModule, Split, held_out
 from lit_talr.data.batch_plan import Batching
 from lit_talr.data.encoding import Encoding
+from lit_talr.data.prompts import fill_in, read_prompt
 from lit_talr.data.rows import load_rows, row_name
 from lit_talr.example import Example
-from lit_talr.metrics.medcalc import MedCalcAccuracy, category_of, rule_of
+from lit_talr.metrics.medcalc import MedCalcAccuracy, as_number, rule_of
 
 NOTE, QUESTION, ANSWER, EXPLANATION = "Patient Note", "Question", "Ground Truth Answer", "Ground Truth Explanation"
 ASKED = ("Calculator ID", NOTE, QUESTION, ANSWER)
@@ -99,7 +98,7 @@ class MedCalc(DomainDataModule):
         self.validation = validation
         self.split_seed = split_seed
         self.max_rows = max_rows
-        self.prompt = PROMPTS[target] if prompt_file is None else read_prompt(prompt_file)
+        self.prompt = PROMPTS[target] if prompt_file is None else read_prompt(prompt_file, ("note", "question"))
 
     def metric(self) -> MedCalcAccuracy:
         return MedCalcAccuracy()
@@ -107,14 +106,16 @@ class MedCalc(DomainDataModule):
     def examples(self, split: Split) -> Sequence[Example]:
         if split == "test":
             rows = load_rows(self.test, "test", [*ASKED, *SCORED], self.revision)
-            return [self.example(row, row_name(self.test, index), answered=False) for index, row in enumerate(rows)]
+            examples = [self.example(row, row_name(self.test, index), answered=False) for index, row in enumerate(rows)]
+            self.metric().update([""] * len(examples), examples)  # a row that cannot be scored is named now, not after everything has been generated
+            return examples
         response_columns = (ANSWER, EXPLANATION) if self.target == "cot" else (ANSWER,)
         rows = load_rows(self.train, "train", dict.fromkeys((*ASKED, *response_columns)), self.revision)
-        test_notes = set(load_rows(self.test, "test", ASKED, self.revision)[NOTE])
+        test_notes = set(map(str, load_rows(self.test, "test", ASKED, self.revision)[NOTE]))
         rows = rows.select(range(min(len(rows), self.max_rows or len(rows))))
         is_validation = held_out(rows[NOTE], self.validation, self.split_seed)
         wanted = [index for index, held in enumerate(is_validation) if held == (split == "val")]
-        clean = [index for index in wanted if rows[index][NOTE] not in test_notes]
+        clean = [index for index in wanted if str(rows[index][NOTE]) not in test_notes]
         self.counts[split]["note also in test"] += len(wanted) - len(clean)
         return [self.example(rows[index], row_name(self.train, index)) for index in clean]
 
@@ -139,42 +140,17 @@ class MedCalc(DomainDataModule):
             "lower": row.get("Lower Limit"),
             "upper": row.get("Upper Limit"),
         }
-        if not answered:
-            category_of(meta)
         response_text = json.dumps(response, ensure_ascii=False)
         return Example.from_prompt(fill_in(self.prompt["user"], fill), response_text, self.prompt.get("system"), meta)
 
 
 def calculator_id(row: Mapping[str, Any], where: str) -> int:
     """The number that decides how an answer is scored; an unknown one is refused now, not after everything has been generated."""
+    number = as_number(row["Calculator ID"])
+    if number is None or not number.is_integer():
+        raise ValueError(f"{where}: `Calculator ID` must be a whole number, got {row['Calculator ID']!r:.80}.")
     try:
-        number = int(row["Calculator ID"])
-    except ValueError as error:
-        raise ValueError(f"{where}: `Calculator ID` must be a whole number, got {row['Calculator ID']!r}.") from error
-    try:
-        rule_of(number)
+        rule_of(int(number))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    return number
-
-
-def fill_in(template: str, values: Mapping[str, str]) -> str:
-    """Puts texts into the {places} of a template; braces elsewhere, as in JSON, and in the texts themselves, stay."""
-    for number, name in enumerate(values):
-        template = template.replace("{" + name + "}", f"\0{number}\0")
-    for number, text in enumerate(values.values()):
-        template = template.replace(f"\0{number}\0", text)
-    return template
-
-
-def read_prompt(path: Path) -> dict[str, str]:
-    """A wording from a YAML file."""
-    if not Path(path).is_file():
-        raise ValueError(f"`prompt_file`: {path} does not exist; give a YAML file with the key `user` and, if wanted, `system`.")
-    prompt = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(prompt, dict) or not {"user"} <= set(prompt) <= {"system", "user"} or not all(isinstance(text, str) for text in prompt.values()):
-        raise ValueError(f"{path}: must hold the texts `user` and, if wanted, `system`, and nothing else.")
-    for name in ("{note}", "{question}"):
-        if name not in prompt["user"]:
-            raise ValueError(f"{path}: the text `user` does not contain {name}.")
-    return prompt
+    return int(number)

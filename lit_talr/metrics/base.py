@@ -2,11 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torchmetrics import Metric
 
 from lit_talr.example import Example
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class DomainMetric(Metric):
@@ -28,3 +32,7 @@ class DomainMetric(Metric):
     @abstractmethod
     def judge(self, answer: str, example: Example) -> dict[str, object]:
         """What one answer was read as and whether it is right, for the answers file: at least ``{"correct": bool}``."""
+
+    def figure(self) -> "Figure | None":
+        """A picture of the scores so far, where a metric has one; collective, as ``compute``."""
+        return None

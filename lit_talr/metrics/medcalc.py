@@ -148,10 +148,10 @@ def check(extracted: str | None, calculator_id: int, truth: str, lower: str | No
     return value is not None and low <= value <= high
 
 
-def as_number(text: str | None) -> float | None:
+def as_number(text: Any) -> float | None:
     try:
-        value = math.nan if text is None else float(text)
-    except ValueError:
+        value = float(text)
+    except (OverflowError, TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
 
@@ -165,7 +165,7 @@ def stored_number(name: str, text: str | None, calculator_id: int) -> float:
 
 def category_of(meta: Mapping[str, Any]) -> str:
     """The short name of an example's category."""
-    category = LONG_NAMES.get(meta["category"], meta["category"])
+    category = LONG_NAMES.get(str(meta["category"]), meta["category"])
     if category not in CATEGORIES:
         raise ValueError(f"{meta.get('where', 'an example')}: `category` must be one of {', '.join((*CATEGORIES, *LONG_NAMES))}, got {category!r}.")
     return category

@@ -22,7 +22,7 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
     "abs": abs,
     "exp": math.exp,
     "float": float,
-    "int": math.trunc,
+    "int": lambda value: float(math.trunc(value)),
     "log": math.log,
     "max": max,
     "min": min,
@@ -33,11 +33,11 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
 
 
 def calculate(expression: str) -> float | None:
-    """The value of an arithmetic expression, or None where it has none.
+    """The value of an arithmetic expression in the digits 0 to 9, or None where it has none.
 
     Reads numbers, ``+ - * / **`` (also written ``^``), signs, parentheses and calls of ``FUNCTIONS`` (``math.`` or ``np.`` may stand before them).
-    Everything is a float, so ``9**9**9`` overflows at once instead of filling the memory. Never raises: what cannot be read, has no finite real value,
-    is longer than ``MAX_LENGTH`` characters or nested deeper than ``MAX_DEPTH`` is None.
+    Everything is a float, that of ``int`` too, so ``9**9**9`` overflows at once instead of filling the memory. Never raises: what cannot be read, has no
+    finite real value, is longer than ``MAX_LENGTH`` characters or nested deeper than ``MAX_DEPTH`` is None.
 
     >>> calculate("round((140 - 60) * 72.5 / (72 * 1.1), 1)")
     73.2
@@ -83,6 +83,8 @@ def _operand(tokens: list[str], depth: int) -> float:
             arguments.append(_expression(tokens, 0, depth + 1))
         _take(tokens, ")")
         return function(*arguments)
+    if not token.isascii():  # float() reads the digits of every script
+        raise ValueError(f"expected a number, got {token}")
     return float(token)
 
 

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_talr.callbacks import DomainScore
-from lit_talr.data import MedCalc
+from lit_talr.data import ESCI, MedCalc
 from lit_talr.data.batch_plan import Batching
 from lit_talr.generation import Answer
 from lit_talr.losses import Standard
 from lit_talr.module import DomainSFT
 from lit_talr.schedules import Constant
+from tests.esci_rows import write_esci
 from tests.fits import QWEN3
 from tests.medcalc_rows import medcalc_row, write_medcalc
 from tests.tiny import save_tokenizer
@@ -56,3 +59,25 @@ def test_every_answer_is_scored_once_and_kept(tmp_path: Path) -> None:
     assert [row["correct"] for row in rows] == [False, True, False, True, False]
     assert [row["truth"] for row in rows] == [medcalc_row(1000 + n)["Ground Truth Answer"] for n in range(5)]
     assert rows[3]["row"].endswith("test.parquet: row 4") and rows[3]["text"] == script(1003).text
+    assert not (tmp_path / "answers" / "test.png").exists()
+
+
+class Exact(DomainSFT):
+    """Calls every product an exact match."""
+
+    def answer(self, prompts: list[list[int]]) -> list[Answer]:
+        return [Answer('{"answer": "E"}', 9, cut=False) for _ in prompts]
+
+
+def test_a_figure_of_the_metric_is_kept(tmp_path: Path) -> None:
+    _, train, _, test = write_esci(tmp_path)
+    save_tokenizer(tmp_path / "tokenizer", "qwen2")
+    module = Exact(Standard(), partial(torch.optim.SGD, lr=0.1), Constant(), architecture=QWEN3)
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    quiet: dict[str, Any] = {"logger": logger, "enable_progress_bar": False, "enable_checkpointing": False, "default_root_dir": tmp_path}
+    data = ESCI(str(tmp_path / "tokenizer"), train=train, test=test)
+    (scores,) = Trainer(accelerator="cpu", devices=1, callbacks=[DomainScore()], **quiet).test(module, datamodule=data, verbose=False)
+    assert scores["test/score"] == pytest.approx(0.1) and scores["test/recall/E"] == 1  # F1 of E: 2 * 4 / (4 + 16)
+    assert (tmp_path / "answers" / "test.png").read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["images"] == ["test/answers"]

@@ -50,12 +50,12 @@ def test_a_broken_file_is_named_with_its_row(tmp_path: Path, text: str, message:
         load_rows(str(tmp_path / "rows.jsonl"), "train", ["a"])
 
 
-def test_another_encoding_is_named_with_its_row(tmp_path: Path) -> None:
+def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes('{"a": "x"}\n{"a": "caf\u00e9"}\n'.encode("latin-1"))
-    with pytest.raises(ValueError, match="rows.jsonl: row 2 is not UTF-8 .* save the file as UTF-8"):
+    with pytest.raises(ValueError, match="rows.jsonl: line 2 is not UTF-8 .* save the file as UTF-8"):
         load_rows(str(tmp_path / "rows.jsonl"), "train", ["a"])
     (tmp_path / "rows.csv").write_bytes("a\ncaf\u00e9\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="rows.csv: row 2 is not UTF-8"):
+    with pytest.raises(ValueError, match="rows.csv: line 2 is not UTF-8"):
         load_rows(str(tmp_path / "rows.csv"), "train", ["a"])
 
 
@@ -66,9 +66,13 @@ def test_no_such_file(tmp_path: Path, name: str) -> None:
 
 
 def test_a_broken_parquet_file(tmp_path: Path) -> None:
-    (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(ValueError, match="rows.parquet: cannot be read as parquet"):
-        load_rows(str(tmp_path / "rows.parquet"), "train", [])
+    whole = tmp_path / "whole.parquet"
+    datasets.Dataset.from_list(ROWS * 50).to_parquet(whole)
+    for content in (b"PAR1 no", b"PAR1" + bytes(100) + b"\x40\0\0\0PAR1", whole.read_bytes()[:-9], whole.read_bytes()[20:]):
+        (tmp_path / "rows.parquet").write_bytes(content)
+        with pytest.raises(ValueError, match="rows.parquet: cannot be read as parquet") as error:
+            load_rows(str(tmp_path / "rows.parquet"), "train", [])
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "what"), [("folder", "a folder"), ("rows.xlsx", "of no known kind")])
@@ -77,3 +81,21 @@ def test_not_a_file_of_rows(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "rows.xlsx").write_text("x")
     with pytest.raises(ValueError, match=f"{name}: is {what}; give a .jsonl, .csv or .parquet file"):
         load_rows(str(tmp_path / name), "train", [])
+
+
+def test_a_part_of_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(name: str, subset: str | None, split: str, revision: str | None) -> datasets.Dataset:
+        if subset is None:
+            raise ValueError("Config name is missing.\nPlease pick one.")
+        return datasets.Dataset.from_list([{"asked": f"{name} {subset} {split} {revision}"}])
+
+    def load_nothing(*_: object, **__: object) -> datasets.Dataset:
+        raise OSError
+
+    monkeypatch.setattr(datasets, "load_dataset", load_nothing)
+    with pytest.raises(ValueError, match=r"owner/name: no such file, and no data set .* could be read from the hub \(OSError\)"):
+        load_rows("owner/name", "test", [])
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_rows("owner/name", "test", ["asked"], "abc", "main")[0]["asked"] == "owner/name main test abc"
+    with pytest.raises(ValueError, match=r"owner/name: no such file, and no data set .* could be read from the hub \(Config name is missing.\)"):
+        load_rows("owner/name", "test", [])

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from lit_talr.example import Example
@@ -21,8 +23,18 @@ from lit_talr.metrics import ExactMatch
         ("red", "coloured", False, False),
         ("(40)", "(40)", True, True),
         ("(40)", "40", False, False),
+        ("!", "! .!", False, True),
+        (".", "no -.", False, False),
     ],
 )
 def test_an_answer_is_judged_exactly_and_leniently(truth: str, answer: str, correct: bool, lenient: bool) -> None:
     judged = ExactMatch().judge(answer, Example.from_prompt("?", truth, meta={"answer": truth}))
     assert (judged["correct"], judged["lenient"]) == (correct, lenient)
+
+
+@pytest.mark.parametrize("truth", ["!", "7", "!!", "a!"])
+def test_time_is_proportional_to_the_length(truth: str) -> None:
+    start = time.process_time()
+    for piece in ("!", "7!", "a!", " "):
+        ExactMatch().judge(f"x{piece * 50_000}x", Example.from_prompt("?", truth, meta={"answer": truth}))
+    assert time.process_time() - start < 1

@@ -189,3 +189,15 @@ def test_arithmetic_equals_python(expression: str) -> None:
     except ZeroDivisionError:
         expected = None
     assert calculate(expression) == (None if expected is None else pytest.approx(expected, rel=1e-6, abs=1e-6))
+
+
+@pytest.mark.parametrize("expression", ["\u0663", "1 + \uff11", "\u00b2", "1_000", "inf", "nan"])
+def test_arithmetic_has_the_digits_0_to_9_alone(expression: str) -> None:
+    assert calculate(expression) is None
+
+
+@pytest.mark.parametrize("expression", ["round(int(5), -99999999)", "round(int(1), -1e18)", "round(5, -1e308)", "int(1e308) * int(1e308)", "10**10**10"])
+def test_arithmetic_never_makes_a_huge_integer(expression: str) -> None:
+    start = time.process_time()
+    assert calculate(expression) in (None, 0)
+    assert time.process_time() - start < 1

@@ -1,0 +1,83 @@
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_talr.data.rows import load_rows
+
+HALF = gzip.compress(b'{"a": "1"}\n' * 100, mtime=0)[:-12]
+
+
+def rows(folder: Path, name: str, content: bytes | str) -> list[dict[str, Any]]:
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return list(load_rows(str(folder / name), "train", []))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("rows.csv", 'a,b\r\n"1\r\n2","x, \'y\' ""z"""\r\n\r\n007,\r\n', [{"a": "1\r\n2", "b": "x, 'y' \"z\""}, {"a": "007", "b": ""}]),
+        ("rows.csv", "a,b\r1,2\r", [{"a": "1", "b": "2"}]),
+        ("rows.csv", '\ufeffa,b\n5" pipe,\u2028\n', [{"a": '5" pipe', "b": "\u2028"}]),
+        ("rows.csv", f"a\n{'x' * 200_000}\n", [{"a": "x" * 200_000}]),
+        ("rows.jsonl", '\ufeff{"a": "1\u2028\x85"}\r\n\n {"b": 2}\n', [{"a": "1\u2028\x85", "b": None}, {"a": None, "b": 2}]),
+        ("rows.jsonl", '{"a": "2020-01-01"}\n{"a": "2020-01-02T00:00:00Z"}\n', [{"a": "2020-01-01"}, {"a": "2020-01-02T00:00:00Z"}]),
+        ("rows.jsonl", '{"a": "x"}\n{"a": 3}\n{"a": ["y"]}', [{"a": "x"}, {"a": 3}, {"a": ["y"]}]),
+        ("rows.jsonl", '{"a": "\\ud83d\\ude00 \\u0000"}', [{"a": "\U0001f600 \0"}]),
+        ("rows.json", '[\n{"a": 1},\n{"b": 2}\n]', [{"a": 1, "b": None}, {"a": None, "b": 2}]),
+        ("rows.json", '{\n"a": 1\n}', [{"a": 1}]),
+        ("rows.json", '{"a": 1}\n{"a": 2}\n', [{"a": 1}, {"a": 2}]),
+    ],
+)
+def test_what_is_read(tmp_path: Path, name: str, content: str, expected: list[dict[str, Any]]) -> None:
+    assert rows(tmp_path, name, content) == expected
+    assert rows(tmp_path, f"{name}.gz", gzip.compress(content.encode())) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", "a,b\n1,2\n3,4,5\n", "row 2 has 3 cell.s., but the header has 2; put quotes around a cell that holds a comma"),
+        ("rows.csv", 'a,b\n"1\n2",3\n4\n', "row 2 has 1 cell.s., but the header has 2"),
+        ("rows.csv", 'a,b\n1,2\n"3,4\n', "row 2 is not CSV .unexpected end of data.; a quote inside a quoted cell is written twice"),
+        ("rows.csv", 'a,b\n"5" pipe,2\n', "row 1 is not CSV .',' expected after '\"'."),
+        ("rows.csv", "a,b,a\n1,2,3\n", "column `a` stands in the header more than once; rename one of them"),
+        ("rows.csv", "a,b\n", "has no rows"),
+        ("rows.csv", "\n\n", "has no rows"),
+        ("rows.csv", "a\ncaf\u00e9\n".encode("latin-1"), "line 2 is not UTF-8 .invalid continuation byte at byte 3.; save the file as UTF-8"),
+        ("rows.csv", "a\n1\n".encode("utf-16"), "line 1 is not UTF-8 .invalid start byte at byte 0.; save the file as UTF-8"),
+        ("rows.csv", "a\n1\n".encode("utf-16-le"), "line 1 is not UTF-8 text .zero byte at byte 1.; save the file as UTF-8"),
+        ("rows.jsonl", '{"a": "1"}\n'.encode("utf-16-be"), "line 1 is not UTF-8 text .zero byte at byte 0."),
+        ("rows.jsonl", '{"a": 1}\n\n{"a": 2,\n', "row 2 is not JSON .Expecting property name .* at column 9.; each line must hold one JSON object"),
+        ("rows.jsonl", '{"a": 1, "a": 2}', "row 1 is not JSON .the key 'a' stands twice in one object."),
+        ("rows.jsonl", f'{{"a": {"9" * 5000}}}', "row 1 is not JSON .Exceeds the limit"),
+        ("rows.jsonl", f'{{"a": {"[" * 100_000}{"]" * 100_000}}}', "row 1 is not JSON .maximum recursion depth exceeded"),
+        ("rows.jsonl", '{"a": "x"}\n{"a": "\\ud800"}\n{"a": "y"}', "row 2 cannot be read .*surrogates not allowed.; correct it or remove the row"),
+        ("rows.jsonl", f'{{"a": []}}\n{{"a": {"[" * 100}{"]" * 100}}}', "row 2 cannot be read .Recursion level .*; correct it"),
+        ("rows.jsonl", "\n \n", "has no rows"),
+        ("rows.jsonl.gz", b'{"a": 1}', "cannot be read .Not a gzipped file"),
+        ("rows.jsonl.gz", HALF, "cannot be read .Compressed file ended before"),
+        ("rows.jsonl.gz", gzip.compress(b"", mtime=0), "has no rows"),
+        ("rows.json", '[{"a": 1},\n', "is not JSON .*line 2 column 1.*; it must hold a list of objects, or one object a line"),
+        ("rows.json", '[{"a": 1}, 2]', "row 2 is a JSON int, not an object; give one JSON object for each row"),
+        ("rows.json", "null", "row 1 is a JSON NoneType, not an object"),
+        ("rows.json", "[" * 100_000, "is not JSON that can be read .maximum recursion depth"),
+        ("rows.csv.zip", b"PK", "is of no known kind; give a .jsonl, .csv or .parquet file"),
+    ],
+)
+def test_a_broken_file_is_named_in_one_sentence(tmp_path: Path, name: str, content: bytes | str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: {message}") as error:
+        rows(tmp_path, name, content)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"a": 1}))
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ValueError, match="rows.jsonl: cannot be read .*Permission denied"):
+        load_rows(str(tmp_path / "rows.jsonl"), "train", [])

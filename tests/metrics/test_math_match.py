@@ -1,0 +1,51 @@
+import pytest
+
+from lit_talr.example import Example
+from lit_talr.metrics import MathMatch
+
+
+def question(answer: str, category: str = "MATH", **meta: str) -> Example:
+    return Example.from_prompt("?", "!", meta={"answer": answer, "category": category, **meta})
+
+
+@pytest.mark.parametrize(
+    ("truth", "answer", "correct"),
+    [
+        ("7", "The answer is: 7", True),
+        ("7", r"so \boxed{\$7.00}.", True),
+        (r"\frac{3}{4}", "The answer is: 0.75", True),
+        ("5,\\!000", "5000", True),
+        ("7", "The answer is: 8", False),
+        ("7", "", False),
+        (r"x^2 + 1", "The answer is: $x^2+1$.", True),
+        (r"x^2 + 1", "The answer is: 1+x^2", False),
+        (r"2\sqrt{3}", r"Hence \boxed{ 2 \sqrt{3} }", True),
+        (r"2\sqrt{3}", r"The answer is $\boxed{2\sqrt{3}}$.", True),
+        (r"2\sqrt{3}", "The answer is: 2", False),
+        (r"2\sqrt{3}", "", False),
+        (r"\left(3, \frac{\pi}{2}\right)", r"The answer is: (3,\dfrac{\pi}{2})", True),
+        (r"\text{even}", "It is\n\\text{even}", True),
+        (r"\leftarrow", "arrow", False),
+        ("$.$", "", False),
+    ],
+)
+def test_numbers_are_read_and_expressions_compared_as_text(truth: str, answer: str, correct: bool) -> None:
+    assert MathMatch().judge(answer, question(truth))["correct"] is correct
+
+
+def test_judge_says_what_was_read() -> None:
+    assert MathMatch().judge("7.0", question("7")) == {"extracted": "7", "found": "last", "correct": True}
+    assert MathMatch().judge("", question("x")) == {"extracted": None, "found": "text", "correct": False}
+
+
+def test_each_source_has_its_share() -> None:
+    metric = MathMatch()
+    metric.update(["7", "8", "x"], [question("7", "GSM"), question("7", "GSM"), question("x")])
+    scores = {name: score.item() for name, score in metric.compute().items()}
+    assert scores["score"] == pytest.approx(2 / 3)
+    assert scores["accuracy/GSM"] == 0.5 and scores["accuracy/MATH"] == 1
+
+
+def test_refuses_another_category() -> None:
+    with pytest.raises(ValueError, match="rows: row 3: `category` must be one of GSM, MATH, got 'AIME'"):
+        MathMatch().update(["7"], [question("7", "AIME", where="rows: row 3")])

@@ -1,0 +1,157 @@
+"""The expected numbers are written by hand."""
+
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lit_talr.example import Example
+from lit_talr.metrics import NumericMatch
+from lit_talr.metrics.numeric_match import find_number, last_number, number
+
+
+def question(answer: str = "7", **meta: str) -> Example:
+    return Example.from_prompt("?", "!", meta={"answer": answer, **meta})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7", 7),
+        ("7.", 7),
+        ("7.0", 7),
+        ("007", 7),
+        ("It is 7...", 7),
+        ("1,234,567.50", Fraction(2469135, 2)),
+        (r"1,\!234 or 1{,}234", 1234),
+        ("$5", 5),
+        (r"-\$5.50", Fraction(-11, 2)),
+        ("$-5", -5),
+        ("US$18", 18),
+        (".5", Fraction(1, 2)),
+        ("50%", 50),
+        (r"50\%", 50),
+        (r"90^\circ", 90),
+        ("3/4", Fraction(3, 4)),
+        ("-3 / 4", Fraction(-3, 4)),
+        (r"-\frac{3}{4}", Fraction(-3, 4)),
+        (r"\dfrac{-3}{4}", Fraction(-3, 4)),
+        ("5-3", 3),
+        ("(-3)", -3),
+        ("\u22123", -3),
+        ("x=-3", -3),
+        ("- 3", 3),
+        ("**18** eggs", 18),
+        (r"5\text{ kg}", 5),
+        ("\u7b54\u6848\u662f18\u3002", 18),
+        ("2 1/2", Fraction(1, 2)),
+        ("1" * 50, int("1" * 50)),
+    ],
+)
+def test_a_number_is_read_exactly(text: str, expected: Fraction | int) -> None:
+    assert last_number(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "none", "inf", "-Infinity", "nan", "#### ", r"\boxed{}", "The answer is", ".", "-", "$", "/"),
+        *("10^400", "10^{400}", "10^-5", "1e999", "1E+5", "H2O", "x_1", r"2\sqrt{3}", r"\sqrt{3}", r"7\pi", r"\frac{1}{\sqrt{2}}", "1101_2"),
+        *("1/0", r"\frac{1}{0}", "1/2/3", "12/5/2020", "3,4", "1,2,3", "12,34", "1.2.3", "1.234,5", "1,,000"),
+        *("\u0663", "1\u0663", "3 + 4 = \u0667", "\uff17", "1" * 51, "9" * 5000, "9" * 1_000_000, "0." + "9" * 5000, "1," * 50_000 + "1"),
+    ],
+)
+def test_what_is_no_number_is_none(text: str) -> None:
+    assert last_number(text) is None
+    assert not NumericMatch().judge(text, question())["correct"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "place"),
+    [
+        ("3 + 4 = 7\n#### 7", 7, "####"),
+        ("#### 7\n#### 8\nThat is 9.", 8, "####"),
+        ("#### $1,234.\n", 1234, "####"),
+        ("####7", 7, "####"),
+        ("#### 2. Add\nThat makes 18", 18, "last"),
+        ("#### 18 eggs", 18, "last"),
+        ("#### none\nThe answer is 4 of 5", 4, "answer is"),
+        (r"So $\boxed{7}$, not 8. The answer is 9.", 7, "boxed"),
+        (r"\boxed{1} and \boxed{\frac{3}{4}} of 5", Fraction(3, 4), "boxed"),
+        (r"\boxed{\sqrt{2}}, about 1.4", None, "boxed"),
+        (r"\boxed{7", None, "last"),
+        ("The answer is 3. No, the Answer is: **18** for 2 days.\n5", 18, "answer is"),
+        ("The answer is:\n18", 18, "last"),
+        ("From 3 and 4 follows 7 at last", 7, "last"),
+    ],
+)
+def test_which_number_counts(text: str, expected: Fraction | int | None, place: str) -> None:
+    assert find_number(text) == (expected, place)
+
+
+@pytest.mark.parametrize(("text", "expected"), [(" $7$ ", 7), ("**7.**", 7), ("7 eggs", None), ("= 7", None), ("", None)])
+def test_a_text_is_a_number_only_as_a_whole(text: str, expected: int | None) -> None:
+    assert number(text) == expected
+
+
+def test_strict_asks_for_the_line_of_the_benchmark() -> None:
+    metric = NumericMatch()
+    metric.update(["#### 7", "It is 7.", "#### 8", ""], [question()] * 4)
+    assert {name: value.item() for name, value in metric.compute().items()} == {"score": 0.5, "strict": 0.25}
+    assert metric.judge("That is 14/2", question()) == {"extracted": "7", "found": "last", "correct": True, "strict": False}
+    assert metric.judge("?", question()) == {"extracted": None, "found": "last", "correct": False, "strict": False}
+
+
+def test_halves_merged_equal_the_whole() -> None:
+    answers = ["#### 7", "7", "8"]
+    whole, first, second = NumericMatch(), NumericMatch(), NumericMatch()
+    whole.update(answers, [question()] * 3)
+    first.update(answers[:1], [question()])
+    second.update(answers[1:], [question()] * 2)
+    first.merge_state(second)
+    assert first.compute() == whole.compute()
+
+
+def test_refuses_a_truth_that_is_no_number() -> None:
+    with pytest.raises(ValueError, match="test.jsonl: row 3: `answer` must be a number, got 'seven'; correct the row"):
+        NumericMatch().update(["7"], [question("seven", where="test.jsonl: row 3")])
+
+
+METRIC = NumericMatch()
+LONG = 100_000
+PIECES = [
+    *("1", "1.", "1,", ",", ".", "-", "1-", "$", "-$", "$1", "/", "1/", "1 / ", " ", "%", "e", "1e", "^", "_", "{", "}", "\\", "\n", "\0", "inf"),
+    *("#", "####", "#### 1\n", "answer is", "answer is 1 ", "{,}", "\u0663", "\u2212"),
+    *(r"\boxed{", r"\boxed{1}", r"\frac{1", r"\frac{1}{", r"\frac{1}{2}", r"\sqrt{", r"\!"),
+]
+TEXTS = st.one_of(st.text(max_size=200), st.lists(st.sampled_from([*PIECES, "9" * 60, "0", "10^400", "1e999"]), max_size=40).map("".join))
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_time_is_proportional_to_the_length(piece: str) -> None:
+    body = piece * (LONG // len(piece))
+    for text in (body, f"#### {body}", rf"\boxed{{{body}}}", f"the answer is {body}"):
+        start = time.process_time()
+        last_number(text)
+        assert time.process_time() - start < 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS)
+def test_no_text_raises(text: str) -> None:
+    assert_quick(text)
+
+
+@pytest.mark.slow
+@settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(TEXTS)
+def test_none_of_very_many_texts_raises(text: str) -> None:
+    assert_quick(text)
+
+
+def assert_quick(text: str) -> None:
+    start = time.process_time()
+    assert METRIC.judge(text, question())["correct"] in (True, False)
+    assert time.process_time() - start < 1

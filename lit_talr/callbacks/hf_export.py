@@ -147,6 +147,7 @@ def model_card(trainer: Trainer, module: DomainSFT) -> str:
     fits = read_json(Path(trainer.default_root_dir) / "provenance.json").get("fits", [])
     commands = "\n".join(fit["command"] for fit in fits)
     base_license = license_of(module.pretrained)
+    sources = "\n".join(f"| data | {source.source_name} ({type(source).__name__}) | {source.license} |" for source in data.sources)
     card_data = ModelCardData(base_model=module.pretrained, library_name="transformers", pipeline_tag="text-generation", tags=["lit_talr"])
     return f"""---
 {card_data.to_yaml()}
@@ -159,9 +160,9 @@ Fine-tuned by lit_talr with the loss {module.loss_name}{f", through {module.lora
 | | | licence |
 |---|---|---|
 | base model | {base} | {base_license} |
-| data | {data.source_name} ({type(data).__name__}) | {data.license} |
+{sources}
 
-Both licences bind whoever uses or shares these weights.
+All of these licences bind whoever uses or shares these weights.
 
 ## Commands
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lit_talr.data.base import Batch, format_counts
+from lit_talr.data.batch_plan import BatchPlan
 from lit_talr.files import read_json, write_json
 from lit_talr.module import DomainSFT
 
@@ -95,20 +96,28 @@ def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
     parameters = list(module.parameters())
     sizes = [getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters]  # under ZeRO-3 a parameter holds nothing
     trained = sum(size for size, parameter in zip(sizes, parameters, strict=True) if parameter.requires_grad)
-    train, val = data.encoded["train"], data.encoded["val"]
+    train, val, epoch = data.encoded["train"], data.encoded["val"], plan.order(0)
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
         "parameters": f"{trained:,} trained of {sum(sizes):,}" + (f", {module.lora}" if module.lora else ""),
         "loss": module.loss_name,
-        "data": f"{type(data).__name__}: {data.source_name}",
-        "train rows": f"{len(train):,}" + dropped(data.counts["train"]),
+        "data": " and ".join(f"{type(source).__name__}: {source.source_name}" for source in data.sources),
+        "train rows": f"{len(train):,}" + (f", {len(epoch):,} of them an epoch" if len(epoch) != len(train) else "") + dropped(data.counts["train"]),
         "val rows": f"{len(val):,}" + dropped(data.counts["val"]),
-        "tokens": f"{train.lengths.sum():,} a training epoch, {train.num_supervised.sum():,} of them supervised",
+        "tokens": f"{train.lengths[epoch].sum():,} a training epoch, {train.num_supervised[epoch].sum():,} of them supervised" + replayed(plan),
         "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} an epoch) of up to {data.batching.batch_size} examples: "
         f"{plan.accumulate} micro-batch(es) on {trainer.world_size} rank(s)",
         "strategy": f"{type(trainer.strategy).__name__.removesuffix('Strategy')}, precision {trainer.precision}",
         "run folder": trainer.default_root_dir,
     }
+
+
+def replayed(plan: BatchPlan) -> str:
+    if plan.mixture is None:
+        return ""
+    epoch = plan.order(0)
+    general = plan.num_supervised[epoch[epoch >= plan.mixture.num_own]]
+    return f", {general.sum() / plan.num_supervised[epoch].sum():.1%} of these in {len(general):,} general rows"
 
 
 def dropped(counts: Any) -> str:

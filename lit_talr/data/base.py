@@ -4,6 +4,7 @@ import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Literal, TypedDict
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch
 from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong, load_tokenizer
+from lit_talr.data.mixture import Mixture
 from lit_talr.example import Example
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.metrics.base import DomainMetric
@@ -61,6 +63,7 @@ class DomainDataModule(LightningDataModule):
         self.encoding = encoding
         self.batching = batching
         self.train_plan: BatchPlan | None = None
+        self.mixture: Mixture | None = None  # how training rows of two kinds share an epoch
         self.kept: dict[Split, Sequence[Example]] = {}
         self.encoded: dict[Split, EncodedExamples] = {}
         self.prompts: dict[Split, list[list[int]]] = {}
@@ -73,6 +76,11 @@ class DomainDataModule(LightningDataModule):
     @abstractmethod
     def metric(self) -> DomainMetric:
         """A new metric for the domain's answers."""
+
+    @property
+    def sources(self) -> "list[DomainDataModule]":
+        """All whose rows are trained."""
+        return [self]
 
     @cached_property
     def encoder(self) -> ChatEncoder:
@@ -103,9 +111,10 @@ class DomainDataModule(LightningDataModule):
         self.trainer.accumulate_grad_batches = needed
 
     def plan(self, split: Split, shuffle: bool = False) -> BatchPlan:
-        encoded = self.encoded[split]
+        encoded, mixture = self.encoded[split], self.mixture if split == "train" else None
+        num_examples = len(encoded) if mixture is None else mixture.num_examples(encoded.num_supervised)
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
-        epochs_of_steps = [-(-steps * self.batching.batch_size // len(encoded))] if steps >= 0 else []
+        epochs_of_steps = [-(-steps * self.batching.batch_size // num_examples)] if steps >= 0 else []
         return BatchPlan(
             encoded.lengths,
             encoded.num_supervised,
@@ -114,6 +123,7 @@ class DomainDataModule(LightningDataModule):
             rank=self.trainer.global_rank,
             shuffle=shuffle,
             epochs=max(1, min([*epochs_of_steps, *([epochs] if epochs is not None and epochs >= 0 else [])], default=1)),
+            mixture=mixture,
         )
 
     def encode(self, split: Split) -> None:
@@ -218,6 +228,14 @@ class EncodedExamples(Dataset):
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def followed_by(self, other: "EncodedExamples") -> "EncodedExamples":
+        """Both, one after the other."""
+        both = copy(self)
+        both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
+        for name in ("tokens", "supervised", "lengths", "num_supervised"):
+            setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        return both
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
         ids = micro_batch.ids

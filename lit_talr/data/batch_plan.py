@@ -1,12 +1,14 @@
 """Which examples form an optimizer step, and how they are laid out over its micro-steps and ranks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DistributedSampler
+
+from lit_talr.data.mixture import Mixture
 
 
 class MicroBatch(NamedTuple):
@@ -78,6 +80,8 @@ class BatchPlan(DistributedSampler[MicroBatch]):
         rank: The rank whose micro-batches are dealt, in ``[0, world_size)``.
         shuffle: A new order each epoch; otherwise steps follow the order of the data.
         epochs: With ``micro_batch_tokens`` and ``shuffle``, ``accumulate`` suffices for this many epochs; later ones may ask for more.
+        mixture: The examples are a domain's and general ones, which share each epoch by their supervised tokens; needs ``shuffle``. Which examples form a
+            step then depends on ``num_supervised`` too.
 
     Attributes:
         accumulate: Micro-batches of each optimizer step on each rank, the same in every step and epoch.
@@ -98,7 +102,9 @@ class BatchPlan(DistributedSampler[MicroBatch]):
         rank: int = 0,
         shuffle: bool = True,
         epochs: int = 1,
+        mixture: Mixture | None = None,
     ) -> None:
+        assert mixture is None or shuffle
         assert 0 <= rank < world_size and len(lengths) == len(num_supervised) and epochs >= 1
         if len(lengths) == 0:
             raise ValueError("There are no examples to make batches of; give at least one.")
@@ -117,14 +123,16 @@ class BatchPlan(DistributedSampler[MicroBatch]):
         self.shuffle = shuffle
         self.seed = batching.seed
         self.planned_epochs = epochs
-        self.accumulate = accumulation(lengths, batching, world_size, shuffle, epochs)
+        self.mixture = mixture
+        self.accumulate = accumulation(lengths, batching, world_size, self.num_examples, map(self.order, range(epochs if shuffle else 1)))
         self.epoch = 0
         self._resumed = (0, 0)  # an epoch, and how many of its steps are done
         self._order: tuple[int, np.ndarray] | None = None  # of one epoch
 
     @property
     def num_examples(self) -> int:
-        return len(self.lengths)
+        """Of an epoch, the same in every epoch."""
+        return len(self.lengths) if self.mixture is None else self.mixture.num_examples(self.num_supervised)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -151,11 +159,17 @@ class BatchPlan(DistributedSampler[MicroBatch]):
         self.epoch = epoch
         self._resumed = (epoch, start_step)
 
+    def order(self, epoch: int) -> np.ndarray:
+        """The examples of an epoch, one step's after the other's."""
+        if self.mixture is not None:
+            return self.mixture.order(self.num_supervised, self.seed, epoch)
+        return epoch_order(self.num_examples, self.seed, epoch, self.shuffle)
+
     def step_ids(self, step: int) -> np.ndarray:
         """The examples of a step of this epoch, over all ranks, in the order of the epoch."""
         assert 0 <= step < self.steps_per_epoch
         if self._order is None or self._order[0] != self.epoch:
-            self._order = self.epoch, epoch_order(self.num_examples, self.seed, self.epoch, self.shuffle)
+            self._order = self.epoch, self.order(self.epoch)
         return self._order[1][step * self.batching.batch_size : (step + 1) * self.batching.batch_size]
 
     def num_step_tokens(self, step: int) -> int:
@@ -201,12 +215,11 @@ def arrange(ids: np.ndarray, lengths: np.ndarray, batching: Batching) -> list[np
     return [members for _, members in micro_batches]
 
 
-def accumulation(lengths: np.ndarray, batching: Batching, world_size: int, shuffle: bool = True, epochs: int = 1) -> int:
-    """The micro-batches that each rank needs in the fullest step of all epochs."""
-    batch_size = min(batching.batch_size, len(lengths))
+def accumulation(lengths: np.ndarray, batching: Batching, world_size: int, num_examples: int, orders: Iterable[np.ndarray]) -> int:
+    """The micro-batches that each rank needs in the fullest step of epochs of ``num_examples`` examples in these orders."""
+    batch_size = min(batching.batch_size, num_examples)
     if batching.micro_batch_tokens is None:
         return math.ceil(math.ceil(batch_size / batching.rows(1)) / world_size)
-    orders = (epoch_order(len(lengths), batching.seed, epoch, shuffle) for epoch in range(epochs if shuffle else 1))
     return math.ceil(max(most_micro_batches(lengths[order], batch_size, batching.micro_batch_tokens) for order in orders) / world_size)
 
 

@@ -80,7 +80,7 @@ class Records(DomainDataModule):
     def prompt_and_response(self, row: Mapping[str, Any], where: str) -> Example:
         for column in (self.prompt_column, self.response_column):
             if not isinstance(row[column], str) or not row[column].strip():
-                raise ValueError(f"{where}: `{column}` must be a text that is not empty, got {row[column]!r}.")
+                raise ValueError(f"{where}: `{column}` must be a text that is not empty, got {row[column]!r:.80}.")
         prompt, response = row[self.prompt_column], row[self.response_column]
         return Example.from_prompt(prompt, response, self.system, {"where": where, "answer": response})
 
@@ -92,7 +92,7 @@ class Records(DomainDataModule):
             or not turns
             or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn.get("role") for turn in turns)
         ):
-            raise ValueError(f"{where}: `{column}` must be a list of turns with the texts `role` and `content`, got {str(turns)[:80]}.")
+            raise ValueError(f"{where}: `{column}` must be a list of turns with the texts `role` and `content`, got {turns!r:.80}.")
         messages = [Message(role="system", content=self.system)] if self.system and turns[0]["role"] != "system" else []
         messages += [Message(role=turn["role"], content=turn["content"]) for turn in turns]
         assistant = [index for index, message in enumerate(messages) if message["role"] == "assistant"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch, accumulation, arrange, most_micro_batches
+from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch, accumulation, arrange, epoch_order, most_micro_batches
 
 check = settings(max_examples=150, deadline=None)
 
@@ -237,7 +237,8 @@ def test_refusals(make: Callable[[], object], match: str) -> None:
 def test_a_step_after_the_planned_epochs_that_does_not_fit_is_refused() -> None:
     lengths = np.arange(1, 31)
     batching = Batching(batch_size=5, micro_batch_tokens=30)
-    needed = [accumulation(lengths, batching, world_size=1, epochs=epochs) for epochs in range(1, 21)]
+    orders = [epoch_order(len(lengths), batching.seed, epoch, shuffle=True) for epoch in range(20)]
+    needed = [accumulation(lengths, batching, 1, len(lengths), orders[: epoch + 1]) for epoch in range(20)]
     later = next(epoch for epoch, count in enumerate(needed) if count > needed[0])
     plan = BatchPlan(lengths, lengths, batching)
     plan.set_epoch(later)

@@ -149,6 +149,7 @@ class TestEndOfTurn:
         coder, example = encoder("gemma2", template), talk("1", "2", "3", "4", learned=(1, 3))
         assert [run for run, learned in parts(coder.encode(example)) if learned] == [[*b"2", TURN_END], [*b"4", TURN_END]]
         assert_prompts_are_those_of_generation(coder, example)
+        assert parts(coder.encode(talk("1", "x > y, <b>2 >")))[-1] == ([*b"x > y, <b>2 >", TURN_END], True)
 
     def test_special_tokens_before_the_content_do_not_end_it(self) -> None:
         template = (
@@ -286,6 +287,11 @@ class TestRefusals:
     def test_learned_turns_that_are_not_answers(self, turn: int) -> None:
         with pytest.raises(ValueError, match=f"`supervised` must name turns of the role `assistant` after the first turn, got {turn} of 2 turns"):
             encoder().encode(Example(talk("1", "2").messages, (turn,)))
+
+    @pytest.mark.parametrize("turns", [(3, 1), (1, 1)])
+    def test_learned_turns_out_of_order(self, turns: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"`supervised` must name turns in their order and none twice, got {turns}")):
+            encoder().encode(talk("1", "2", "3", "4", learned=turns))
 
     @pytest.mark.parametrize(
         ("message", "sentence"),

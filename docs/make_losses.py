@@ -17,18 +17,24 @@ ORDER = ["Standard", "TALR", "L2", "FLOW"]  # the paper's first, then the alphab
 SETTINGS = {
     "LoRA": Setting(lora=True),
     "ZeRO": Setting(sharded=True),
+    "ZeRO-3 and FSDP2": Setting(sharded=True, sharded_weights=True),
     "weights in bf16 (`bf16-true`)": Setting(precision="bf16-true"),
     "random starting weights": Setting(pretrained=False),
 }
-FIELDS = {"top_entropy": "entropy of the top 20", "reference_nll": "NLL under the starting model", "entropy": "entropy"}
+FIELDS = {
+    "top_entropy": "entropy of the top 20",
+    "reference_nll": "NLL under the starting model",
+    "reference_kl": "KL to the starting model",
+    "entropy": "entropy",
+}
 HEAD = """# The losses
 
 Made from the code by `make docs`: the text of each is its docstring. `lit-talr fit --model.loss.help NAME` prints its formula and options.
 
 The loss of an optimizer step is `(1/N) * sum of w * nll` over its N supervised tokens, on all ranks and in all micro-batches; p = exp(-nll) is a token's
-probability under the model as it is, p_0 and nll_0 are the starting model's. Weights never carry gradient. Every loss works with every data set, model,
-precision and strategy of `configs/` unless it says otherwise; what it cannot do is refused by name before anything is loaded. Losses that hold
-another one (`L2`, `Truncation`) compose.
+probability under the model as it is, p_0 and nll_0 are the starting model's. Weights never carry gradient; ASFT adds a
+term that does. Every loss works with every data set, model, precision and strategy of `configs/` unless it says otherwise; what it cannot do is refused
+by name before anything is loaded. Losses that hold another one (`L2`, `Truncation`) compose.
 
 The NLL under the starting model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together,
 and kept in `.reference/` beside the run folder under the hash of weights, rows as tokens and precision: the next run over the same reads it.

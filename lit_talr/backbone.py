@@ -5,16 +5,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from lit_talr.files import shipped
+from lit_talr.kernels.token_kl import TokenKL, token_kl
 from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
 from lit_talr.lora import LoRA, add_adapters
 from lit_talr.weight_files import refuse_adapter
 
 FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
 """Model types whose per-token NLL is tested against transformers' own logits."""
+
+
+class Reference(NamedTuple):
+    """What a model is compared with: another of its kind at the same tokens, detached."""
+
+    hidden: Tensor  # [..., D], its decoder's output
+    weight: Tensor  # [V, D] of its head
+    bias: Tensor | None  # [V]
 
 
 class Head(nn.Linear):
@@ -32,8 +42,13 @@ class Head(nn.Linear):
         linear.softcap, linear.scale = softcap, scale  # type: ignore[assignment]
         return linear  # type: ignore[return-value]
 
-    def forward(self, hidden: Tensor, labels: Tensor | None = None, entropy: bool = False, top_entropy: bool = False) -> Any:  # type: ignore[override]
-        """Logits ``[..., V]`` without labels; with labels ``[N]`` for hidden ``[N, D]``, the ``TokenNLL`` of each."""
+    def forward(  # type: ignore[override]
+        self, hidden: Tensor, labels: Tensor | None = None, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None
+    ) -> Any:
+        """Logits ``[..., V]`` of hidden alone; with labels ``[N]`` for hidden ``[N, D]`` the ``TokenNLL`` of each, with a reference the ``TokenKL``."""
+        if reference is not None:
+            caps = {"softcap": self.softcap, "scale": self.scale, "reference_softcap": self.softcap, "reference_scale": self.scale}
+            return token_kl(hidden, self.weight, reference.hidden, reference.weight, self.bias, reference.bias, **caps)  # type: ignore[arg-type]
         if labels is None:
             return super().forward(hidden)
         return token_nll(hidden, self.weight, labels, self.bias, softcap=self.softcap, scale=self.scale, entropy=entropy, top_entropy=top_entropy)
@@ -46,6 +61,8 @@ class BackboneOutput(NamedTuple):
     correct: Tensor  # bool, whether no token is more likely than the label
     entropy: Tensor | None  # detached
     top_entropy: Tensor | None  # of the twenty most likely tokens, renormalised; detached
+    reference_kl: Tensor | None = None  # KL(reference || model), carries gradient
+    agreement: Tensor | None = None  # bool, whether the reference has the same most likely token
 
 
 class Backbone(nn.Module):
@@ -99,7 +116,28 @@ class Backbone(nn.Module):
     def head(self) -> Head:
         return self.model.get_output_embeddings()  # type: ignore[return-value]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, entropy: bool = False, top_entropy: bool = False) -> BackboneOutput:
+    @torch.no_grad()
+    def reference(self, input_ids: Tensor, attention_mask: Tensor) -> Reference:
+        """This model at tokens ``[B, T]``, in evaluation mode and without its adapters: where these alone are trained, the starting model."""
+        training, adapted = self.training, [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
+        self.eval()
+        for module in adapted:
+            module.enable_adapters(False)
+        hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        for module in adapted:
+            module.enable_adapters(True)
+        self.train(training)
+        return Reference(hidden, self.head.weight.detach(), None if self.head.bias is None else self.head.bias.detach())
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        entropy: bool = False,
+        top_entropy: bool = False,
+        reference: Reference | None = None,
+    ) -> BackboneOutput:
         """Score labels.
 
         Args:
@@ -108,15 +146,20 @@ class Backbone(nn.Module):
             labels: ``[B, T]`` int64, the token that position t has to predict, ``IGNORE_INDEX`` where it carries no loss.
             entropy: Also give the entropy of each distribution.
             top_entropy: Also give that of its twenty most likely tokens.
+            reference: Of the same tokens, with hidden states ``[B, T, D]``; also give the divergence from it.
         """
         hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         mask = labels != IGNORE_INDEX
-        tokens: TokenNLL = self.head(hidden[mask], labels[mask], entropy=entropy, top_entropy=top_entropy)
+        supervised = hidden[mask]
+        tokens: TokenNLL = self.head(supervised, labels[mask], entropy=entropy, top_entropy=top_entropy)
+        others: TokenKL | None = None if reference is None else self.head(supervised, reference=reference._replace(hidden=reference.hidden[mask]))
         return BackboneOutput(
             nll=scatter(tokens.nll, mask),
             correct=scatter(tokens.correct, mask),
             entropy=None if tokens.entropy is None else scatter(tokens.entropy, mask),
             top_entropy=None if tokens.top_entropy is None else scatter(tokens.top_entropy, mask),
+            reference_kl=None if others is None else scatter(others.kl, mask),
+            agreement=None if others is None else scatter(others.agreement, mask),
         )
 
 

@@ -1,8 +1,8 @@
 """Prompts in, answers out: the one place that generates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +17,7 @@ class Generation:
         temperature: 0 is greedy decoding; above 0 samples.
         top_p: Sample among the most likely tokens that hold this share of the probability, in (0, 1].
         top_k: Sample among this many tokens; 0 is all.
+        engine: What generates: the model in memory, by transformers; or ``vllm``, which reads a model folder and is for ``test`` on a GPU.
 
     Raises:
         ValueError: For a value out of range.
@@ -26,6 +27,7 @@ class Generation:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    engine: Literal["transformers", "vllm"] = "transformers"
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -53,14 +55,19 @@ def generate(
     stop_token_ids: Sequence[int],
     settings: Generation,
 ) -> list[Answer]:
-    """One answer for each prompt, in order; a prompt without tokens stands for one that was too long and goes unanswered.
+    """One answer for each prompt, in order.
 
     Args:
-        prompts: Token ids, as training saw them before the answer.
+        prompts: Token ids, as training saw them before the answer; without any where they were too many.
         stop_token_ids: Any of these ends an answer and is not part of its text.
     """
+    return of_prompts(prompts, lambda given: generate_batch(model, tokenizer, given, stop_token_ids, settings))
+
+
+def of_prompts(prompts: Sequence[Sequence[int]], answer: Callable[[list[Sequence[int]]], list[Answer]]) -> list[Answer]:
+    """Answers in order; a prompt without tokens stands for one that was too long and goes unanswered."""
     given = [prompt for prompt in prompts if prompt]
-    answers = iter(generate_batch(model, tokenizer, given, stop_token_ids, settings) if given else [])
+    answers = iter(answer(given) if given else [])
     return [next(answers) if prompt else Answer("", 0, cut=False, unanswered=True) for prompt in prompts]
 
 
@@ -88,14 +95,13 @@ def generate_batch(
     finally:
         model.generation_config = own_settings
         model.train(was_training)
-    stops = torch.tensor(list(stop_token_ids), device=output.device)
-    answers = []
-    for tokens in output[:, width:]:
-        ends = torch.isin(tokens, stops).nonzero()
-        length = int(ends[0]) if len(ends) else len(tokens)
-        text = str(tokenizer.decode(tokens[:length], skip_special_tokens=True))
-        answers.append(Answer(text, length, cut=not len(ends)))
-    return answers
+    return [answer_of(tokenizer, tokens, stop_token_ids) for tokens in output[:, width:].tolist()]
+
+
+def answer_of(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop_token_ids: Sequence[int]) -> Answer:
+    """What was generated, up to the first stop token."""
+    length = next((place for place, token in enumerate(tokens) if token in stop_token_ids), len(tokens))
+    return Answer(str(tokenizer.decode(tokens[:length], skip_special_tokens=True)), length, cut=length == len(tokens))
 
 
 def generation_config(settings: Generation, pad_token_id: int, stop_token_ids: Sequence[int]) -> GenerationConfig:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import LBFGS
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_talr.backbone import Backbone, BackboneOutput, load_model
+from lit_talr.backbone import Backbone, BackboneOutput, Reference, load_model
 from lit_talr.data.base import Batch, DomainDataModule
 from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.generation import Answer, Generation, generate
@@ -26,9 +26,10 @@ from lit_talr.schedules import Schedule
 from lit_talr.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
 from lit_talr.strategies import FSDP2Strategy, is_zero3, shards_weights
 from lit_talr.supported import check_trainer
+from lit_talr.vllm_engine import VLLMEngine
 from lit_talr.weight_files import model_folder
 
-COMPUTED = frozenset({"entropy", "top_entropy", "reference_nll"})
+COMPUTED = frozenset({"entropy", "top_entropy", "reference_nll", "reference_kl"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
 
 
@@ -88,9 +89,11 @@ class DomainSFT(LightningModule):
         self.bf16_weights = bf16_weights
         self.backbone: Backbone | None = None
         self.reference: ReferenceNLL | None = None
-        self.frozen_weights: str | None = None  # hash of what LoRA's adapters are beside
+        self.start: tuple[Backbone, ...] = ()  # the starting model where it runs beside; in a tuple it is no part of this module, which would train and keep it
+        self.frozen_weights: str | None = None  # hash of what LoRA's adapters are beside, or the starting model that runs beside
         self._optimizer_name = ""
         self._loaded_optimizer: str | None = None  # the class of the optimizer whose state is about to be loaded
+        self.vllm: VLLMEngine | None = None  # once something was asked of it
         self.loaded_step: int | None = None  # optimizer steps of the checkpoint that was loaded
         self._val_sums: Tensor | None = None  # float64: this rank's sum of NLL, number of correct tokens, number of tokens
 
@@ -128,18 +131,26 @@ class DomainSFT(LightningModule):
         """
         check_trainer(trainer, self.bf16_weights, self.lora is not None)
         sharded = isinstance(trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy))
-        self.loss.check(Setting(self.pretrained is not None, self.lora is not None, sharded, str(trainer.precision)))
+        setting = Setting(self.pretrained is not None, self.lora is not None, sharded, str(trainer.precision), shards_weights(trainer.strategy))
+        self.loss.check(setting)
         if missing := self.loss.needs - COMPUTED:
             raise ValueError(f"{type(self.loss).__name__} needs {', '.join(sorted(missing))}, which is not computed; there are {', '.join(sorted(COMPUTED))}.")
         if self.lora is not None and self.pretrained is None:
             raise ValueError("`model.lora` adapts weights that stay as they are, and random ones are of no use; give `model.pretrained`, or leave it out.")
 
-    def check_answers(self, trainer: Trainer) -> None:
-        """Refuse to generate where weights are sharded: ranks that have answered would have to go on for those that have not.
+    def check_answers(self, trainer: Trainer, settings: Generation | None = None) -> None:
+        """Refuse to generate where weights are sharded: ranks that have answered would have to go on for those that have not; and by vLLM where the
+        weights are not those of a folder.
 
         Raises:
             ValueError: With the way out.
         """
+        of_folder = self.pretrained is not None and not trainer.ckpt_path and trainer.world_size == 1 and trainer.state.fn != "fit"
+        if (settings or self.generation).engine == "vllm" and not of_folder:
+            raise ValueError(
+                "`generation.engine: vllm` reads a model folder in one process; train with `transformers`, then `lit-talr test` the export with "
+                "`--model.pretrained RUN/export`, without `--ckpt_path`."
+            )
         if shards_weights(trainer.strategy):
             raise ValueError(
                 "Answers are not generated where every weight is sharded (ZeRO-3, FSDP2); test the export, `--model.pretrained RUN/export`, in one "
@@ -147,21 +158,28 @@ class DomainSFT(LightningModule):
             )
 
     def setup(self, stage: str) -> None:
+        if stage == "test":
+            self.check_answers(self.trainer)
         if stage == "fit":
             self.check(self.trainer)
             if "reference_nll" in self.loss.needs:
-                assert self.pretrained is not None
                 encoded = self.data.encoded["train"]
-                cast = self.mixed_dtype if self.lora or isinstance(self.trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy)) else None
-                start = StartingModel(self.pretrained, self.revision, self.attention, cast)
-                self.reference = reference_nll(self.trainer, encoded, self.data.batching, start)
+                self.reference = reference_nll(self.trainer, encoded, self.data.batching, self.starting_model())
                 self.loss.prepare(self.reference.nll.numpy(), encoded.num_supervised)
-            if self.lora is not None:
+            if "reference_kl" in self.loss.needs and self.lora is None:
+                self.start = (self.starting_model().load(self.trainer).requires_grad_(False),)
+            if self.lora is not None or "reference_kl" in self.loss.needs:
                 assert self.pretrained is not None
                 self.frozen_weights = weights_hash(self.trainer, self.pretrained, self.revision)
         strategy = self.trainer.strategy
         if isinstance(strategy, DeepSpeedStrategy) and isinstance(strategy.config, dict):
             strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)  # only for its log; Lightning would ask a batch sampler
+
+    def starting_model(self) -> StartingModel:
+        """Not loaded yet, in the dtype that training has it in."""
+        assert self.pretrained is not None
+        cast = self.mixed_dtype if self.lora or isinstance(self.trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy)) else None
+        return StartingModel(self.pretrained, self.revision, self.attention, cast)
 
     def configure_model(self) -> None:
         if self.backbone is not None:
@@ -207,16 +225,18 @@ class DomainSFT(LightningModule):
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def forward(self, batch: Batch, entropy: bool = False, top_entropy: bool = False) -> BackboneOutput:
+    def forward(self, batch: Batch, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None) -> BackboneOutput:
         assert self.backbone is not None
-        return self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], entropy=entropy, top_entropy=top_entropy)
+        return self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], entropy=entropy, top_entropy=top_entropy, reference=reference)
 
     def token_stats(self, batch: Batch) -> TokenStats:
         """What the loss strategy sees of a training micro-batch."""
         needs, mask = self.loss.needs, batch["labels"] != IGNORE_INDEX
-        output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs)
+        start = (self.start or (self.backbone,))[0]  # without adapters, the model that they are in
+        beside = start.reference(batch["input_ids"], batch["attention_mask"]) if "reference_kl" in needs and start is not None else None
+        output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs, reference=beside)
         reference = self.reference.of(batch, output.nll.detach(), mask) if self.reference is not None else None
-        return TokenStats(output.nll, mask, batch["sequence"], output.entropy, output.top_entropy, reference)
+        return TokenStats(output.nll, mask, batch["sequence"], output.entropy, output.top_entropy, reference, output.reference_kl)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss to be differentiated and, for callbacks, the statistics of the tokens and their weights, both detached."""
@@ -280,7 +300,14 @@ class DomainSFT(LightningModule):
     def answer(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Answer]:
         """Generate an answer for each prompt, by the module's settings unless others are given."""
         assert self.backbone is not None
-        return generate(self.backbone.model, self.data.encoder.tokenizer, prompts, self.data.encoder.stop_token_ids, settings or self.generation)
+        settings, tokenizer, stops = settings or self.generation, self.data.encoder.tokenizer, self.data.encoder.stop_token_ids
+        if settings.engine == "transformers":
+            return generate(self.backbone.model, tokenizer, prompts, stops, settings)
+        if self.vllm is None:
+            assert self.pretrained is not None
+            self.backbone.cpu()  # vLLM has the weights once more
+            self.vllm = VLLMEngine(self.pretrained, self.revision, str(self.trainer.precision))
+        return self.vllm.generate(tokenizer, prompts, stops, settings)
 
     def origin(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues, beside the optimizer's class."""
@@ -293,7 +320,8 @@ class DomainSFT(LightningModule):
             "model.lora": str(self.lora),
             "data.batching.batch_size": self.data.batching.batch_size,
             "data.batching.seed": self.plan.seed,
-            "number of training rows": self.plan.num_examples,
+            "number of training rows": len(self.plan.lengths),
+            "data.share": None if self.plan.mixture is None else self.plan.mixture.share,
             "number of supervised tokens": int(self.plan.num_supervised.sum()),
         }
 

@@ -1,9 +1,11 @@
 """Answers, judged and kept: what the callbacks that score share."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 
@@ -14,6 +16,13 @@ from lit_talr.metrics.base import DomainMetric
 
 class LogsDrop(Callback):
     """Logs ``general/drop`` and ``general/drop_se``, at some or all epochs of a fit."""
+
+
+class LogsDrift(Callback):
+    """Logs ``drift/kl`` and ``drift/kl_se``, before training and at some steps of a fit."""
+
+    measured_step: int | None = None
+    """How many optimizer steps the weights had made that were measured last."""
 
 
 def judged(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example], answers: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -36,3 +45,14 @@ def of_all_ranks(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str,
 
 def answers_file(trainer: Trainer, name: str) -> Path:
     return Path(trainer.default_root_dir) / "answers" / f"{name}.jsonl"
+
+
+def paired_error(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> float:
+    """Standard error of the difference of two means over suites of the share of right answers, from two rows for each item."""
+    lost: dict[str, list[float]] = {}
+    for row, other in pairs:
+        lost.setdefault(row["suite"], []).append(float(row["correct"]) - float(other["correct"]))
+    if not lost:
+        return math.nan
+    variances = [float(np.var(items, ddof=1)) / len(items) if len(items) > 1 else math.nan for items in lost.values()]
+    return math.sqrt(sum(variances)) / len(variances)

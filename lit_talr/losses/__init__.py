@@ -1,5 +1,6 @@
 """Loss strategies, one per file; each turns per-token numbers into weights."""
 
+from lit_talr.losses.asft import ASFT
 from lit_talr.losses.base import LossStrategy, TokenStats
 from lit_talr.losses.dft import DFT
 from lit_talr.losses.eaft import EAFT
@@ -15,4 +16,21 @@ from lit_talr.losses.stm import STM
 from lit_talr.losses.talr import TALR
 from lit_talr.losses.truncation import Truncation
 
-__all__ = ["DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "Permuted", "PriFT", "Rho1", "Standard", "TokenStats", "Truncation"]
+__all__ = [
+    "ASFT",
+    "DFT",
+    "EAFT",
+    "FLOW",
+    "GCE",
+    "IWSFT",
+    "L2",
+    "STM",
+    "TALR",
+    "LossStrategy",
+    "Permuted",
+    "PriFT",
+    "Rho1",
+    "Standard",
+    "TokenStats",
+    "Truncation",
+]

@@ -18,9 +18,10 @@ class TokenStats(NamedTuple):
         nll: ``[B, T]`` float32 (float64 for a float64 model), negative log-likelihood in nats; carries gradient; 0 where unsupervised.
         mask: ``[B, T]`` bool, True where supervised.
         sequence: ``[B, T]`` int64, which example a token belongs to, a number in [0, B * T) unique in the micro-batch; ignored where ``mask`` is False.
-        entropy: ``[B, T]`` float32, detached, of the model's distribution; only where the strategy ``needs`` it, as the two below.
+        entropy: ``[B, T]`` float32, detached, of the model's distribution; only where the strategy ``needs`` it, as those below.
         top_entropy: Entropy of the renormalised twenty most likely tokens, detached.
         reference_nll: NLL under the starting model, detached.
+        reference_kl: KL(starting model || model) of the next token in nats, of the dtype of ``nll``; carries gradient.
     """
 
     nll: Tensor
@@ -29,6 +30,7 @@ class TokenStats(NamedTuple):
     entropy: Tensor | None = None
     top_entropy: Tensor | None = None
     reference_nll: Tensor | None = None
+    reference_kl: Tensor | None = None
 
     def detach(self) -> "TokenStats":
         """The same numbers without gradient."""
@@ -42,6 +44,7 @@ class Setting(NamedTuple):
     lora: bool = False  # adapters are trained, not the model's own weights
     sharded: bool = False  # an engine splits the optimizer, and keeps fp32 weights for it (ZeRO)
     precision: str = "bf16-mixed"  # the trainer's
+    sharded_weights: bool = False  # no rank has the whole model (ZeRO-3, FSDP2)
 
 
 class LossStrategy(nn.Module):
@@ -75,10 +78,15 @@ class LossStrategy(nn.Module):
         Raises:
             ValueError: In one sentence, with the way out.
         """
-        if "reference_nll" in self.needs and not setting.pretrained:
+        if self.needs & {"reference_nll", "reference_kl"} and not setting.pretrained:
             raise ValueError(
                 f"{type(self).__name__} compares with the starting model, and random weights say nothing; "
                 "give `model.pretrained`, or a loss that needs no reference, such as TALR."
+            )
+        if "reference_kl" in self.needs and setting.sharded_weights:
+            raise ValueError(
+                f"{type(self).__name__} runs the starting model beside the one that is trained, which is not supported where every weight is sharded (ZeRO-3, "
+                "FSDP2); use configs/strategy/ddp.yaml or zero2.yaml."
             )
 
     def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:

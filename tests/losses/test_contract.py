@@ -18,7 +18,7 @@ from torch import Tensor
 
 import lit_talr.losses
 from lit_talr.kernels.token_nll import token_nll
-from lit_talr.losses import DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, LossStrategy, Permuted, PriFT, Rho1, Standard, TokenStats, Truncation
+from lit_talr.losses import ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, LossStrategy, Permuted, PriFT, Rho1, Standard, TokenStats, Truncation
 from lit_talr.losses.base import Around, Setting
 
 Make = Callable[[], LossStrategy]
@@ -88,6 +88,7 @@ def permuted(examples: Sequence[Example]) -> list[list[float]]:
 CASES: dict[str, tuple[Make, Naive]] = {
     "Standard": (Standard, each(lambda nll, reference, entropy: 1.0)),
     "DFT": (DFT, each(lambda nll, reference, entropy: math.exp(-nll))),
+    "ASFT": (ASFT, each(lambda nll, reference, entropy: math.exp(-nll))),
     "L2": (lambda: L2(DFT()), each(lambda nll, reference, entropy: math.exp(-nll))),
     "TALR": (TALR, talr),
     "TALR token": (partial(TALR, floor=0.0, statistic="token"), partial(talr, floor=0.0, token=True)),
@@ -145,7 +146,7 @@ def stats_of(examples: Sequence[Example], places: Sequence[Sequence[int]], width
             nll[row, column], reference[row, column], entropy[row, column] = token
             mask[row, column] = True
     sequence = torch.tensor(numbers or range(shape[0])).unsqueeze(1).expand(shape).contiguous()
-    return TokenStats(nll, mask, sequence, entropy, entropy, reference)
+    return TokenStats(nll, mask, sequence, entropy, entropy, reference, torch.zeros_like(nll))
 
 
 def plain_stats(examples: Sequence[Example]) -> TokenStats:
@@ -312,9 +313,10 @@ def test_a_step_is_the_same_however_it_is_split_where_that_is_promised(name: str
 
 
 @every_case
-@pytest.mark.parametrize("field", ["pretrained", "lora", "sharded", "precision"])
+@pytest.mark.parametrize("field", ["pretrained", "lora", "sharded", "precision", "sharded_weights"])
 def test_what_is_refused_is_refused_by_name_with_a_way_out(name: str, field: str) -> None:
-    loss, changed = CASES[name][0](), {"pretrained": False, "lora": True, "sharded": True, "precision": "bf16-true"}[field]
+    others = {"pretrained": False, "lora": True, "sharded": True, "precision": "bf16-true", "sharded_weights": True}
+    loss, changed = CASES[name][0](), others[field]
     loss.check(Setting())
     try:
         loss.check(Setting()._replace(**{field: changed}))

@@ -1,0 +1,328 @@
+"""How far a model has gone from where it started, on text that the starting model writes: no data are needed."""
+
+import hashlib
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lit_talr.backbone import Reference
+from lit_talr.callbacks.base import LogsDrift
+from lit_talr.data.base import Batch
+from lit_talr.files import write_bytes, write_json_lines
+from lit_talr.kernels.token_nll import IGNORE_INDEX
+from lit_talr.losses.base import sum_over_ranks
+from lit_talr.module import DomainSFT
+from lit_talr.reference import weights_hash
+from lit_talr.resume import check_same
+from lit_talr.sharded import model_tensors
+from lit_talr.strategies import shards_weights
+from lit_talr.theory.code_length import blocks
+from lit_talr.theory.drift import sample
+from lit_talr.theory.walk import check_context, start_token
+from lit_talr.weight_files import model_folder, read_tensor
+
+logger = logging.getLogger(__name__)
+FORMAT = 1
+"""Part of every key; to be raised when the same content would give other numbers."""
+ROWS = 32
+"""Sequences that run at once."""
+
+
+class Drift(LogsDrift):
+    """Measures KL(starting model || model) of the next token on text sampled from the starting model, and logs it: ``drift/kl`` in nats per token.
+
+    By Proposition 3.1 of the TALR paper that is by how much the code length of the starting model's own text has grown. It is exact over the vocabulary
+    at every place of the text; ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of places where both have the
+    same most likely token. Of each file of ``corpora`` the code length is logged too: ``drift/bits_per_byte/<name>``, and by how much it has grown,
+    ``drift/bits_per_byte_rise/<name>``. Measured before training (epoch 0: the starting model itself), at the interval, and where the run ends; every
+    measurement is also a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without it.
+
+    The text is sampled once for each starting model (temperature 1, all tokens, no stop, each sequence after BOS, or EOS where the tokenizer has no BOS) and
+    kept in ``.reference/`` beside the run folder with the starting model's hidden states, under the hash of its weights and the settings: runs side by
+    side share it. Of the starting model nothing else is held but its head's weight, mapped from its file, which is on the device while it is used.
+
+    The default is small enough for the lab's runs, whose epochs take seconds (less than 3 % of the time of their steps, docs/drift.md); a longer epoch
+    has room for more sequences, and the error falls with the square root of their number.
+
+    Args:
+        every_n_epochs: Measure after every so many epochs, at least 1; null for no epoch.
+        every_n_steps: Measure after every so many optimizer steps too, at least 1.
+        num_sequences: Of the sampled text, at least 2.
+        length: Tokens of each, at most the positions of the model; also of the blocks that the corpora are cut into, which know nothing of each other.
+        seed: Of the sampling.
+        corpora: Plain-text files in UTF-8, named by their stems.
+        corpus_bytes: How much of each file is read, from its beginning; at least 1.
+
+    Raises:
+        ValueError: For a number out of range, a file that cannot be read; at start-up from random weights, where every weight is sharded, and when
+            resuming with other settings.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int | None = 1,
+        every_n_steps: int | None = None,
+        num_sequences: int = 16,
+        length: int = 64,
+        seed: int = 0,
+        corpora: Sequence[str] = (),
+        corpus_bytes: int = 65536,
+    ) -> None:
+        for name, value, least in (
+            ("every_n_epochs", every_n_epochs, 1),
+            ("every_n_steps", every_n_steps, 1),
+            ("num_sequences", num_sequences, 2),
+            ("length", length, 1),
+            ("seed", seed, 0),
+            ("corpus_bytes", corpus_bytes, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        stems = [Path(file).stem for file in corpora]
+        if len(set(stems)) < len(stems):
+            raise ValueError(f"`corpora` are named by their files' stems, which must differ, got {', '.join(stems)}; rename one.")
+        self.every_n_epochs = every_n_epochs
+        self.every_n_steps = every_n_steps
+        self.num_sequences = num_sequences
+        self.length = length
+        self.seed = seed
+        self.files = dict(zip(stems, map(Path, corpora), strict=True))
+        self.corpus_bytes = corpus_bytes
+        self.text: BaseText | None = None
+        self.corpora: dict[str, Corpus] = {}
+        self.rows: list[dict[str, float]] = []  # of all measurements, the starting model's first
+        self._head: tuple[Tensor, Tensor | None] | None = None  # the starting model's weight and bias, memory-mapped
+
+    def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
+        """Before any weight is loaded for training, so that the starting model is gone by then."""
+        if stage != "fit":
+            return
+        if pl_module.pretrained is None:
+            raise ValueError("`Drift` compares with the starting model, and random weights say nothing; give `model.pretrained`, or leave it out.")
+        if shards_weights(trainer.strategy):
+            raise ValueError(
+                "`Drift` runs the model outside of its training step, which is not supported where every weight is sharded (ZeRO-3, FSDP2); leave it out, "
+                "or use configs/strategy/ddp.yaml or zero2.yaml."
+            )
+        tokenizer = pl_module.data.encoder.tokenizer
+        start = start_token(tokenizer)
+        for name, file in self.files.items():
+            text = read_text(file, self.corpus_bytes)
+            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            self.corpora[name] = Corpus(blocks(ids, start, self.length), len(text.encode()), hashlib.sha256(text.encode()).hexdigest())
+        with isolate_rng():  # loading a model draws
+            self.text = base_text(trainer, pl_module, start, self.num_sequences, self.length, self.seed)
+
+    def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        """The starting model; or, of a resumed run, what the checkpoint was written too early for."""
+        epoch, step = divmod(trainer.global_step, pl_module.plan.steps_per_epoch)
+        due = step == 0 and self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
+        due = due or (self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0)
+        if not self.rows or (due and self.rows[-1]["step"] < trainer.global_step):
+            self.watch(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: DomainSFT, outputs: Any, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if ended and self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            self.watch(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        due = self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if self.measured_step != trainer.global_step and (due or trainer.global_step >= pl_module.num_steps):
+            self.watch(trainer, pl_module)
+
+    def watch(self, trainer: Trainer, module: DomainSFT) -> None:
+        """Measure, keep and log; collective."""
+        step, training = trainer.global_step, module.training
+        module.eval()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            found = self.divergence(trainer, module) | {f"bits_per_byte/{name}": self.bits_per_byte(trainer, module, name) for name in self.corpora}
+        module.train(training)
+        if step == 0 or (self.rows and self.rows[0]["step"] == 0):
+            start = self.rows[0] if self.rows else found
+            found |= {f"bits_per_byte_rise/{name}": found[f"bits_per_byte/{name}"] - start[f"bits_per_byte/{name}"] for name in self.corpora}
+        self.rows.append({"epoch": step / module.plan.steps_per_epoch, "step": step, **found})
+        self.measured_step = step
+        named = {f"drift/{name}": value for name, value in found.items()}
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
+        for board in trainer.loggers:
+            board.log_metrics(named, step=max(0, step - 1))  # at the step that ended last, as Lightning logs validation
+        if trainer.is_global_zero:
+            write_json_lines(Path(trainer.default_root_dir) / "drift.jsonl", self.rows)
+
+    def divergence(self, trainer: Trainer, module: DomainSFT) -> dict[str, float]:
+        """Over all sequences, which are dealt to the ranks; collective."""
+        assert module.backbone is not None and self.text is not None
+        self._head = self._head or base_head(module)
+        device, own = module.device, module.backbone.head.weight
+        weight, bias = (None if part is None else part.to(device, own.dtype) for part in self._head)
+        sums = torch.zeros(self.num_sequences, 2, dtype=torch.float64, device=device)
+        own_ids = range(trainer.global_rank, self.num_sequences, trainer.world_size)
+        for first in range(0, len(own_ids), ROWS):
+            ids = torch.tensor(own_ids[first : first + ROWS])
+            hidden = states(module, self.text.tokens[ids, :-1].to(device)).flatten(0, 1)
+            reference = Reference(self.text.hidden[ids].to(device).flatten(0, 1), weight, bias)  # type: ignore[arg-type]
+            compared = module.backbone.head(hidden, reference=reference)
+            sums[ids.to(device)] = torch.stack([part.double().view(len(ids), -1).mean(1) for part in compared], 1)
+        kl, agreement = sum_over_ranks(sums).unbind(1)
+        return {"kl": float(kl.mean()), "kl_se": float(kl.std()) / math.sqrt(self.num_sequences), "agreement": float(agreement.mean())}
+
+    def bits_per_byte(self, trainer: Trainer, module: DomainSFT, name: str) -> float:
+        """Code length of a corpus, whose blocks are dealt to the ranks; collective."""
+        corpus = self.corpora[name]
+        own = corpus.blocks[trainer.global_rank :: trainer.world_size]
+        nats = torch.zeros((), dtype=torch.float64, device=module.device)
+        for first in range(0, len(own), ROWS):
+            nats += module(padded(own[first : first + ROWS], module.device)).nll.double().sum()
+        return float(sum_over_ranks(nats)) / math.log(2) / corpus.num_bytes
+
+    def settings(self) -> dict[str, Any]:
+        corpora = {name: corpus.sha256 for name, corpus in self.corpora.items()}
+        return {"num_sequences": self.num_sequences, "length": self.length, "seed": self.seed, "corpora": corpora}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Equal on all ranks."""
+        return {"settings": self.settings(), "rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, here in self.settings().items():
+            check_same(f"Drift.{name}", state_dict["settings"][name], here)
+        self.rows = state_dict["rows"]
+
+
+class Corpus(NamedTuple):
+    """A text as tokens."""
+
+    blocks: list[list[int]]  # each behind a given token
+    num_bytes: int
+    sha256: str
+
+
+class BaseText(NamedTuple):
+    """What the starting model wrote, and what it was in while it did."""
+
+    tokens: Tensor  # [S, T + 1] int64, the first of each row given
+    hidden: Tensor  # [S, T, D], its decoder's output at all but the last token
+
+
+def read_text(file: Path, num_bytes: int) -> str:
+    """The beginning of a file, cut between characters.
+
+    Raises:
+        ValueError: For one that cannot be read, is empty, or is not UTF-8.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(num_bytes + 4)
+    except OSError as error:
+        raise ValueError(f"`corpora`: {file} cannot be read ({error.strerror}); name plain-text files.") from error
+    end = min(num_bytes, len(content))
+    while 0 < end < len(content) and content[end] & 0xC0 == 0x80:  # inside a character
+        end -= 1
+    try:
+        text = content[:end].decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`corpora`: {file} is not UTF-8 text (byte {error.start}); convert it, or name another.") from error
+    if not text:
+        raise ValueError(f"`corpora`: {file} is empty, or `corpus_bytes` is less than its first character; name a text of at least one byte.")
+    return text
+
+
+def states(module: DomainSFT, tokens: Tensor) -> Tensor:
+    """``[B, T, D]`` of the decoder for tokens ``[B, T]`` without padding."""
+    assert module.backbone is not None
+    return module.backbone.decoder(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).last_hidden_state
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Any:
+    """A batch whose labels are all tokens but the first of each row."""
+    longest = max(map(len, rows)) - 1
+    inputs, mask = (torch.zeros(len(rows), longest, dtype=torch.int64) for _ in range(2))
+    labels = torch.full_like(inputs, IGNORE_INDEX)
+    for number, row in enumerate(rows):
+        width = len(row) - 1
+        inputs[number, :width], labels[number, :width], mask[number, :width] = torch.tensor(row[:-1]), torch.tensor(row[1:]), 1
+    return {"input_ids": inputs.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
+
+
+def base_head(module: DomainSFT) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of the starting model's head, memory-mapped; of tied weights the embedding."""
+    assert module.backbone is not None and module.pretrained is not None
+    model, head = module.backbone.model, module.backbone.head
+    stored = model_tensors(model, model_folder(module.pretrained, module.revision))
+    names = {id(value): name for name, value in model.state_dict(keep_vars=True).items() if name in stored}
+    return read_tensor(stored[names[id(head.weight)]]), None if head.bias is None else read_tensor(stored[names[id(head.bias)]])
+
+
+def base_text(trainer: Trainer, module: DomainSFT, start: int, num_sequences: int, length: int, seed: int) -> BaseText:
+    """What the starting model writes; read, or else sampled by one rank and kept. Where it cannot be kept, the run goes on without. Collective."""
+    model = module.starting_model()
+    weights = weights_hash(trainer, model.pretrained, model.revision)
+    about = f"{FORMAT} {weights} {trainer.precision} {model.dtype} {model.attention} {start} {num_sequences} {length} {seed}"
+    key = hashlib.sha256(about.encode()).hexdigest()
+    path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"drift-{key[:32]}.safetensors"
+    if trainer.strategy.broadcast(trainer.is_global_zero and is_whole(path, key)):
+        return read(path)
+    text = written(trainer, module, start, num_sequences, length, seed) if trainer.is_global_zero else None
+    kept = trainer.strategy.broadcast(text is not None and write(path, key, text))
+    text = read(path) if kept else trainer.strategy.broadcast(text)
+    assert text is not None
+    return text
+
+
+def written(trainer: Trainer, module: DomainSFT, start: int, num_sequences: int, length: int, seed: int) -> BaseText:
+    """By a model of its own, in the precision of training, on the CPU afterwards; not collective."""
+    backbone = module.starting_model().load(trainer)
+    check_context(backbone.model, length)
+    generator, device = torch.Generator().manual_seed(seed), trainer.strategy.root_device
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        tokens = sample(backbone.model, start, num_sequences, length, generator)
+        parts = [backbone.reference(rows, torch.ones_like(rows)).hidden for rows in tokens[:, :-1].to(device).split(ROWS)]
+    text = BaseText(tokens, torch.cat(parts).cpu())
+    del backbone, parts
+    torch.cuda.empty_cache()
+    return text
+
+
+def is_whole(path: Path, key: str) -> bool:
+    """Whether what is kept was kept for this, and is what was written."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            return about.get("key") == key and about.get("sha256") == checksum(BaseText(file.get_tensor("tokens"), file.get_tensor("hidden")))
+    except (OSError, SafetensorError):
+        return False
+
+
+def read(path: Path) -> BaseText:
+    """Memory-mapped."""
+    with safe_open(path, framework="pt") as file:
+        return BaseText(file.get_tensor("tokens"), file.get_tensor("hidden"))
+
+
+def checksum(text: BaseText) -> str:
+    digest = hashlib.sha256()
+    for part in text:
+        digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write(path: Path, key: str, text: BaseText) -> bool:
+    """Whether it could be kept."""
+    try:
+        write_bytes(path, save(text._asdict(), {"key": key, "sha256": checksum(text)}))
+    except OSError as error:
+        logger.warning(f"Text of the starting model: could not be kept ({error}); this run goes on, the next one samples it again.")
+        return False
+    rank_zero_only(logger.info)(f"Text of the starting model: {text.hidden.shape[0]} sequences of {text.hidden.shape[1]} tokens, kept in {path}.")
+    return True

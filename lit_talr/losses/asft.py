@@ -1,0 +1,57 @@
+"""Anchored supervised fine-tuning: DFT, held to the starting model's distributions."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lit_talr.losses.base import LossStrategy, TokenStats, sum_over_ranks
+
+
+class ASFT(LossStrategy):
+    """``w = p``, as DFT, ``+ coefficient * KL(p_0 || p)`` per supervised token, over the whole vocabulary; p_0 is the starting model's distribution.
+
+    The divergence carries gradient and is not weighted. The starting model runs beside the one that is trained, at every step: one more forward, and
+    its weights in memory, frozen, on the device (in the precision of training). LoRA has them already, and only its adapters are switched off.
+
+    Source: Zhu et al., "Anchored Supervised Fine-Tuning", arXiv:2509.23753; the coefficient is its code's default.
+
+    Use: where DFT drifts; the pull holds on the domain's own text, not on other text (`Drift` measures that).
+
+    Args:
+        coefficient: Weight of the divergence, at least 0 and finite; 0 is DFT.
+
+    Raises:
+        ValueError: For a coefficient out of range; at start-up from random weights, and where every weight is sharded (ZeRO-3, FSDP2).
+    """
+
+    needs = frozenset({"reference_kl"})
+
+    def __init__(self, coefficient: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= coefficient < math.inf:
+            raise ValueError(f"`coefficient` must be at least 0 and finite, got {coefficient}.")
+        self.coefficient = coefficient
+        self._sums: list[Tensor] = []  # of each micro-batch of the open step: its divergence, and its number of tokens
+        self._kl: Tensor | None = None
+
+    def weights(self, stats: TokenStats) -> Tensor:
+        return (-stats.nll.detach()).exp()
+
+    def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
+        """The sum of weight times NLL, and that of the divergences times the coefficient; carries gradient through both, not through the weights."""
+        assert stats.reference_kl is not None
+        kl = torch.where(stats.mask, stats.reference_kl, 0).sum()
+        self._sums.append(torch.stack([kl.detach(), stats.mask.sum().to(kl.dtype)]))
+        return super().forward(stats, weights) + self.coefficient * kl
+
+    def step_end(self) -> None:
+        if not self._sums:
+            return
+        kl, number = sum_over_ranks(torch.stack(self._sums).sum(0))
+        self._sums.clear()
+        self._kl = kl / number
+
+    def metrics(self) -> dict[str, Tensor]:
+        """``asft/kl``, the mean divergence over the supervised tokens of the step, as the step found the weights."""
+        return {} if self._kl is None else {"asft/kl": self._kl}

@@ -1,0 +1,295 @@
+"""Drift: right, nothing at the start, free of side effects, sampled once."""
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import lit_talr.callbacks.drift
+from lit_talr.backbone import load_model, new_config
+from lit_talr.callbacks import Drift
+from lit_talr.callbacks.drift import is_whole, padded, read_text
+from lit_talr.cli import main
+from lit_talr.files import read_json_lines
+from lit_talr.lora import LoRA
+from lit_talr.losses import Standard
+from lit_talr.strategies import FSDP2Strategy
+from lit_talr.theory.code_length import bits_per_byte
+from lit_talr.theory.drift import drift as drift_of_models
+from tests.fits import QWEN3, fit, write_data
+from tests.models import ARCHITECTURES
+
+ADAM = partial(torch.optim.AdamW, lr=0.01)
+LAB = Path(__file__).parents[2] / "lit_talr" / "models" / "lab"
+EOS = 258  # of the tokenizer, which has no BOS
+Row = dict[str, float]
+
+
+def small(**options: Any) -> Drift:
+    return Drift(**{"num_sequences": 6, "length": 12, **options})
+
+
+def run(folder: Path, callback: Drift, name: str = "run", steps: int = 4, trainer: dict[str, Any] | None = None, **options: Any) -> dict[str, Tensor]:
+    settings = {"callbacks": [callback], "default_root_dir": str(folder / name), **(trainer or {})}
+    return fit(folder, Standard(), steps=steps, trainer=settings, optimizer=ADAM, **options)
+
+
+def rows(folder: Path, name: str = "run") -> list[Row]:
+    return read_json_lines(folder / name / "drift.jsonl")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("corpus") / "words.txt"
+    file.write_text("Grüße, and a text of some length for nobody to read. " * 2, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drift")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def watched(own: Path, corpus: Path) -> dict[str, Tensor]:
+    """A run of four steps, three an epoch, in float64."""
+    return run(own, small(corpora=[str(corpus)]))
+
+
+def model_of(weights: dict[str, Tensor]) -> Any:
+    model = AutoModelForCausalLM.from_config(new_config(QWEN3, 259)).double().eval()
+    model.load_state_dict(weights, strict=False)
+    return model
+
+
+def test_the_numbers_are_those_of_the_naive_formula(own: Path, corpus: Path, watched: dict[str, Tensor]) -> None:
+    """The same text again, sampled by the same seed, and the logits of both models."""
+    first, second = AutoModelForCausalLM.from_pretrained(own / "model", dtype=torch.float64).eval(), model_of(watched)
+    expected = drift_of_models(first, second, start=EOS, num_sequences=6, num_tokens=12, seed=0)
+    *_, last = rows(own)
+    assert last["kl"] == pytest.approx(expected.kl, abs=1e-6, rel=1e-6) and last["kl"] > 1e-3
+    assert last["kl_se"] == pytest.approx(expected.kl_error, rel=1e-6)
+    tokenizer = AutoTokenizer.from_pretrained(own / "tokenizer")
+    before, after = (bits_per_byte(model, tokenizer, corpus.read_text(encoding="utf-8"), context=12) for model in (first, second))
+    assert last["bits_per_byte/words"] == pytest.approx(after, rel=1e-6)
+    assert last["bits_per_byte_rise/words"] == pytest.approx(after - before, rel=1e-6)
+    (kept,) = (own.parent / own.name / ".reference").glob("drift-*.safetensors")
+    text = lit_talr.callbacks.drift.read(kept)
+    assert text.tokens.shape == (6, 13) and set(text.tokens[:, 0].tolist()) == {EOS}
+    with torch.no_grad():
+        best = [model(input_ids=text.tokens[:, :-1]).logits.argmax(-1) for model in (first, second)]
+    assert last["agreement"] == pytest.approx(float((best[0] == best[1]).double().mean()))
+
+
+def test_it_is_nothing_at_the_start_and_measured_after_each_epoch_and_at_the_end(own: Path, watched: Any) -> None:
+    found = rows(own)
+    assert [(row["epoch"], row["step"]) for row in found] == [(0, 0), (1, 3), (pytest.approx(4 / 3), 4)]
+    assert found[0]["kl"] == 0 and found[0]["agreement"] == 1 and found[0]["bits_per_byte_rise/words"] == 0
+    assert 0 < found[1]["kl"] < found[2]["kl"] and found[1]["agreement"] <= 1
+
+
+@pytest.mark.parametrize("name", ["lora", "padded in bf16", "untied", "softcap", "vision"])
+def test_every_kind_of_model_is_no_distance_from_itself(tmp_path: Path, name: str) -> None:
+    """Adapters beside bf16 weights, autocast, an untied head, more rows than the tokenizer has tokens, a soft-cap, a text model inside another."""
+    architecture = ARCHITECTURES[{"untied": "llama", "softcap": "gemma2", "vision": "gemma3"}.get(name, "qwen3")]
+    write_data(tmp_path)
+    torch.manual_seed(0)
+    load_model(None, None, architecture, 300 if "padded" in name else 259, None).save_pretrained(tmp_path / "model")
+    lora, precision = (LoRA(r=2, alpha=2) if name == "lora" else None), ("bf16-mixed" if name in ("padded in bf16", "lora") else "32-true")
+    run(tmp_path, small(), steps=1, lora=lora, trainer={"precision": precision})
+    first, last = rows(tmp_path)
+    assert first["kl"] == 0 and first["agreement"] == 1
+    assert lora is not None or last["kl"] > 1e-7  # adapters hardly move in their first step
+
+
+def test_training_is_bitwise_the_same_with_and_without(own: Path, watched: dict[str, Tensor]) -> None:
+    without = fit(own, Standard(), steps=4, optimizer=ADAM)
+    assert all(torch.equal(watched[name], without[name]) for name in without)
+
+
+def test_training_with_drawn_weights_and_dropout_is_too(own: Path) -> None:
+    options: dict[str, Any] = {"lora": LoRA(r=2, alpha=2, dropout=0.5), "steps": 2}
+    with_drift = run(own, small(every_n_steps=1, seed=5), "adapters", **options)
+    without = fit(own, Standard(), optimizer=ADAM, **options)
+    assert all(torch.equal(with_drift[name], without[name]) for name in without)
+
+
+def test_the_text_is_sampled_once_for_each_model_and_setting(own: Path, watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    written = lit_talr.callbacks.drift.written
+
+    def counted(*arguments: Any) -> Any:
+        made.append(1)
+        return written(*arguments)
+
+    monkeypatch.setattr(lit_talr.callbacks.drift, "written", counted)
+    run(own, small(), "second", steps=1)
+    assert not made, "another run of the same model reads it"
+    run(own, small(seed=1), "third", steps=1)
+    assert len(made) == 1
+    newest = max((own / ".reference").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    key = f"{newest.stem.removeprefix('drift-')}" + "?" * 32
+    assert not is_whole(newest, key), "of something else"
+    newest.write_bytes(newest.read_bytes()[:-8] + bytes(8))
+    run(own, small(seed=1), "fourth", steps=1)
+    assert len(made) == 2, "what has rotted is sampled again"
+
+
+def test_where_it_cannot_be_kept_the_run_goes_on(own: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(lit_talr.callbacks.drift, "write_bytes", full)
+    run(own, small(seed=2), "unkept", steps=1)
+    assert "could not be kept (No space left on device)" in caplog.text and len(rows(own, "unkept")) == 2
+
+
+def test_a_resumed_run_measures_what_an_uninterrupted_one_does(own: Path, corpus: Path, watched: dict[str, Tensor]) -> None:
+    """From a checkpoint inside the first epoch, and from one of its last step, which was written before the epoch's measurement."""
+    keep = ModelCheckpoint(dirpath=own / "kept", every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    run(own, small(corpora=[str(corpus)]), "first", steps=3, trainer={"callbacks": [keep, small(corpora=[str(corpus)])], "enable_checkpointing": True})
+    for step in (2, 3):
+        resumed = run(own, small(corpora=[str(corpus)]), f"resumed-{step}", ckpt_path=str(own / "kept" / f"step={step}.ckpt"))
+        assert rows(own, f"resumed-{step}") == rows(own)
+        assert all(torch.equal(resumed[name], watched[name]) for name in watched)
+    with pytest.raises(ValueError, match="its Drift.length is 12, here 13"):
+        run(own, small(corpora=[str(corpus)], length=13), "other", ckpt_path=str(own / "kept" / "step=2.ckpt"))
+
+
+def test_intervals_in_steps_and_epochs(own: Path) -> None:
+    run(own, small(every_n_epochs=2, every_n_steps=4), "both", steps=7)
+    assert [row["step"] for row in rows(own, "both")] == [0, 4, 6, 7]
+    run(own, small(every_n_epochs=None), "neither", steps=1)
+    assert [row["step"] for row in rows(own, "neither")] == [0, 1]
+
+
+class Board:
+    """A logger, as far as a callback sees one."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.seen.append((step, metrics))
+
+
+def test_loggers_and_callbacks_see_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board, seen = Board(), {}
+
+    class Last(Drift):
+        def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+            seen.update({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    watch = Drift.watch
+
+    def with_board(self: Drift, trainer: Trainer, module: Any) -> None:
+        trainer._loggers = [board]  # type: ignore[list-item]
+        watch(self, trainer, module)
+        trainer._loggers = []
+
+    monkeypatch.setattr(Drift, "watch", with_board)
+    run(own, Last(num_sequences=6, length=12), "logged", steps=3)
+    assert [step for step, _ in board.seen] == [0, 2]
+    assert {"drift/kl", "drift/kl_se", "drift/agreement"} <= seen.keys() and seen["drift/kl"] == pytest.approx(rows(own, "logged")[-1]["kl"])
+
+
+@pytest.mark.parametrize(("num_bytes", "text"), [(3, "ab"), (4, "abü"), (5, "abüc"), (6, "abüc"), (7, "abüc"), (8, "abüc€"), (99, "abüc€")])
+def test_a_text_is_cut_between_characters(tmp_path: Path, num_bytes: int, text: str) -> None:
+    (tmp_path / "text").write_text("abüc€", encoding="utf-8")
+    assert read_text(tmp_path / "text", num_bytes) == text
+
+
+def test_padding_is_neither_read_nor_counted() -> None:
+    batch = padded([[7, 8, 9], [7, 8]], torch.device("cpu"))
+    assert (
+        batch["input_ids"].tolist() == [[7, 8], [7, 0]]
+        and batch["labels"].tolist() == [[8, 9], [8, -100]]
+        and batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+    )
+
+
+def no_file(folder: Path) -> Path:
+    return folder / "nothing.txt"
+
+
+def empty(folder: Path) -> Path:
+    (folder / "empty.txt").write_bytes(b"")
+    return folder / "empty.txt"
+
+
+def latin(folder: Path) -> Path:
+    (folder / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    return folder / "latin.txt"
+
+
+@pytest.mark.parametrize(("make", "message"), [(no_file, r"cannot be read \(No such file"), (empty, "is empty"), (latin, r"is not UTF-8 text \(byte 2\)")])
+def test_files_that_are_no_text_are_refused(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_text(make(tmp_path), 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_n_epochs": 0}, "`every_n_epochs` must be at least 1, got 0"),
+        ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
+        ({"num_sequences": 1}, "`num_sequences` must be at least 2, got 1"),
+        ({"length": 0}, "`length` must be at least 1, got 0"),
+        ({"corpora": ["a/text.txt", "b/text.md"]}, "which must differ, got text, text"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Drift(**options)
+
+
+def test_what_cannot_be_measured_is_refused(own: Path) -> None:
+    with pytest.raises(ValueError, match="`Drift` compares with the starting model, and random weights say nothing; give `model.pretrained`"):
+        run(own, small(), "random", architecture=QWEN3)
+    with pytest.raises(ValueError, match="`context` must be at least 1 and at most the 512 positions of the model, got 513"):
+        run(own, small(length=513), "long")
+
+    class Sharded:
+        strategy, datamodule = FSDP2Strategy(), None
+
+    class Module:
+        pretrained = "somewhere"
+
+    with pytest.raises(ValueError, match=r"every weight is sharded \(ZeRO-3, FSDP2\); leave it out"):
+        Drift().setup(Sharded(), Module(), "fit")  # type: ignore[arg-type]
+
+
+def test_the_error_is_that_of_the_mean_over_sequences(own: Path, watched: Any) -> None:
+    run(own, small(num_sequences=96), "many")
+    few, many = rows(own)[-1], rows(own, "many")[-1]
+    assert many["kl_se"] < few["kl_se"] and abs(many["kl"] - few["kl"]) < 4 * math.hypot(many["kl_se"], few["kl_se"])
+
+
+def test_the_shipped_file_and_a_budget_behind_it(tmp_path: Path) -> None:
+    """On the embedded base, through the command line; the budget is exceeded, so that what is exported is the starting model."""
+    more = [{"class_path": "DriftBudget", "init_args": {"kl": 1e-4, "on_exceeded": "restore"}}, {"class_path": "Summary"}, {"class_path": "HFExport"}]
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": more}}))
+    names = ("model/lab", "data/clinic", "loss/standard", "eval/drift")
+    words = [word for name in names for word in ("-c", f"configs/{name}.yaml")] + ["-c", str(tmp_path / "more.yaml")]
+    sizes = ["--data.train_size", "24", "--data.val_size", "4", "--data.test_size", "4", "--data.batching.batch_size", "8", "--trainer.max_steps", "1"]
+    quiet = ["--model.schedule", "Constant", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false"]
+    main(["fit", *words, *sizes, *quiet, "--run", str(tmp_path / "run")])
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["fit"]
+    first, last = read_json_lines(tmp_path / "run" / "drift.jsonl")
+    assert found["drift/kl"] == first["kl"] == 0 and found["drift/restored_step"] == 0 and last["step"] == found["step"] == 1
+    assert last["kl"] - 2 * last["kl_se"] > 1e-4
+    start, exported = (load_file(folder / "model.safetensors") for folder in (LAB, tmp_path / "run" / "export"))
+    assert all(torch.equal(value.float(), exported[name]) for name, value in start.items())

@@ -1,0 +1,261 @@
+"""The divergence of two heads against the naive formula in float64: values, gradients, and what is held."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lit_talr.kernels.token_kl import TokenKL, token_kl
+
+VOCABULARY, WIDTH, OTHER_WIDTH, CHUNK = 311, 40, 24, 32
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")])]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"softcap": 5.0, "reference_softcap": 5.0},
+    {"scale": 0.25, "reference_scale": 0.5},
+    {"softcap": 3.0, "scale": 2.0, "reference_scale": 2.0},
+]
+
+
+def naive(
+    hidden: Tensor,
+    weight: Tensor,
+    reference_hidden: Tensor,
+    reference_weight: Tensor,
+    bias: Tensor | None = None,
+    reference_bias: Tensor | None = None,
+    softcap: float | None = None,
+    scale: float = 1.0,
+    reference_softcap: float | None = None,
+    reference_scale: float = 1.0,
+) -> TokenKL:
+    logs = []
+    for states, matrix, shift, cap, factor in (
+        (hidden, weight, bias, softcap, scale),
+        (reference_hidden.detach(), reference_weight.detach(), reference_bias, reference_softcap, reference_scale),
+    ):
+        logits = factor * linear(states, matrix, shift)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logs.append((logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(1))
+    own, reference = logs[0], logs[1].detach()
+    return TokenKL((reference.exp() * (reference - own)).sum(1), own.argmax(1) == reference.argmax(1))
+
+
+def inputs(
+    num_tokens: int, bias: bool = False, dtype: torch.dtype = torch.float32, device: str = "cpu", size: float = 1.0, apart: float | None = None
+) -> dict[str, Tensor]:
+    """Of two unlike models, or of two that are so far ``apart``."""
+    torch.manual_seed(num_tokens)
+    found = {"hidden": size * torch.randn(num_tokens, WIDTH), "weight": torch.randn(VOCABULARY, WIDTH) / 3}
+    if apart is None:
+        found |= {"reference_hidden": size * torch.randn(num_tokens, OTHER_WIDTH), "reference_weight": torch.randn(VOCABULARY, OTHER_WIDTH) / 3}
+    else:
+        found |= {"reference_hidden": found["hidden"] + apart * torch.randn(num_tokens, WIDTH), "reference_weight": found["weight"].clone()}
+    if bias:
+        found |= {"bias": torch.randn(VOCABULARY), "reference_bias": torch.randn(VOCABULARY)}
+    return {name: value.to(device, dtype).requires_grad_(not name.startswith("reference")) for name, value in found.items()}
+
+
+def results(function: Any, arguments: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
+    """The divergence, and the gradients for token weights of which the first is zero."""
+    order = ("hidden", "weight", "reference_hidden", "reference_weight", "bias", "reference_bias")
+    tokens = function(*(arguments.get(name) for name in order), **options)
+    token_weights = torch.rand(len(tokens.kl), generator=torch.Generator().manual_seed(0)).to(tokens.kl)
+    token_weights[:1] = 0
+    leaves = {name: value for name, value in arguments.items() if value.requires_grad}
+    gradients = torch.autograd.grad((token_weights * tokens.kl).sum(), list(leaves.values()))
+    return {"kl": tokens.kl.detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+def exact(arguments: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
+    return results(naive, {name: value.detach().double().requires_grad_(value.requires_grad) for name, value in arguments.items()}, **options)
+
+
+def errors(values: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float]:
+    """Norm of the difference over the norm."""
+    return {name: float((value - reference[name]).norm() / reference[name].norm().clamp(min=1e-30)) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("num_tokens", [1, 7, 32, 43, 129])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_float32_is_the_naive_formula(num_tokens: int, options: dict[str, Any], bias: bool) -> None:
+    arguments = inputs(num_tokens, bias)
+    values, reference = results(token_kl, arguments, chunk_tokens=CHUNK, **options), exact(arguments, **options)
+    assert {value.dtype for value in values.values()} == {torch.float32}
+    assert max(errors(values, reference).values()) <= 2e-6
+    torch.testing.assert_close(values["kl"].double(), reference["kl"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_float64_is_the_naive_formula_to_its_rounding(options: dict[str, Any]) -> None:
+    arguments = inputs(43, bias=True, dtype=torch.float64)
+    values = results(token_kl, arguments, chunk_tokens=CHUNK, **options)
+    assert {value.dtype for value in values.values()} == {torch.float64}
+    assert max(errors(values, exact(arguments, **options)).values()) <= 1e-13
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 5, 1000])
+def test_chunks_change_nothing(chunk_tokens: int) -> None:
+    arguments = inputs(41, bias=True)
+    assert max(errors(results(token_kl, arguments, chunk_tokens=chunk_tokens), exact(arguments)).values()) <= 2e-6
+
+
+@pytest.mark.parametrize("apart", [1e-4, 1e-3, 1e-2])
+def test_small_divergences_keep_their_digits(apart: float) -> None:
+    """Those of a fine-tuning at 1e-6: the naive formula in float32 is off by more than the whole."""
+    arguments = inputs(129, apart=apart)
+    reference = exact(arguments)["kl"]
+    values = token_kl(*(arguments[name] for name in ("hidden", "weight", "reference_hidden", "reference_weight"))).kl.detach()
+    naive_values = results(naive, arguments)["kl"]
+    assert float(values.min()) >= 0
+    assert abs(float(values.mean() / reference.mean()) - 1) < 1e-3
+    assert (values - reference).abs().max() < 0.02 * (naive_values - reference).abs().max() + 2e-8
+
+
+def test_a_model_is_no_distance_from_itself() -> None:
+    arguments = inputs(50, apart=0.0)
+    tokens = token_kl(*(arguments[name] for name in ("hidden", "weight", "reference_hidden", "reference_weight")), chunk_tokens=7)
+    assert not tokens.kl.any() and tokens.agreement.all()
+    assert not torch.autograd.grad(tokens.kl.sum(), arguments["weight"])[0].any()
+
+
+def test_agreement_is_that_of_the_most_likely_tokens() -> None:
+    arguments = inputs(129, apart=0.7)
+    order = [arguments[name] for name in ("hidden", "weight", "reference_hidden", "reference_weight")]
+    found = token_kl(*order, chunk_tokens=CHUNK).agreement
+    assert torch.equal(found, naive(*order).agreement) and 0 < int(found.sum()) < 129
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_half_precision_errs_no_more_than_the_naive_formula(dtype: torch.dtype, options: dict[str, Any], device: str) -> None:
+    arguments = inputs(129, bias=True, dtype=dtype, device=device)
+    values, reference = results(token_kl, arguments, chunk_tokens=CHUNK, **options), exact(arguments, **options)
+    assert values["kl"].dtype == torch.float32 and values["weight"].dtype == dtype
+    naive_errors = errors(results(naive, arguments, **options), reference)
+    for name, error in errors(values, reference).items():
+        assert error <= 1.1 * naive_errors[name], name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_autocast_rounds_the_operands(device: str) -> None:
+    arguments = inputs(129, bias=True, device=device)
+    reference = exact({name: value.detach().bfloat16().requires_grad_(value.requires_grad) for name, value in arguments.items()})
+    with torch.autocast(device, torch.bfloat16):
+        values, naive_errors = results(token_kl, arguments, chunk_tokens=CHUNK), errors(results(naive, arguments), reference)
+    assert {value.dtype for value in values.values()} == {torch.float32}
+    for name, error in errors(values, reference).items():
+        assert error <= 1.1 * naive_errors[name], name
+
+
+def test_heads_of_two_dtypes() -> None:
+    """A frozen model in bfloat16 beside one that is trained in float32."""
+    arguments = {name: value.bfloat16() if name.startswith("reference") else value for name, value in inputs(40, bias=True).items()}
+    assert max(errors(results(token_kl, arguments), exact(arguments)).values()) <= 2e-6
+
+
+def test_gradcheck() -> None:
+    torch.manual_seed(0)
+    leaves = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in [(7, 5), (11, 5), (11,)]]
+    others = [torch.randn(*shape, dtype=torch.float64) for shape in [(7, 3), (11, 3), (11,)]]
+
+    def kl(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return token_kl(hidden, weight, *others[:2], bias, others[2], softcap=4.0, scale=1.5, reference_softcap=4.0, chunk_tokens=2).kl
+
+    assert torch.autograd.gradcheck(kl, leaves)
+
+
+def test_no_tokens() -> None:
+    arguments = inputs(0, bias=True)
+    values = results(token_kl, arguments)
+    assert values["kl"].shape == (0,) and values["kl"].dtype == torch.float32
+    assert all(not values[name].any() for name in ("hidden", "weight", "bias"))
+
+
+@pytest.mark.parametrize("size", [30.0, 1e4])
+def test_large_logits(size: float) -> None:
+    """Both models sure of different tokens: finite, and as exact as float32 is."""
+    arguments = inputs(64, size=size)
+    values, reference = results(token_kl, arguments, chunk_tokens=CHUNK), exact(arguments)
+    assert all(value.isfinite().all() for value in values.values())
+    naive_errors = errors(results(naive, arguments), reference)
+    for name, error in errors(values, reference).items():
+        assert error <= 1.1 * naive_errors[name] + 2e-6, name
+
+
+def test_backward_keeps_arguments_alone() -> None:
+    arguments = inputs(129, bias=True)
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    order = ("hidden", "weight", "reference_hidden", "reference_weight", "bias", "reference_bias")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+        token_kl(*(arguments[name] for name in order), chunk_tokens=CHUNK)
+    assert {tensor.data_ptr() for tensor in saved} == {arguments[name].data_ptr() for name in order}
+
+
+class Largest(TorchDispatchMode):
+    """Of all tensors that are made in it, the number of elements of the largest."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.elements = max([self.elements, *(leaf.numel() for leaf in tree_leaves(made) if isinstance(leaf, Tensor))])
+        return made
+
+
+def test_no_logits_of_all_tokens_are_ever_made() -> None:
+    arguments = inputs(700)
+    with Largest() as largest:
+        results(token_kl, arguments, chunk_tokens=CHUNK)
+    assert largest.elements == max(700 * WIDTH, CHUNK * VOCABULARY, WIDTH * VOCABULARY) < 700 * VOCABULARY
+
+
+@pytest.mark.parametrize("trained", ["hidden", "weight", "bias"])
+def test_only_what_is_trained_gets_a_gradient(trained: str) -> None:
+    arguments = inputs(20, bias=True)
+    order = ("hidden", "weight", "reference_hidden", "reference_weight", "bias", "reference_bias")
+    expected = torch.autograd.grad(naive(*(arguments[name] for name in order)).kl.sum(), arguments[trained])[0]
+    leaves = {name: value.detach().requires_grad_(name == trained or name.startswith("reference")) for name, value in arguments.items()}
+    token_kl(*(leaves[name] for name in order)).kl.sum().backward()
+    torch.testing.assert_close(leaves[trained].grad, expected, rtol=1e-4, atol=1e-6)
+    assert all(value.grad is None for name, value in leaves.items() if name != trained), "the reference's neither"
+
+
+def test_refuses_a_second_derivative() -> None:
+    arguments = inputs(20)
+    kl = token_kl(*(arguments[name] for name in ("hidden", "weight", "reference_hidden", "reference_weight"))).kl
+    gradient = torch.autograd.grad(kl.square().sum(), arguments["weight"], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": torch.randn(2, 10, WIDTH)}, r"`hidden_ND`, `weight_VD` and `bias_V` must be \[N, D\], \[V, D\] and \[V\], got \[\(2, 10, 40\)"),
+        ({"hidden": torch.randn(20, WIDTH + 1)}, r"must be \[N, D\]"),
+        ({"reference_bias": torch.zeros(3)}, r"`reference_hidden_NE`, `reference_weight_VE` and `reference_bias_V` must be \[N, D\]"),
+        ({"reference_hidden": torch.randn(19, OTHER_WIDTH)}, r"must have the same N and V, got \[\(20, 40\), \(311, 40\), \(19, 24\)"),
+        ({"reference_weight": torch.randn(300, OTHER_WIDTH), "reference_bias": torch.zeros(300)}, "must have the same N and V"),
+        ({"hidden": torch.randn(20, WIDTH).bfloat16()}, r"must have one dtype, got \[torch.bfloat16, torch.float32"),
+        ({"softcap": 0.0}, "`softcap` must be above 0, or None for no soft-cap, got 0.0"),
+        ({"reference_softcap": -1.0}, "`reference_softcap` must be above 0"),
+        ({"chunk_tokens": 0}, "`chunk_tokens` must be at least 1, got 0"),
+    ],
+)
+def test_refusals(changes: dict[str, Any], message: str) -> None:
+    arguments = inputs(20, bias=True) | {name: value for name, value in changes.items() if isinstance(value, Tensor)}
+    order = ("hidden", "weight", "reference_hidden", "reference_weight", "bias", "reference_bias")
+    with pytest.raises(ValueError, match=message):
+        token_kl(*(arguments[name] for name in order), **{name: value for name, value in changes.items() if not isinstance(value, Tensor)})

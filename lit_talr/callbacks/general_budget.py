@@ -12,7 +12,8 @@ logger = logging.getLogger(__name__)
 
 
 class GeneralBudget(Callback):
-    """Stops training where ``general/drop`` passes its budget by more than two standard errors; needs ``GeneralScore``. A low domain score stops nothing.
+    """Stops training where ``general/drop`` passes its budget by more than two standard errors; needs ``GeneralScore`` or
+    ``LMEval``. A low domain score stops nothing.
 
     A run that it has stopped stays so when it is resumed.
 
@@ -21,7 +22,7 @@ class GeneralBudget(Callback):
         errors: By how many standard errors the drop must pass the budget, at least 0.
 
     Raises:
-        ValueError: For a value out of range, and where no ``GeneralScore`` comes before it.
+        ValueError: For a value out of range, and where neither comes before it.
     """
 
     def __init__(self, general_drop: float, errors: float = 2.0) -> None:
@@ -36,7 +37,7 @@ class GeneralBudget(Callback):
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         before = trainer.callbacks[: trainer.callbacks.index(self)]  # type: ignore[attr-defined]
         if stage == "fit" and not any(isinstance(callback, LogsDrop) for callback in before):
-            raise ValueError("`GeneralBudget` reads `general/drop`, which nothing logs; put a `GeneralScore` before it.")
+            raise ValueError("`GeneralBudget` reads `general/drop`, which nothing logs; put a `GeneralScore` or an `LMEval` before it.")
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         trainer.should_stop = trainer.should_stop or self.stopped

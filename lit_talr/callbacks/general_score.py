@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 from rich.progress import track
 
-from lit_talr.callbacks.base import LogsDrop, answers_file, judged, of_all_ranks
+from lit_talr.callbacks.base import LogsDrop, answers_file, judged, of_all_ranks, paired_error
 from lit_talr.data.base import DomainDataModule, Split
 from lit_talr.example import Example
 from lit_talr.files import read_json_lines, write_json_lines
@@ -69,7 +69,7 @@ class GeneralScore(LogsDrop):
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         if not (stage == "test" or (stage == "fit" and self.every_n_epochs)):
             return
-        pl_module.check_answers(trainer)
+        pl_module.check_answers(trainer, self.generation)
         data = pl_module.data
         self.suites = {name: suite(data.tokenizer_name, data.tokenizer_revision) for name, suite in self.classes.items()}
         for suite in self.suites.values():
@@ -180,14 +180,3 @@ def named(scores: Scores, before: Scores | None) -> dict[str, float]:
         pairs = [pair for pair in zip(before.rows, scores.rows, strict=True) if pair[0]["suite"] in scores.counting]
         found |= {"general/drop": before.mean - scores.mean, "general/drop_se": paired_error(pairs)}
     return found
-
-
-def paired_error(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> float:
-    """Standard error of the difference of two means over suites of the share of right answers, from two rows for each item."""
-    lost: dict[str, list[float]] = {}
-    for row, other in pairs:
-        lost.setdefault(row["suite"], []).append(float(row["correct"]) - float(other["correct"]))
-    if not lost:
-        return math.nan
-    variances = [float(np.var(items, ddof=1)) / len(items) if len(items) > 1 else math.nan for items in lost.values()]
-    return math.sqrt(sum(variances)) / len(variances)

@@ -77,9 +77,9 @@ def sweep(words: Sequence[str], resolve: Resolve) -> None:
     extra = [] if budget is None else ["--trainer.callbacks+=GeneralBudget", f"--trainer.callbacks.general_drop={budget:g}"]
     found = points(space, common, extra, given.out, resolve)
     alike = {(point.variant, point.remedy): point for point in found if point.alpha is None}  # but for rates and seeds
-    general = all(mentions(resolve(point.commands[0]), "GeneralScore") for point in alike.values())
+    general = all(any(mentions(resolve(point.commands[0]), name) for name in ("GeneralScore", "LMEval")) for point in alike.values())
     if budget is not None and not general:
-        raise ValueError("`--budget` needs the general score of every trial; give a configuration with GeneralScore, such as -c configs/eval/skills.yaml.")
+        raise ValueError("`--budget` needs the general score of every trial; give a configuration with one, such as -c configs/eval/skills.yaml.")
     asked = Sweep(space, common, given.out, given.workers, given.storage, budget, found, general)
     if given.dry_run:
         show(asked)

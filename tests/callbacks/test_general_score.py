@@ -205,5 +205,5 @@ def test_refusals(folder: Path) -> None:
     with pytest.raises(ValueError, match="`errors` must be at least 0, got -1"):
         GeneralBudget(0.1, errors=-1)
     trainer, module, data = watched(folder, "run", GeneralBudget(0.1), epochs=1)
-    with pytest.raises(ValueError, match="put a `GeneralScore` before it"):
+    with pytest.raises(ValueError, match="put a `GeneralScore` or an `LMEval` before it"):
         trainer.fit(module, datamodule=data)

@@ -1,0 +1,490 @@
+"""Benchmarks of lm-evaluation-harness on tiny models and rows, and on real rows against the harness's own command."""
+
+import gzip
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lit_talr.backbone import load_model
+from lit_talr.callbacks import GeneralBudget, GeneralScore, HFExport, LMEval, Summary
+from lit_talr.cli import main
+from lit_talr.data import Records
+from lit_talr.data.encoding import load_tokenizer
+from lit_talr.files import read_json, read_json_lines, write_json, write_json_lines
+from lit_talr.generation import Generation
+from lit_talr.lora import LoRA
+from lit_talr.losses import Standard
+from lit_talr.module import DomainSFT
+from lit_talr.report.tables import collect
+from lit_talr.schedules import Constant
+from lit_talr.tasks.base import Benchmark
+from lit_talr.tasks.code_tests import pass_at_k, passes
+from tests.fits import records, write_data
+
+harness = pytest.importorskip("lit_talr.tasks.harness")
+
+CHOICE = """
+task: choice
+tag: tiny
+dataset_path: json
+dataset_kwargs: {data_files: {test: choice.jsonl}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_choice: ["yes", "no"]
+doc_to_target: answer
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metadata: {version: 7}
+"""
+WRITTEN = """
+task: written
+tag: tiny
+dataset_path: json
+dataset_kwargs: {data_files: {test: written.jsonl}}
+output_type: generate_until
+test_split: test
+fewshot_split: test
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+num_fewshot: 2
+generation_kwargs: {until: ["\\n"], do_sample: true, temperature: 1.0, max_gen_toks: 8}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1}
+"""
+PERPLEXITY = """
+task: perplexity
+dataset_path: json
+dataset_kwargs: {data_files: {test: written.jsonl}}
+output_type: loglikelihood_rolling
+test_split: test
+doc_to_text: ""
+doc_to_target: "{{question}}"
+metric_list: [{metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}]
+"""
+BOTH = {"choice": Benchmark("acc,none", limit=6), "written": Benchmark("exact_match,none", max_gen_toks=4)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model whose folder has its tokenizer, rows of a domain, and in ``tasks/`` task files and their data."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    write_data(tmp_path)
+    (tmp_path / "tokenizer").rename(tmp_path / "old")
+    for file in (tmp_path / "old").iterdir():
+        file.rename(tmp_path / "model" / file.name)
+    (tmp_path / "tokenizer").symlink_to(tmp_path / "model")
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name, text in (("choice", CHOICE), ("written", WRITTEN), ("perplexity", PERPLEXITY)):
+        (tasks / f"{name}.yaml").write_text(text)
+    write_json_lines(tasks / "choice.jsonl", [{"question": f"Is {n} even?", "answer": ("yes", "no")[n % 2]} for n in range(8)])
+    write_json_lines(tasks / "written.jsonl", [{"question": f"{n}, ", "answer": str(n + 1)} for n in range(5)])
+    return tmp_path
+
+
+def asked(folder: Path, tasks: dict[str, Benchmark], batch_size: int = 3, code: bool = False, every: int | None = 1, template: bool = False) -> LMEval:
+    return LMEval(tasks, every, str(folder / "tasks"), str(folder / "tasks"), batch_size, template, code)
+
+
+def watched(folder: Path, run: str, *callbacks: Callback, epochs: int = 1, lora: LoRA | None = None) -> tuple[Trainer, DomainSFT, Records]:
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
+    options: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "num_sanity_val_steps": 0, "default_root_dir": folder / run}
+    module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.5), Constant(), pretrained=str(folder / "model"), lora=lora)
+    module.generation = Generation(max_new_tokens=4)
+    return Trainer(callbacks=list(callbacks), **quiet, **options), module, records(folder)
+
+
+def fit(folder: Path, run: str, *callbacks: Callback, epochs: int = 1, lora: LoRA | None = None) -> tuple[Trainer, DomainSFT]:
+    trainer, module, data = watched(folder, run, *callbacks, epochs=epochs, lora=lora)
+    trainer.fit(module, datamodule=data)
+    return trainer, module
+
+
+def test_log_likelihoods_are_those_of_the_models_logits(folder: Path) -> None:
+    fit(folder, "run", asked(folder, {"choice": Benchmark("acc,none")}))
+    rows = read_json_lines(folder / "run" / "answers" / "general-epoch-0.jsonl")
+    model, tokenizer = load_model(str(folder / "model"), None, None, 0, None).eval(), load_tokenizer(str(folder / "model"))
+    assert len(rows) == 8
+    for n, row in enumerate(rows):
+        found = []
+        for choice in ("yes", "no"):
+            prompt, answer = tokenizer.encode(f"Is {n} even?"), tokenizer.encode(f" {choice}")
+            logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].detach()
+            found.append(float(logits.log_softmax(-1)[range(len(answer)), answer].sum()))
+        assert [part[0][0] for part in row["resps"]] == pytest.approx(found, abs=1e-4)
+        assert row["correct"] == (np.argmax(found) == n % 2) and row["truth"] == ("yes", "no")[n % 2]
+
+
+def test_before_after_every_epoch_and_in_test_with_all_that_was_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    trainer, _ = fit(folder, "run", asked(folder, {**BOTH, "perplexity": Benchmark()}), Summary())
+    run = folder / "run"
+    assert {path.name for path in (run / "answers").iterdir()} == {"general-epoch-0.jsonl", "general-base-test.jsonl", "general-epoch-1.jsonl"}
+    record, found = read_json(run / "lm_eval.json"), read_json(run / "metrics.json")["fit"]
+    assert record["lm_eval"] == harness.VERSION and record["tasks"]["choice"]["version"] == 7 and record["tasks"]["written"]["num_fewshot"] == 2
+    assert record["tasks"]["written"]["generation_kwargs"]["max_gen_toks"] == 4 and record["tasks"]["choice"]["doc_to_text"] == "{{question}}"
+    assert record["files"].keys() == {"choice.jsonl", "written.jsonl"} and record["benchmarks"]["choice"]["limit"] == 6 and record["batch_size"] == 3
+    assert record["generation"]["eos_token_id"] == [258] and record["results"].keys() == {"epoch-0", "epoch-1"}
+    rows = read_json_lines(run / "answers" / "general-epoch-1.jsonl")
+    shares = {name: np.mean([row["correct"] for row in rows if row["suite"] == name]) for name in BOTH}
+    assert [row["id"] for row in rows] == [*range(6), *range(5)]
+    assert found["general/choice"] == pytest.approx(shares["choice"]) == found["lm_eval/choice/acc"] and found["lm_eval/perplexity/bits_per_byte"] > 0
+    assert found["general/mean"] == pytest.approx(np.mean([*shares.values()])) and "general/perplexity" not in found
+    before = record["results"]["epoch-0"]["by_suite"]
+    assert found["general/drop"] == pytest.approx(np.mean([*before.values()]) - found["general/mean"])
+    base = read_json_lines(run / "answers" / "general-epoch-0.jsonl")
+    lost = {name: [a["correct"] - b["correct"] for a, b in zip(base, rows, strict=True) if a["suite"] == name] for name in BOTH}
+    assert found["general/drop_se"] == pytest.approx(math.sqrt(sum(np.var(part, ddof=1) / len(part) for part in lost.values())) / 2)
+    trainer, module, data = watched(folder, "run", asked(folder, BOTH, every=None), Summary())
+    (scores,) = trainer.test(module, datamodule=data, verbose=False)  # of the untrained model: nothing is lost
+    assert scores["general/drop"] == 0 and scores["general/mean"] == pytest.approx(np.mean([before[name] for name in BOTH]))
+    assert read_json(run / "lm_eval.json")["results"].keys() == {"epoch-0", "epoch-1", "test"} and (run / "answers" / "general-test.jsonl").is_file()
+
+
+def test_training_is_not_disturbed(folder: Path) -> None:
+    """By seeds, sampled answers, modes, ties or settings of the model."""
+    ends = []
+    for callbacks in ([], [asked(folder, BOTH)]):
+        random.seed(5)
+        np.random.seed(5)
+        torch.manual_seed(5)
+        _, module = fit(folder, f"run-{len(callbacks)}", *callbacks)
+        assert module.backbone is not None
+        model = module.backbone.model
+        assert model.training and model.generation_config.eos_token_id is None and model.get_input_embeddings().weight is module.backbone.head.weight
+        ends.append((model.state_dict(), torch.get_rng_state(), random.random(), np.random.random()))
+    assert all(torch.equal(value, ends[1][0][name]) for name, value in ends[0][0].items()) and torch.equal(ends[0][1], ends[1][1])
+    assert ends[0][2:] == ends[1][2:]
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(r=2, alpha=64)])
+def test_the_model_in_memory_answers_as_its_export(folder: Path, lora: LoRA | None) -> None:
+    fit(folder, "run", asked(folder, BOTH), HFExport(), lora=lora)
+    model, tokenizer = load_model(str(folder / "run" / "export"), None, None, 0, None), load_tokenizer(str(folder / "run" / "export"))
+    manager, _ = harness.find_tasks([*BOTH], str(folder / "tasks"))
+    rows = read_json_lines(folder / "run" / "answers" / "general-epoch-1.jsonl")
+    assert rows != read_json_lines(folder / "run" / "answers" / "general-epoch-0.jsonl")
+    for name, benchmark in BOTH.items():
+        loaded = harness.load(manager, name, folder / "tasks", None, benchmark.max_gen_toks)
+        samples, _ = harness.ask(harness.SplitLM(model, tokenizer, 3), loaded, benchmark.limit, False, False)
+        resps = json.loads(json.dumps([sample["resps"] for sample in samples["samples"][name]]))
+        own = [row["resps"] for row in rows if row["suite"] == name]
+        if lora is None or name == "written":
+            assert own == resps
+        else:
+            numbers = [np.array([[part[0][0] for part in item] for item in items]) for items in (own, resps)]
+            np.testing.assert_allclose(*numbers, atol=1e-4)  # W x + B A x, and (W + B A) x
+
+
+def test_runs_side_by_side_share_what_the_starting_model_answered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(folder, "first", asked(folder, BOTH))
+    calls: list[str] = []
+    ask = harness.ask
+    monkeypatch.setattr(harness, "ask", lambda *words: calls.append("") or ask(*words))
+    trainer, _ = fit(folder, "second", asked(folder, BOTH))
+    assert len(calls) == 2  # after the epoch only
+    parts = [(folder / run / "answers" / "general-epoch-0.jsonl").read_text() for run in ("first", "second")]
+    assert parts[0] == parts[1] and not math.isnan(trainer.callback_metrics["general/drop"])
+    fit(folder, "third", asked(folder, BOTH, batch_size=2))
+    assert len(calls) == 2 + 4
+
+
+def test_a_resumed_run_compares_with_the_same_start(folder: Path) -> None:
+    trainer, _ = fit(folder, "run", asked(folder, BOTH))
+    trainer.save_checkpoint(folder / "one.ckpt")
+    before = read_json(folder / "run" / "lm_eval.json")["results"]["epoch-0"]
+    trainer, module, data = watched(folder, "run", asked(folder, BOTH), epochs=2)
+    trainer.fit(module, datamodule=data, ckpt_path=folder / "one.ckpt", weights_only=True)
+    record = read_json(folder / "run" / "lm_eval.json")["results"]
+    assert record["epoch-0"] == before and record.keys() == {"epoch-0", "epoch-1", "epoch-2"}
+    assert trainer.callback_metrics["general/drop"] == pytest.approx(np.mean([*before["by_suite"].values()]) - trainer.callback_metrics["general/mean"])
+    trainer, module, data = watched(folder, "run", asked(folder, {"choice": Benchmark("acc,none", limit=5)}), epochs=3)
+    with pytest.raises(ValueError, match="are not to the items that are asked now"):
+        trainer.fit(module, datamodule=data, ckpt_path=folder / "one.ckpt", weights_only=True)
+    trainer, module, data = watched(folder, "elsewhere", asked(folder, BOTH), epochs=2)
+    with pytest.raises(ValueError, match="`LMEval` must watch a run from its start"):
+        trainer.fit(module, datamodule=data, ckpt_path=folder / "one.ckpt", weights_only=True)
+
+
+def test_beside_general_score_its_mean_stays(folder: Path) -> None:
+    suites = {"sums": lambda tokenizer, revision: records(folder)}
+    score = GeneralScore(suites, generation=Generation(max_new_tokens=2))
+    trainer, _ = fit(folder, "run", score, GeneralBudget(1.0), asked(folder, BOTH))
+    assert {"general/choice", "general/written", "general/sums", "lm_eval/choice/acc", "general/drop"} <= trainer.callback_metrics.keys()
+    assert {row["suite"] for row in read_json_lines(folder / "run" / "answers" / "general-epoch-1.jsonl")} == {"sums"}
+    rows = read_json_lines(folder / "run" / "answers" / "lm-eval-epoch-1.jsonl")
+    assert {row["suite"] for row in rows} == set(BOTH) and not any(row["counts"] for row in rows)
+    with pytest.raises(ValueError, match="`general/choice` would be logged by `LMEval` and by `GeneralScore`"):
+        fit(folder, "same", GeneralScore({"choice": suites["sums"]}), asked(folder, BOTH))
+    with pytest.raises(ValueError, match="`LMEval` must be in `trainer.callbacks` once"):
+        fit(folder, "twice", asked(folder, BOTH), asked(folder, {"perplexity": Benchmark()}))
+
+
+def test_what_would_need_a_download_is_said_and_the_others_run(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    text = CHOICE.replace("task: choice", "task: far").replace("dataset_path: json", "dataset_path: owner/far").replace("dataset_kwargs", "metadata_of")
+    (folder / "tasks" / "far.yaml").write_text("\n".join(line for line in text.splitlines() if "metadata_of" not in line))
+    trainer, _ = fit(folder, "run", asked(folder, {"far": Benchmark("acc,none"), **BOTH}))
+    sentence = next(record.message for record in caplog.records if "far" in record.message)
+    assert sentence.startswith("LMEval: `far` cannot be had here (") and "\n" not in sentence and sentence.endswith("; the other benchmarks are asked.")
+    assert "general/choice" in trainer.callback_metrics and "general/far" not in trainer.callback_metrics
+    assert read_json(folder / "run" / "lm_eval.json")["unavailable"].keys() == {"far"}
+    with pytest.raises(ValueError, match="`LMEval` has nothing to ask: `far` cannot be had here"):
+        fit(folder, "none", asked(folder, {"far": Benchmark("acc,none")}))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sentence"),
+    [
+        ({"humaneval_local": Benchmark()}, "`humaneval_local` runs the code that the model writes; allow it with `allow_code_execution: true`"),
+        ({"gsm8k_local": Benchmark()}, r"`data_folder`: .*tasks has not what `gsm8k_local` reads \(gsm8k/train.jsonl\* is not there\)"),
+        ({"choice": Benchmark("f1,none")}, r"`choice` has no metric `f1,none`; it has `acc,none`\."),
+        ({"perplexity": Benchmark("bits_per_byte,none")}, r"`bits_per_byte,none` of `perplexity` is not right or wrong by item but \("),
+        ({"tiny": Benchmark("acc,none")}, "`tiny` is a tag of several tasks, which has no score of its own"),
+        ({"broken": Benchmark()}, r"`data_folder`: .*tasks has not what `broken` reads \(.*JSON parse error"),
+        ({"lacking": Benchmark()}, r"`data_folder`: .*tasks has not what `lacking` reads \('query' is undefined\)"),
+        ({"empty": Benchmark()}, r"`data_folder`: .*tasks has not what `empty` reads \(empty.jsonl is empty\)"),
+        ({"written": Benchmark(num_fewshot=6)}, "`num_fewshot`: `written` has 5 examples to put before a question, fewer than 6"),
+        ({"written": Benchmark(max_gen_toks=512)}, "`written` may generate 512 tokens, and the model holds 512 with the prompt"),
+    ],
+)
+def test_refused_tasks(folder: Path, tasks: dict[str, Benchmark], sentence: str) -> None:
+    (folder / "tasks" / "humaneval").mkdir()
+    write_json_lines(folder / "tasks" / "humaneval" / "HumanEval.jsonl", [PROBLEM])
+    for name, text in (("broken", '{"question": '), ("empty", ""), ("lacking", '{"question": "a", "answer": "yes"}')):
+        (folder / "tasks" / f"{name}.jsonl").write_text(text)
+        config = CHOICE.replace("tag: tiny", "").replace("task: choice", f"task: {name}").replace("choice.jsonl", f"{name}.jsonl")
+        (folder / "tasks" / f"{name}.yaml").write_text(config.replace("{{question}}", "{{query}}") if name == "lacking" else config)
+    with pytest.raises(ValueError, match=sentence):
+        fit(folder, "run", asked(folder, tasks))
+
+
+def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words, sentence in (
+        ({"tasks": {}}, "`tasks` must name at least one task"),
+        ({"every_n_epochs": 0}, "`every_n_epochs` must be at least 1, or null for never, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"data_folder": "/none"}, "`data_folder` must be a folder, got '/none', which is not there"),
+        ({"task_folder": "/none"}, "`task_folder` must be a folder"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            LMEval(**{"tasks": BOTH, **words})
+    with pytest.raises(ValueError, match="`limit` must be at least 1, or null for the task's own, got 0"):
+        Benchmark(limit=0)
+    with pytest.raises(ValueError, match="`metric` must be a metric and its filter, such as `acc,none`, got 'acc'"):
+        Benchmark("acc")
+    trainer, module, data = watched(folder, "run", asked(folder, BOTH))
+    monkeypatch.setattr("lit_talr.module.shards_weights", lambda strategy: True)
+    with pytest.raises(ValueError, match=r"not generated where every weight is sharded \(ZeRO-3, FSDP2\)"):
+        trainer.fit(module, datamodule=data)
+    monkeypatch.undo()
+    trainer, module, data = watched(folder, "run", asked(folder, BOTH, template=True))
+    data.encoder.tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="`chat_template` needs a tokenizer with a chat template"):
+        trainer.fit(module, datamodule=data)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ValueError, match=r"which is not installed: `pip install lit-talr\[eval\]`"):
+        fit(folder, "run", asked(folder, BOTH))
+
+
+def test_each_rank_answers_a_share_and_all_get_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for ranks in range(1, 4):
+        for number in range(7):
+            parts: list[list[str]] = []
+            for rank in range(ranks):
+                monkeypatch.setattr(harness.dist, "is_initialized", lambda: True)
+                monkeypatch.setattr(harness.dist, "get_rank", lambda rank=rank: rank)
+                monkeypatch.setattr(harness.dist, "get_world_size", lambda ranks=ranks: ranks)
+                monkeypatch.setattr(harness.dist, "all_gather_object", lambda into, own, parts=parts: parts.append(own))
+                alone = harness.share(lambda requests: [str(request) for request in requests], [*range(number)])
+            assert (alone if ranks == 1 else [one for part in parts for one in part]) == [str(n) for n in range(number)]
+
+
+PROBLEM = {
+    "task_id": "X/0",
+    "prompt": "def add(a, b):\n",
+    "entry_point": "add",
+    "canonical_solution": "    return a + b\n",
+    "test": "def check(candidate):\n    assert candidate(2, 3) == 5\n",
+}
+TESTS = PROBLEM["test"] + "\ncheck(add)"
+
+
+def test_programs_pass_that_run_their_tests_to_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("lit_talr.tasks.code_tests.SECONDS", 1)
+    for body, passed in (
+        ("return a + b", True),
+        ("return a * b", False),
+        ("return", False),
+        ("while True: pass", False),
+        ("import os; os._exit(0)", False),
+        ("import sys; sys.exit()", False),
+        ("a = (", False),
+        ("import os; return a + b if not os.environ.get('HOME') and not os.listdir('.')[2:] else 0", True),
+    ):
+        assert passes(f"{PROBLEM['prompt']}    {body}\n", TESTS) is passed, body
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LIT_TALR_DATA" not in os.environ, reason="needs the real benchmarks")
+def test_all_solutions_of_humaneval_pass_and_none_of_their_prompts() -> None:
+    problems = pd.read_json(Path(os.environ["LIT_TALR_DATA"], "humaneval", "HumanEval.jsonl.gz"), lines=True).to_dict("records")
+    tests = [f"{problem['test']}\ncheck({problem['entry_point']})" for problem in problems]
+    failed = [one["task_id"] for one, test in zip(problems, tests, strict=True) if not passes(one["prompt"] + one["canonical_solution"], test)]
+    assert failed == [] and len(problems) == 164
+    assert not any(passes(one["prompt"] + "    pass\n", test) for one, test in zip(problems[:20], tests, strict=False))
+
+
+def test_pass_at_k_is_the_share_of_choices_with_one_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_talr.tasks.code_tests.passes", lambda program, tests: program == "right")
+    programs = [["right", "wrong", "right", "wrong", "wrong"], ["wrong"] * 5]
+    for k in (1, 2, 4, 5):
+        naive = np.mean([np.mean([any(one == "right" for one in chosen) for chosen in combinations(part, k)]) for part in programs])
+        assert pass_at_k(["", ""], programs, [k]) == {f"pass@{k}": pytest.approx(naive)}
+
+
+def write_benchmarks(folder: Path) -> None:
+    """The files that the shipped tasks read, one of them not packed."""
+    for name in ("gsm8k", "humaneval", "mmlu"):
+        (folder / name).mkdir(parents=True)
+    sums = [{"question": f"How much is {n} and {n}?", "answer": f"It is <<{n}+{n}={2 * n}>>{2 * n}.\n#### {2 * n}"} for n in range(8)]
+    write_json_lines(folder / "gsm8k" / "train.jsonl", sums)
+    (folder / "gsm8k" / "test.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in sums[:3]).encode()))
+    write_json_lines(folder / "humaneval" / "HumanEval.jsonl", [PROBLEM])
+    subjects = sorted(read_config("mmlu_local")["task"], key=lambda task: task["task"])
+    columns = {"question": "What?", "A": "this", "B": "that", "C": "those", "D": "these", "answer": "C"}
+    rows = [{"split": split, "subject": task["task"], **columns} for split in (*["dev"] * 5, *["test"] * 2) for task in subjects]
+    pd.DataFrame(rows).to_parquet(folder / "mmlu" / "mmlu.parquet")
+
+
+def read_config(name: str) -> dict[str, Any]:
+    return harness_yaml(harness.SHIPPED / f"{name}.yaml")
+
+
+def harness_yaml(file: Path) -> dict[str, Any]:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config: dict[str, Any] = load_yaml(file, resolve_func=False)
+    return config
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "humaneval", "ifeval"])
+def test_shipped_tasks_are_the_harness_s_but_for_their_data(name: str) -> None:
+    from lm_eval import tasks
+
+    own, other = read_config(f"{name}_local"), harness_yaml(Path(tasks.__file__).parent / name / f"{name}.yaml")
+    ours = {"task", "tag", "dataset_path", "dataset_name", "dataset_kwargs", "test_split", "filter_list" if name == "humaneval" else "process_results"}
+    assert own.keys() - ours == other.keys() - ours
+    for key in own.keys() - ours - {"metric_list"}:
+        assert own[key] == other[key], key
+    for metric, theirs in zip(own["metric_list"], other["metric_list"], strict=True):
+        assert metric.keys() == theirs.keys() and all(last(value) == last(theirs[key]) for key, value in metric.items())
+
+
+def last(value: Any) -> Any:
+    """Of a function its name alone, wherever it is."""
+    return value.rsplit(".", 1)[-1] if isinstance(value, str) else value
+
+
+def test_the_shipped_mmlu_is_the_harness_s_57_tasks() -> None:
+    from lm_eval import tasks
+
+    folder = Path(tasks.__file__).parent / "mmlu" / "default"
+    own, template = read_config("mmlu_local"), harness_yaml(folder / "_default_template_yaml")
+    theirs = {config["dataset_name"]: config for config in map(harness_yaml, folder.glob("mmlu_*.yaml"))}
+    assert {task["task"] for task in own["task"]} == theirs.keys() and len(theirs) == 57
+    for task in own["task"]:
+        assert task["dataset_kwargs"]["filters"] == [["subject", "==", task["task"]]] and task["metadata"] == template["metadata"]
+        assert theirs[task["task"]]["description"] == own["description"].replace("{{subject | replace('_', ' ')}}", task["task"].replace("_", " "))
+    for number, letter in enumerate("ABCD"):
+        template["doc_to_text"] = template["doc_to_text"].replace(f"choices[{number}]", letter)
+    same = ("doc_to_text", "doc_to_choice", "doc_to_target", "output_type", "metric_list", "test_split", "fewshot_split")
+    assert all(own[key] == template[key] for key in same)
+    assert own["fewshot_config"]["sampler"] == template["fewshot_config"]["sampler"]
+
+
+@pytest.mark.slow
+def test_the_shipped_file_and_the_report(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_benchmarks(folder / "data")
+    files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
+    configs = [word for name in ("base", "data/records", "loss/standard", "eval/lm_eval") for word in ("-c", f"configs/{name}.yaml")]
+    options = ["--trainer.callbacks.data_folder", str(folder / "data"), "--trainer.callbacks.allow_code_execution", "true"]
+    small = ["--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.precision", "32-true"]
+    write_model(folder / "long", 2048)
+    run = folder / "runs" / "one"
+    main(["fit", *configs, *options, *files, *small, "--model.pretrained", str(folder / "long"), "--model.generation.max_new_tokens", "4", "--run", str(run)])
+    main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
+    found = read_json(run / "metrics.json")["test"]
+    assert {"general/mmlu_local", "general/gsm8k_local", "general/mean", "general/drop", "lm_eval/mmlu_local/acc"} <= found.keys()
+    (row,) = collect([run]).results.to_dict("records")
+    assert row["general"] == pytest.approx(found["general/mean"]) and row["general/mmlu_local"] == pytest.approx(found["general/mmlu_local"])
+    assert row["general_lower"] <= row["general"] <= row["general_upper"] and row["drop_lower"] <= row["drop"] <= row["drop_upper"]
+    assert len(collect([run]).curves) == 2 and "Traceback" not in capfd.readouterr().err
+
+
+def write_model(folder: Path, positions: int) -> None:
+    """The tiny model with room for longer prompts."""
+    config = read_json(folder.parent / "model" / "config.json")
+    for file in (folder.parent / "model").iterdir():
+        (folder / file.name).parent.mkdir(exist_ok=True)
+        (folder / file.name).write_bytes(file.read_bytes())
+    write_json(folder / "config.json", {**config, "max_position_embeddings": positions})
+
+
+@pytest.mark.slow
+def test_hub_tasks_offline_and_names_that_nobody_knows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer, _ = fit(folder, "run", asked(folder, {"gsm8k": Benchmark("exact_match,strict-match"), **BOTH}))
+    assert "LMEval: `gsm8k` cannot be had here" in caplog.text and "general/choice" in trainer.callback_metrics
+    with pytest.raises(ValueError, match=r"has no task `gsm8` \(alike: gsm8k"):
+        fit(folder, "other", asked(folder, {"gsm8": Benchmark()}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LIT_TALR_DATA" not in os.environ, reason="needs the real benchmarks")
+def test_numbers_are_those_of_the_harness_s_own_command_on_the_export(tmp_path: Path) -> None:
+    data, run = os.environ["LIT_TALR_DATA"], tmp_path / "run"
+    tasks = {
+        "mmlu_local": Benchmark("acc,none", limit=2),
+        "gsm8k_local": Benchmark("exact_match,flexible-extract", limit=2, max_gen_toks=64),
+        "humaneval_local": Benchmark("pass@1,create_test", limit=2, max_gen_toks=64),
+    }
+    callback = {"class_path": "LMEval", "init_args": {"data_folder": data, "allow_code_execution": True, "tasks": {k: v.__dict__ for k, v in tasks.items()}}}
+    (tmp_path / "eval.yaml").write_text(json.dumps({"trainer": {"callbacks+": [callback]}}))
+    configs = [word for name in ("configs/base", "configs/model/lab", "configs/data/clinic", "configs/loss/standard") for word in ("-c", f"{name}.yaml")]
+    sizes = ["--data.train_size", "8", "--data.val_size", "4", "--trainer.max_steps", "1", "--trainer.precision", "32-true", "--model.optimizer.lr", "1e-3"]
+    main(["fit", *configs, "-c", str(tmp_path / "eval.yaml"), *sizes, "--run", str(run), "--trainer.accelerator", "cpu", "--trainer.devices", "1"])
+    command = ["-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={run / 'export'},dtype=float32", "--device", "cpu", "--batch_size", "8"]
+    command += ["--tasks", ",".join(tasks), "--include_path", str(harness.SHIPPED), "--limit", "2", "--gen_kwargs", "max_gen_toks=64"]
+    command += ["--log_samples", "--output_path", str(tmp_path / "out"), "--confirm_run_unsafe_code"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, *command], cwd=data, check=True, env=environment)
+    theirs = {}
+    for file in (tmp_path / "out").rglob("samples_*.jsonl"):
+        for row in read_json_lines(file):
+            theirs[file.name.split("samples_")[1].rsplit("_", 1)[0], row["doc_id"]] = row["resps"]
+    rows = read_json_lines(run / "answers" / "general-epoch-1.jsonl")
+    assert len(rows) == 57 * 2 + 4
+    for row in rows:
+        assert row["resps"] == [[plain(part) for part in one] for one in theirs[row["task"], row["doc_id"]]], row["task"]
+
+
+def plain(value: Any) -> Any:
+    """The harness writes pairs as texts."""
+    return value if not isinstance(value, list) else [float(value[0]), value[1] in (True, "True")]

@@ -1,4 +1,4 @@
-"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``, and ``lit-talr curriculum | demo | export | merge``."""
+"""The command line: ``lit-talr fit | validate | test -c CONFIG [-c CONFIG ...] [--key value ...]``, and ``lit-talr`` with one of ``VERBS``."""
 
 import logging
 import os
@@ -40,6 +40,7 @@ from lit_talr.data import DomainDataModule
 from lit_talr.demo import demo
 from lit_talr.export import export
 from lit_talr.files import read_json, write_json
+from lit_talr.heatmap import heatmap
 from lit_talr.merge import merge
 from lit_talr.module import DomainSFT
 from lit_talr.report import report, report_words
@@ -47,7 +48,15 @@ from lit_talr.strategies import FSDP2Strategy, end_ranks, is_zero3
 from lit_talr.sweep import sweep
 
 PACKAGE = Path(__file__).parent
-VERBS: dict[str, Callable[..., None]] = {"curriculum": curriculum, "demo": demo, "export": export, "merge": merge, "report": report, "sweep": sweep}
+VERBS: dict[str, Callable[..., None]] = {
+    "curriculum": curriculum,
+    "demo": demo,
+    "export": export,
+    "heatmap": heatmap,
+    "merge": merge,
+    "report": report,
+    "sweep": sweep,
+}
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Where launchers say which process this is: 0 in all that are set is the first one."""
 DESCRIPTION = f"""Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug.
@@ -265,7 +274,7 @@ def main(args: Sequence[str] | None = None) -> None:
             sweep(words[1:], find_configs)
             return
         if words and words[0] in VERBS:
-            verb, positional = VERBS[words[0]], words[0] == "curriculum"
+            verb, positional = VERBS[words[0]], words[0] in ("curriculum", "heatmap")
             words[1:] = report_words(words[1:]) if verb is report else words[1:]
             refuse_repeated(words)
             auto_cli(verb, args=words[1:], prog=f"lit-talr {words[0]}", parser_class=VerbParser, allow_abbrev=False, as_positional=positional)

@@ -28,7 +28,8 @@ test: check  ## set-up, style, types and the fast tests; those of two ranks apar
 	@$(PYTEST) $(SPREAD) -m "not slow and not ranks"
 	@$(PYTEST) -m "ranks and not slow"
 
-test-all: check  ## the same, and the slow tests
+test-all: check  ## the same, and the slow tests, and those of lm-evaluation-harness, which it installs
+	@$(PIP) install -c constraints.txt -e '.[eval]'
 	@$(PYTEST) $(SPREAD) -m "not ranks"
 	@$(PYTEST) -m ranks
 

@@ -43,7 +43,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (
             ["--model.loss", "TALRR"],
-            "`model.loss`: there is no class TALRR; there are DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, TALR, Truncation.",
+            "`model.loss`: there is no class TALRR; there are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, TALR, Truncation.",
         ),
         (["--model.loss", "FLOW"], "FLOW compares with the starting model, and random weights say nothing; give `model.pretrained`"),
         (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),
@@ -51,7 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.lora.r", "0"], "`lora.r` must be at least 1, got 0."),
         (["-c", "configs/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to where they started, but LoRA's start at random"),
         (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list, such as [a,b], got 0.2,1.8."),
-        (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, MedCalc, Records, Skills."),
+        (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, Records, Replay, Skills."),
         (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; there are Constant, Cosine, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted"),
         (["--trainer.max_epoch", "1"], "--trainer.max_epoch"),
@@ -211,7 +211,7 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, export, merge, report, sweep."),
+        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, export, heatmap, merge, report, sweep."),
         (["curriculum"], "required: folder"),
         (["merge", "--tuned", "nowhere"], "out"),
         (["merge", "--out", "c", "--tuned", "./nowhere", "--base", "./nowhere"], "./nowhere is not a folder with a config.json; give"),

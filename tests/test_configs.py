@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from lit_talr.backbone import load_model
 from lit_talr.cli import main
 from lit_talr.data.skill_items import SKILLS
+from tests.esci_rows import write_esci
 from tests.fits import write_data
+from tests.math_rows import write_gsm8k, write_metamath
 from tests.medcalc_rows import write_medcalc
 from tests.models import ARCHITECTURES
 from tests.tiny import save_tokenizer
@@ -22,7 +24,7 @@ from tests.tiny import save_tokenizer
 CONFIGS = Path(__file__).parents[1] / "configs"
 TOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama3", "gemma2": "gemma2", "gemma3": "gemma3"}
 FAMILY_OF = {"qwen2.5-3b": "qwen2", "qwen2.5-7b": "qwen2", "qwen3-4b": "qwen3", "gemma3-4b": "gemma3"}
-MEDCALC = sorted(path.stem for path in (CONFIGS / "experiment").glob("medcalc_*.yaml"))
+EXPERIMENTS = sorted(path.stem for domain in ("medcalc", "esci", "metamath", "gsm8k") for path in (CONFIGS / "experiment").glob(f"{domain}_*.yaml"))
 ON_GPU = ("ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3-offload")
 ON_CPU = tuple(f"{name}-cpu" for name in ON_GPU)  # in tests/distributed
 
@@ -53,6 +55,22 @@ def own_rows(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("rows")
     write_data(folder)
     return [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
+
+
+@pytest.fixture(scope="module")
+def domains(own_rows: list[str], medcalc: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The options that give a domain its rows."""
+    held_out = ["--data.validation", "0.3"]
+    long_enough = ["--data.encoding.max_length", "4096", "--data.batching.micro_batch_tokens", "8192"]
+    return {
+        "clinic": ["--data.train_size", "24", "--data.val_size", "4", *long_enough],
+        "clinic_replay": [*(word for part in ("domain", "general") for word in (f"--data.{part}.init_args.train_size", "24")), *long_enough],
+        "esci": [*write_esci(tmp_path_factory.mktemp("esci")), *held_out],
+        "gsm8k": [*write_gsm8k(tmp_path_factory.mktemp("gsm8k")), *held_out],
+        "medcalc": [*medcalc, *held_out],
+        "metamath": [*write_metamath(tmp_path_factory.mktemp("metamath")), *held_out],
+        "records": own_rows,
+    }
 
 
 def one_step(run: Path, *words: str) -> Path:
@@ -105,10 +123,8 @@ def test_models(models: dict[str, Path], own_rows: list[str], tmp_path: Path, na
 
 @pytest.mark.parametrize("family", with_one(family for family in ARCHITECTURES if family != "gemma2"))  # whose template has no system turn
 @pytest.mark.parametrize("name", names("data"))
-def test_data(models: dict[str, Path], own_rows: list[str], medcalc: list[str], tmp_path: Path, name: str, family: str) -> None:
-    made = ["--data.train_size", "24", "--data.val_size", "4", "--data.encoding.max_length", "4096", "--data.batching.micro_batch_tokens", "8192"]
-    rows = own_rows if name == "records" else made if name == "clinic" else [*medcalc, "--data.validation", "0.3"]
-    words = [*configs("base", f"data/{name}", "loss/standard"), "--model.pretrained", str(models[family]), *rows]
+def test_data(models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, name: str, family: str) -> None:
+    words = [*configs("base", f"data/{name}", "loss/standard"), "--model.pretrained", str(models[family]), *domains[name.partition("-")[0]]]
     one_step(tmp_path / "run", *words, *figures(name == "medcalc" and family == "qwen2"))
 
 
@@ -121,13 +137,13 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
 
 
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
-    assert {"lab_base", "lab_clinic", *MEDCALC} == set(names("experiment"))
+    assert {"lab_base", "lab_clinic", *EXPERIMENTS} == set(names("experiment"))
     run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
     main(["fit", *configs("experiment/lab_base"), *small, "--run", str(run)])
     assert sorted(path.name for path in (run / "export").iterdir()) == sorted(path.name for path in (CONFIGS.parent / "lit_talr" / "models" / "lab").iterdir())
 
 
-@pytest.mark.parametrize("name", names("eval"))
+@pytest.mark.parametrize("name", [name for name in names("eval") if name not in ("lm_eval", "drift")])  # which tests/callbacks runs
 def test_general_suites_are_asked(tmp_path: Path, name: str) -> None:
     sizes = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "4"]
     run = one_step(tmp_path / "run", *configs("base", "model/lab", "data/clinic", "loss/standard", f"eval/{name}"), *sizes, "--model.optimizer.lr", "1e-5")
@@ -184,18 +200,18 @@ def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models
 
 
 @pytest.mark.parametrize("family", with_one(family for family in ARCHITECTURES if family != "gemma2"))
-@pytest.mark.parametrize("name", MEDCALC)
-def test_experiments_run_on_their_own(models: dict[str, Path], medcalc: list[str], tmp_path: Path, name: str, family: str) -> None:
-    words = [*configs(f"experiment/{name}"), "--model.pretrained", str(models[family]), *medcalc, "--data.validation", "0.3"]
-    one_step(tmp_path / "run", *words, *figures(name == "medcalc_cot_1e-6" and family == "qwen2"))
+@pytest.mark.parametrize("name", [name if name.endswith("5e-6") else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS])  # rates are alike
+def test_experiments_run_on_their_own(models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, name: str, family: str) -> None:
+    words = [*configs(f"experiment/{name}"), "--model.pretrained", str(models[family]), *domains[name.partition("_")[0]]]
+    one_step(tmp_path / "run", *words, *figures(name == "medcalc_cot_5e-6" and family == "qwen2"))
 
 
-@pytest.mark.parametrize("name", MEDCALC)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_are_what_their_parts_compose_to(name: str) -> None:
     """A complete file repeats its parts; this keeps them the same."""
-    _, target, rate = name.split("_")
+    domain, target, rate = name.split("_")
     expected: dict[str, Any] = {}
-    for part in ("base", "model/qwen2.5-3b", "data/medcalc", "loss/talr"):
+    for part in ("base", "model/qwen2.5-3b", f"data/{domain}", "loss/talr"):
         merge(expected, yaml.safe_load((CONFIGS / f"{part}.yaml").read_text()))
     expected["run"] = f"runs/{name}"
     expected["data"]["init_args"]["target"] = target

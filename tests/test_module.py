@@ -165,7 +165,7 @@ def test_statistics_that_are_not_computed_are_refused_by_name(folder: Path) -> N
     class Needy(Standard):
         needs = frozenset({"entropy", "gradient_norm"})
 
-    with pytest.raises(ValueError, match="Needy needs gradient_norm, which is not computed; there are entropy, reference_nll, top_entropy"):
+    with pytest.raises(ValueError, match="Needy needs gradient_norm, which is not computed; there are entropy, reference_kl, reference_nll, top_entropy"):
         fit(folder, Needy(), steps=1)
 
 

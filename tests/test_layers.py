@@ -22,6 +22,7 @@ FLOORS = (
     "tasks",
     "curriculum",
     "token_groups",
+    "base_text",
     "module",
     "non_finite",
     "reference",

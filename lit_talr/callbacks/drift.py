@@ -1,7 +1,6 @@
 """How far a model has gone from where it started, on text that the starting model writes: no data are needed."""
 
 import hashlib
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,33 +8,23 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from lit_talr.backbone import Reference
+from lit_talr.base_text import ROWS, BaseText, base_text
 from lit_talr.callbacks.base import LogsDrift
 from lit_talr.data.base import Batch
-from lit_talr.files import write_bytes, write_json_lines
+from lit_talr.files import write_json_lines
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import sum_over_ranks
 from lit_talr.module import DomainSFT
-from lit_talr.reference import weights_hash
 from lit_talr.resume import check_same
 from lit_talr.sharded import model_tensors
 from lit_talr.strategies import shards_weights
 from lit_talr.theory.code_length import blocks
-from lit_talr.theory.drift import sample
-from lit_talr.theory.walk import check_context, start_token
+from lit_talr.theory.walk import start_token
 from lit_talr.weight_files import model_folder, read_tensor
-
-logger = logging.getLogger(__name__)
-FORMAT = 1
-"""Part of every key; to be raised when the same content would give other numbers."""
-ROWS = 32
-"""Sequences that run at once."""
 
 
 class Drift(LogsDrift):
@@ -208,13 +197,6 @@ class Corpus(NamedTuple):
     sha256: str
 
 
-class BaseText(NamedTuple):
-    """What the starting model wrote, and what it was in while it did."""
-
-    tokens: Tensor  # [S, T + 1] int64, the first of each row given
-    hidden: Tensor  # [S, T, D], its decoder's output at all but the last token
-
-
 def read_text(file: Path, num_bytes: int) -> str:
     """The beginning of a file, cut between characters.
 
@@ -262,67 +244,3 @@ def base_head(module: DomainSFT) -> tuple[Tensor, Tensor | None]:
     stored = model_tensors(model, model_folder(module.pretrained, module.revision))
     names = {id(value): name for name, value in model.state_dict(keep_vars=True).items() if name in stored}
     return read_tensor(stored[names[id(head.weight)]]), None if head.bias is None else read_tensor(stored[names[id(head.bias)]])
-
-
-def base_text(trainer: Trainer, module: DomainSFT, start: int, num_sequences: int, length: int, seed: int) -> BaseText:
-    """What the starting model writes; read, or else sampled by one rank and kept. Where it cannot be kept, the run goes on without. Collective."""
-    model = module.starting_model()
-    weights = weights_hash(trainer, model.pretrained, model.revision)
-    about = f"{FORMAT} {weights} {trainer.precision} {model.dtype} {model.attention} {start} {num_sequences} {length} {seed}"
-    key = hashlib.sha256(about.encode()).hexdigest()
-    path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"drift-{key[:32]}.safetensors"
-    if trainer.strategy.broadcast(trainer.is_global_zero and is_whole(path, key)):
-        return read(path)
-    text = written(trainer, module, start, num_sequences, length, seed) if trainer.is_global_zero else None
-    kept = trainer.strategy.broadcast(text is not None and write(path, key, text))
-    text = read(path) if kept else trainer.strategy.broadcast(text)
-    assert text is not None
-    return text
-
-
-def written(trainer: Trainer, module: DomainSFT, start: int, num_sequences: int, length: int, seed: int) -> BaseText:
-    """By a model of its own, in the precision of training, on the CPU afterwards; not collective."""
-    backbone = module.starting_model().load(trainer)
-    check_context(backbone.model, length)
-    generator, device = torch.Generator().manual_seed(seed), trainer.strategy.root_device
-    with torch.no_grad(), trainer.precision_plugin.forward_context():
-        tokens = sample(backbone.model, start, num_sequences, length, generator)
-        parts = [backbone.reference(rows, torch.ones_like(rows)).hidden for rows in tokens[:, :-1].to(device).split(ROWS)]
-    text = BaseText(tokens, torch.cat(parts).cpu())
-    del backbone, parts
-    torch.cuda.empty_cache()
-    return text
-
-
-def is_whole(path: Path, key: str) -> bool:
-    """Whether what is kept was kept for this, and is what was written."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            return about.get("key") == key and about.get("sha256") == checksum(BaseText(file.get_tensor("tokens"), file.get_tensor("hidden")))
-    except (OSError, SafetensorError):
-        return False
-
-
-def read(path: Path) -> BaseText:
-    """Memory-mapped."""
-    with safe_open(path, framework="pt") as file:
-        return BaseText(file.get_tensor("tokens"), file.get_tensor("hidden"))
-
-
-def checksum(text: BaseText) -> str:
-    digest = hashlib.sha256()
-    for part in text:
-        digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def write(path: Path, key: str, text: BaseText) -> bool:
-    """Whether it could be kept."""
-    try:
-        write_bytes(path, save(text._asdict(), {"key": key, "sha256": checksum(text)}))
-    except OSError as error:
-        logger.warning(f"Text of the starting model: could not be kept ({error}); this run goes on, the next one samples it again.")
-        return False
-    rank_zero_only(logger.info)(f"Text of the starting model: {text.hidden.shape[0]} sequences of {text.hidden.shape[1]} tokens, kept in {path}.")
-    return True

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import lit_talr.callbacks.drift
+import lit_talr.base_text
 from lit_talr.backbone import load_model, new_config
+from lit_talr.base_text import is_whole
 from lit_talr.callbacks import Drift
-from lit_talr.callbacks.drift import is_whole, padded, read_text
+from lit_talr.callbacks.drift import padded, read_text
 from lit_talr.cli import main
 from lit_talr.files import read_json_lines
 from lit_talr.lora import LoRA
@@ -87,7 +88,7 @@ def test_the_numbers_are_those_of_the_naive_formula(own: Path, corpus: Path, wat
     assert last["bits_per_byte/words"] == pytest.approx(after, rel=1e-6)
     assert last["bits_per_byte_rise/words"] == pytest.approx(after - before, rel=1e-6)
     (kept,) = (own.parent / own.name / ".reference").glob("drift-*.safetensors")
-    text = lit_talr.callbacks.drift.read(kept)
+    text = lit_talr.base_text.read(kept)
     assert text.tokens.shape == (6, 13) and set(text.tokens[:, 0].tolist()) == {EOS}
     with torch.no_grad():
         best = [model(input_ids=text.tokens[:, :-1]).logits.argmax(-1) for model in (first, second)]
@@ -129,13 +130,13 @@ def test_training_with_drawn_weights_and_dropout_is_too(own: Path) -> None:
 
 def test_the_text_is_sampled_once_for_each_model_and_setting(own: Path, watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    written = lit_talr.callbacks.drift.written
+    written = lit_talr.base_text.written
 
     def counted(*arguments: Any) -> Any:
         made.append(1)
         return written(*arguments)
 
-    monkeypatch.setattr(lit_talr.callbacks.drift, "written", counted)
+    monkeypatch.setattr(lit_talr.base_text, "written", counted)
     run(own, small(), "second", steps=1)
     assert not made, "another run of the same model reads it"
     run(own, small(seed=1), "third", steps=1)
@@ -152,7 +153,7 @@ def test_where_it_cannot_be_kept_the_run_goes_on(own: Path, monkeypatch: pytest.
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(lit_talr.callbacks.drift, "write_bytes", full)
+    monkeypatch.setattr(lit_talr.base_text, "write_bytes", full)
     run(own, small(seed=2), "unkept", steps=1)
     assert "could not be kept (No space left on device)" in caplog.text and len(rows(own, "unkept")) == 2
 

@@ -55,7 +55,9 @@ def load_file(path: Path, read: Reader | None) -> datasets.Dataset:
     if read is not None:
         return table_of(path, read(path))
     try:
-        return datasets.load_dataset("parquet", data_files=str(path), split="train")
+        rows = datasets.load_dataset("parquet", data_files=str(path), split="train")
+        rows.data.validate(full=True)  # texts that are not UTF-8 would show later
+        return rows
     except Exception as error:  # a broken file shows as any error of Arrow, of a codec, or of datasets
         raise ValueError(f"{path}: cannot be read as parquet ({reason(error.__cause__ or error)}).") from error
 

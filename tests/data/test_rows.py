@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet
 import pytest
 
 from lit_talr.data.rows import load_rows
@@ -68,7 +69,9 @@ def test_no_such_file(tmp_path: Path, name: str) -> None:
 def test_a_broken_parquet_file(tmp_path: Path) -> None:
     whole = tmp_path / "whole.parquet"
     datasets.Dataset.from_list(ROWS * 50).to_parquet(whole)
-    for content in (b"PAR1 no", b"PAR1" + bytes(100) + b"\x40\0\0\0PAR1", whole.read_bytes()[:-9], whole.read_bytes()[20:]):
+    latin = whole.with_name("latin.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"a": pyarrow.array([b"x", "caf\u00e9".encode("latin-1")]).view("string")}), latin)
+    for content in (latin.read_bytes(), b"PAR1 no", b"PAR1" + bytes(100) + b"\x40\0\0\0PAR1", whole.read_bytes()[:-9], whole.read_bytes()[20:]):
         (tmp_path / "rows.parquet").write_bytes(content)
         with pytest.raises(ValueError, match="rows.parquet: cannot be read as parquet") as error:
             load_rows(str(tmp_path / "rows.parquet"), "train", [])

@@ -1,9 +1,10 @@
 """Tables of rows from a file or the hub, with the place of every row for messages."""
 
+import json
 import logging
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetsError
@@ -12,6 +13,7 @@ from lit_talr.data.text_rows import Columns, read_csv, read_json, read_json_line
 
 Reader = Callable[[Path], Columns]
 READERS: dict[str, Reader | None] = {".jsonl": read_json_lines, ".json": read_json, ".csv": read_csv, ".parquet": None}
+JSON = datasets.Json()
 UNREADABLE = (ValueError, TypeError, NotImplementedError, OverflowError, RecursionError)  # Arrow's errors are the first three
 
 
@@ -56,31 +58,41 @@ def load_file(path: Path, read: Reader | None) -> datasets.Dataset:
         return table_of(path, read(path))
     try:
         rows = datasets.load_dataset("parquet", data_files=str(path), split="train")
-        rows.data.validate(full=True)  # texts that are not UTF-8 would show later
+        rows.data.validate(full=True)  # texts that are not UTF-8, and JSON that is none, would show later
+        for _ in rows if "Json(" in repr(rows.features) else ():
+            pass
         return rows
     except Exception as error:  # a broken file shows as any error of Arrow, of a codec, or of datasets
         raise ValueError(f"{path}: cannot be read as parquet ({reason(error.__cause__ or error)}).") from error
 
 
 def table_of(path: Path, columns: Columns) -> datasets.Dataset:
-    """Columns as a table; on failure, the first row that Arrow cannot hold is named."""
-
-    def table(size: int | None) -> datasets.Dataset:
-        return datasets.Dataset.from_dict({name: column[:size] for name, column in columns.items()}, on_mixed_types="use_json")
-
-    def fails(size: int) -> bool:
-        try:
-            table(size)
-        except UNREADABLE:
-            return True
-        return False
-
+    """Columns as a table; one that Arrow has no type for, such as one of texts and numbers, is kept as JSON."""
     try:
-        return table(None)
+        return datasets.Dataset.from_dict(columns)
+    except UNREADABLE:
+        features = datasets.Features({name: feature_of(column) for name, column in columns.items()})
+        kept = {name: column if features[name] != JSON else [as_json(path, *row) for row in enumerate(column)] for name, column in columns.items()}
+        return datasets.Dataset.from_dict(kept, features)
+
+
+def feature_of(column: list[Any]) -> Any:
+    try:
+        return datasets.Dataset.from_dict({"": column}).features[""]
+    except UNREADABLE:
+        return JSON
+
+
+def as_json(path: Path, index: int, value: Any) -> str:
+    """Encoded here, since `datasets` would take a text that looks like JSON, such as "7", for JSON."""
+    try:
+        text = json.dumps(value)
+        if JSON.decode_example(text) == value:
+            return text
+        problem = "it holds a value that JSON does not keep"
     except UNREADABLE as error:
-        sizes = range(1, len(next(iter(columns.values()))) + 1)
-        row = bisect_left(sizes, True, key=fails) + 1
-        raise ValueError(f"{path}: row {row} cannot be read ({reason(error)}); correct it or remove the row.") from error
+        problem = reason(error)
+    raise ValueError(f"{row_name(str(path), index)} cannot be read ({problem}: {value!r:.60}); correct it or remove the row.")
 
 
 def load_from_hub(name: str, split: str, revision: str | None, subset: str | None) -> datasets.Dataset:

@@ -9,6 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from lit_talr.evaluation_mode import evaluation_mode
 from lit_talr.files import shipped
 from lit_talr.kernels.token_kl import TokenKL, token_kl
 from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
@@ -119,14 +120,13 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def reference(self, input_ids: Tensor, attention_mask: Tensor) -> Reference:
         """This model at tokens ``[B, T]``, in evaluation mode and without its adapters: where these alone are trained, the starting model."""
-        training, adapted = self.training, [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
-        self.eval()
+        adapted = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
         for module in adapted:
             module.enable_adapters(False)
-        hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        with evaluation_mode(self):
+            hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         for module in adapted:
             module.enable_adapters(True)
-        self.train(training)
         return Reference(hidden, self.head.weight.detach(), None if self.head.bias is None else self.head.bias.detach())
 
     def forward(

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lit_talr.evaluation_mode import evaluation_mode
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -85,16 +87,15 @@ def generate_batch(
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, width - len(prompt) :] = 1
-    was_training, own_settings = model.training, model.generation_config
-    model.eval()
+    own_settings = model.generation_config
     model.generation_config = generation_config(settings, tokenizer.pad_token_id, stop_token_ids)  # unset fields would be filled from the model's own
     try:
-        output = model.generate(  # type: ignore[operator]
-            input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=True
-        )
+        with evaluation_mode(model):
+            output = model.generate(  # type: ignore[operator]
+                input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=True
+            )
     finally:
         model.generation_config = own_settings
-        model.train(was_training)
     return [answer_of(tokenizer, tokens, stop_token_ids) for tokens in output[:, width:].tolist()]
 
 

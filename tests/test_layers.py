@@ -46,6 +46,7 @@ FLOORS = (
     "strategies",
     "kernels",
     "weight_files",
+    "evaluation_mode",
     "files",
     "example",
     "__init__",

@@ -15,6 +15,7 @@ from lit_talr.backbone import Reference
 from lit_talr.base_text import ROWS, BaseText, base_text
 from lit_talr.callbacks.base import LogsDrift
 from lit_talr.data.base import Batch
+from lit_talr.evaluation_mode import evaluation_mode
 from lit_talr.files import write_json_lines
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import sum_over_ranks
@@ -22,7 +23,7 @@ from lit_talr.module import DomainSFT
 from lit_talr.resume import check_same
 from lit_talr.sharded import model_tensors
 from lit_talr.strategies import shards_weights
-from lit_talr.theory.code_length import blocks
+from lit_talr.theory.code_length import TextBlocks, text_blocks
 from lit_talr.theory.walk import start_token
 from lit_talr.weight_files import model_folder, read_tensor
 
@@ -107,8 +108,7 @@ class Drift(LogsDrift):
         start = start_token(tokenizer)
         for name, file in self.files.items():
             text = read_text(file, self.corpus_bytes)
-            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            self.corpora[name] = Corpus(blocks(ids, start, self.length), len(text.encode()), hashlib.sha256(text.encode()).hexdigest())
+            self.corpora[name] = Corpus(text_blocks(tokenizer, text, self.length), hashlib.sha256(text.encode()).hexdigest())
         with isolate_rng():  # loading a model draws
             self.text = base_text(trainer, pl_module, start, self.num_sequences, self.length, self.seed)
 
@@ -132,11 +132,9 @@ class Drift(LogsDrift):
 
     def watch(self, trainer: Trainer, module: DomainSFT) -> None:
         """Measure, keep and log; collective."""
-        step, training = trainer.global_step, module.training
-        module.eval()
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
+        step = trainer.global_step
+        with evaluation_mode(module), torch.no_grad(), trainer.precision_plugin.forward_context():
             found = self.divergence(trainer, module) | {f"bits_per_byte/{name}": self.bits_per_byte(trainer, module, name) for name in self.corpora}
-        module.train(training)
         if step == 0 or (self.rows and self.rows[0]["step"] == 0):
             start = self.rows[0] if self.rows else found
             found |= {f"bits_per_byte_rise/{name}": found[f"bits_per_byte/{name}"] - start[f"bits_per_byte/{name}"] for name in self.corpora}
@@ -169,11 +167,11 @@ class Drift(LogsDrift):
     def bits_per_byte(self, trainer: Trainer, module: DomainSFT, name: str) -> float:
         """Code length of a corpus, whose blocks are dealt to the ranks; collective."""
         corpus = self.corpora[name]
-        own = corpus.blocks[trainer.global_rank :: trainer.world_size]
+        own = corpus.text.blocks[trainer.global_rank :: trainer.world_size]
         nats = torch.zeros((), dtype=torch.float64, device=module.device)
         for first in range(0, len(own), ROWS):
             nats += module(padded(own[first : first + ROWS], module.device)).nll.double().sum()
-        return float(sum_over_ranks(nats)) / math.log(2) / corpus.num_bytes
+        return corpus.text.bits_per_byte(float(sum_over_ranks(nats)))
 
     def settings(self) -> dict[str, Any]:
         corpora = {name: corpus.sha256 for name, corpus in self.corpora.items()}
@@ -190,10 +188,9 @@ class Drift(LogsDrift):
 
 
 class Corpus(NamedTuple):
-    """A text as tokens."""
+    """What is read of a file."""
 
-    blocks: list[list[int]]  # each behind a given token
-    num_bytes: int
+    text: TextBlocks
     sha256: str
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
 
 from lit_talr.callbacks.base import LogsDrop, answers_file, paired_error
+from lit_talr.evaluation_mode import evaluation_mode
 from lit_talr.files import read_json, read_json_lines, write_json, write_json_lines
 from lit_talr.module import DomainSFT
 from lit_talr.reference import weights_hash
@@ -252,14 +253,13 @@ def as_exported(module: DomainSFT) -> Iterator[None]:
     """The model in evaluation mode, and ending where its export would."""
     assert module.backbone is not None
     model, encoder = module.backbone.model, module.data.encoder
-    was_training, own = model.training, model.generation_config
+    own = model.generation_config
     model.generation_config = deepcopy(own)
     known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     model.generation_config.eos_token_id = sorted({*encoder.stop_token_ids, *(token for token in known if token is not None)})
     model.generation_config.pad_token_id = encoder.pad_token_id
-    model.eval()
     try:
-        yield
+        with evaluation_mode(model):
+            yield
     finally:
         model.generation_config = own
-        model.train(was_training)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lit_talr.curriculum import cohort_figure, hardest_page, layout, loss_figure, span
 from lit_talr.data.base import Batch
+from lit_talr.evaluation_mode import evaluation_mode
 from lit_talr.losses.base import sum_over_ranks
 from lit_talr.module import DomainSFT
 from lit_talr.reference import score
@@ -128,12 +129,8 @@ class TokenProbability(Callback):
 
     def score(self, trainer: Trainer, module: DomainSFT, ids: np.ndarray) -> Tensor:
         """``[number of supervised tokens]`` NLLs of the probe's examples, one after the other, on every rank."""
-        training = module.training
-        module.eval()
-        with trainer.precision_plugin.forward_context():
-            nll = score(lambda batch: module(batch).nll, module.data.encoded[self.probe], ids, module.data.batching, trainer)
-        module.train(training)
-        return nll
+        with evaluation_mode(module), trainer.precision_plugin.forward_context():
+            return score(lambda batch: module(batch).nll, module.data.encoded[self.probe], ids, module.data.batching, trainer)
 
     def probe_rows(self, nll: Tensor, start_nll: Tensor) -> list[Row]:
         mask, edges = torch.ones_like(nll, dtype=torch.bool), [0.0, *self.cohort_edges, 1.0]

@@ -80,7 +80,7 @@ class ESCI(DomainDataModule):
 
     Raises:
         ValueError: For a number out of range, a prompt file without its places, and ``cot`` without rationales; by file, row and column for a missing column,
-            an empty text, a label that is no class, a product that is not there, and one ``example_id`` with two labels.
+            an empty text, a label that is no class, a product that is not there or has two texts, and one ``example_id`` with two labels.
     """
 
     license = "Apache-2.0"
@@ -192,7 +192,15 @@ class ESCI(DomainDataModule):
         assert self.products is not None
         rows = load_rows(self.products, "train", PRODUCT, self.revision)
         self.check_fields(self.products, rows)
-        return rows, {key: place for place, key in enumerate(zip(*(texts(rows, name) for name in PRODUCT), strict=True))}
+        places: dict[tuple[str, ...], int] = {}
+        for place, key in enumerate(zip(*(texts(rows, name) for name in PRODUCT), strict=True)):
+            first = places.setdefault(key, place)
+            if first != place and any(text(rows[first], f"product_{field}") != text(rows[place], f"product_{field}") for field in self.fields):
+                raise ValueError(
+                    f"{row_name(self.products, place)}: the `product_id` {key[1]} of the locale {key[0]} stands in row {first + 1} too, with other texts; "
+                    "remove one of them."
+                )
+        return rows, places
 
     def product(self, row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         """What is known of a row's product."""
@@ -265,10 +273,15 @@ def no_rationale(source: str, column: str) -> ValueError:
 
 def texts(rows: datasets.Dataset, column: str) -> list[str]:
     """A column as texts, "" where there is nothing or no such column."""
-    if column not in rows.column_names:
-        return [""] * len(rows)
-    return ["" if value is None else str(value).strip() for value in rows[column][:]]
+    return [as_text(value) for value in rows[column][:]] if column in rows.column_names else [""] * len(rows)
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
-    return "" if row[column] is None else str(row[column]).strip()
+    return as_text(row[column])
+
+
+def as_text(value: Any) -> str:
+    """A whole number as such: a column of them with one missing becomes one of floats on its way through pandas."""
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    return "" if value is None else str(value).strip()

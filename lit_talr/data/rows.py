@@ -1,5 +1,6 @@
 """Tables of rows from a file or the hub, with the place of every row for messages."""
 
+import glob
 import json
 import logging
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ UNREADABLE = (ValueError, TypeError, NotImplementedError, OverflowError, Recursi
 
 
 def load_rows(source: str, split: str, columns: Iterable[str], revision: str | None = None, subset: str | None = None) -> datasets.Dataset:
-    """The rows of a local JSONL, CSV or Parquet file (also gzipped), or of one split of a data set of the hub.
+    """The rows of a local JSONL, JSON or CSV file (also gzipped), of a Parquet file, or of one split of a data set of the hub.
 
     Args:
         source: A path, or a hub name.
@@ -57,7 +58,7 @@ def load_file(path: Path, read: Reader | None) -> datasets.Dataset:
     if read is not None:
         return table_of(path, read(path))
     try:
-        rows = datasets.load_dataset("parquet", data_files=str(path), split="train")
+        rows = datasets.load_dataset("parquet", data_files=glob.escape(str(path)), split="train")
         rows.data.validate(full=True)  # texts that are not UTF-8, and JSON that is none, would show later
         for _ in rows if "Json(" in repr(rows.features) else ():
             pass

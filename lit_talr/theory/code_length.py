@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lit_talr.theory.walk import check_context, evaluation, start_token, widen
+from lit_talr.theory.pieces import cut, to_bytes
+from lit_talr.theory.walk import check_context, check_tokens, evaluation, start_token, widen
 
 
 class CodeLength(NamedTuple):
@@ -31,7 +32,7 @@ def code_length(model: PreTrainedModel, sequences: Sequence[Sequence[int]], batc
         batch_size: Sequences that run at once; changes no number beyond rounding.
 
     Raises:
-        ValueError: For a sequence without tokens.
+        ValueError: For a sequence without tokens, a token that the model does not know, or a model that gives no numbers.
     """
     nats = token_code_lengths(model, sequences, batch_size)
     return CodeLength(torch.stack([tokens.sum() for tokens in nats]) if nats else torch.zeros(0), torch.tensor([len(tokens) for tokens in nats]))
@@ -41,11 +42,12 @@ def token_code_lengths(model: PreTrainedModel, sequences: Sequence[Sequence[int]
     """-log q(z_t | z_1, ..., z_t-1) in nats of every token but the first of each sequence; arguments and dtype as above.
 
     Raises:
-        ValueError: For a sequence without tokens.
+        ValueError: For a sequence without tokens, a token that the model does not know, or a model that gives no numbers.
     """
     for number, sequence in enumerate(sequences):
         if not len(sequence):
             raise ValueError(f"`sequences` must hold at least the given first token each, but number {number} is empty.")
+        check_tokens(model, max(sequence))
     found: list[Tensor] = []
     for first in range(0, len(sequences), batch_size):
         found += of_batch(model, sequences[first : first + batch_size])
@@ -72,8 +74,27 @@ def blocks(ids: Sequence[int], start: int, context: int) -> list[list[int]]:
     return [[start, *ids[first : first + context]] for first in range(0, len(ids), context)]
 
 
+class TextBlocks(NamedTuple):
+    """What has to be coded of a text: blocks of tokens, and the bytes of what the tokenizer does not give back, eight bits each."""
+
+    blocks: list[list[int]]
+    num_raw: int  # bytes that stay bytes
+    num_bytes: int  # of the whole text
+
+    def bits_per_byte(self, nats: float) -> float:
+        """Of the text, whose blocks have this code length."""
+        return (nats / math.log(2) + 8 * self.num_raw) / self.num_bytes
+
+
+def text_blocks(tokenizer: PreTrainedTokenizerBase, text: str, context: int) -> TextBlocks:
+    """A text in blocks of ``context`` tokens, each behind the tokenizer's ``start_token``; as ``compress`` codes it."""
+    pieces = cut(text, tokenizer)
+    ids = [token for piece in pieces for token in piece.ids]
+    return TextBlocks(blocks(ids, start_token(tokenizer), context), sum(len(piece.raw) for piece in pieces), len(to_bytes(text)))
+
+
 def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, context: int = 256, batch_size: int = 16) -> float:
-    """Code length of a text by the bytes of its UTF-8, comparable between tokenizers; 8 would be no compression.
+    """Code length of a text by the bytes of its UTF-8, comparable between tokenizers: what one does not give back costs eight bits a byte.
 
     Args:
         model: Any causal language model.
@@ -83,11 +104,11 @@ def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, te
         batch_size: Blocks that run at once.
 
     Raises:
-        ValueError: For an empty text, or a context that the model cannot see at once.
+        ValueError: For an empty text, a context that the model cannot see at once, or a tokenizer that is not the model's.
     """
     check_context(model, context)
     if not text:
         raise ValueError("`text` must have at least one byte, got none.")
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    nats = code_length(model, blocks(ids, start_token(tokenizer), context), batch_size).nats  # type: ignore[arg-type]
-    return float(nats.sum(dtype=torch.float64)) / math.log(2) / len(text.encode())
+    cut_text = text_blocks(tokenizer, text, context)
+    nats = code_length(model, cut_text.blocks, batch_size).nats
+    return cut_text.bits_per_byte(float(nats.sum(dtype=torch.float64)))

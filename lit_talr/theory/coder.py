@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_talr.theory.message import Message
 from lit_talr.theory.pieces import cut, join, to_bytes
-from lit_talr.theory.walk import check_context, start_token, vocabulary_size, walk
+from lit_talr.theory.walk import check_context, check_tokens, start_token, walk
 
 Code = Callable[[np.ndarray, np.ndarray], None]
 """Places ``[n]`` of tokens and their distributions ``[n, V]``: the encoder reads the tokens there, the decoder writes them."""
@@ -37,7 +37,8 @@ def compress(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: s
 
     Raises:
         ModuleNotFoundError: Without the extra ``theory``.
-        ValueError: For a context that the model cannot see, a number of rows out of range, or a tokenizer that knows more tokens than the model.
+        ValueError: For a context that the model cannot see, a number of rows out of range, a tokenizer that knows more tokens than the model, or a model
+            that gives no numbers.
     """
     coder = range_coder()
     check_context(model, context)
@@ -46,9 +47,8 @@ def compress(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: s
     pieces = cut(text, tokenizer)
     ids = np.array([token for piece in pieces for token in piece.ids], dtype=np.int32)
     raw = np.frombuffer(b"".join(piece.raw for piece in pieces), np.uint8).astype(np.int32)
-    start, num_known = start_token(tokenizer), vocabulary_size(model)
-    if (last := ids.max(initial=start)) >= num_known:
-        raise ValueError(f"`tokenizer` gave the token {last}, but the model knows {num_known} tokens; give the model's own tokenizer.")
+    start = start_token(tokenizer)
+    check_tokens(model, int(ids.max(initial=start)))
     encoder, categorical = coder.queue.RangeEncoder(), coder.model.Categorical(perfect=False)
     if raw.size:
         encoder.encode(raw, coder.model.Uniform(256))
@@ -85,7 +85,7 @@ def decompress(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data:
         with threads(message.threads):
             code_tokens(model, start_token(tokenizer), ids, message.context, message.rows, code)
         text = join(message.sizes, ids.tolist(), raw, tokenizer)
-    except AssertionError:  # constriction's, for words that cannot come from these probabilities
+    except (AssertionError, UnicodeDecodeError):  # the first is constriction's, for words that cannot come from these probabilities
         text = None
     if text is None or zlib.crc32(to_bytes(text)) != message.text_checksum:
         raise ValueError(

@@ -42,6 +42,8 @@ class Message(NamedTuple):
         _, version, threads, rows, context, text_checksum, num_pieces = HEADER.unpack_from(body)
         if version != VERSION:
             raise ValueError(f"The coded text has format {version}, and this version of lit_talr reads format {VERSION}; decode it with the one that wrote it.")
+        if 0 in (threads, rows, context):
+            raise ValueError(f"The coded text says that it was coded by {threads} threads in {rows} rows of {context} tokens, which cannot be; fetch it again.")
         end = HEADER.size + num_pieces * PIECE.size
         sizes = [(tokens, raw) for tokens, raw in PIECE.iter_unpack(body[HEADER.size : end])]
         return cls(threads, rows, context, text_checksum, sizes, np.frombuffer(body[end:], "<u4").astype(np.uint32))

@@ -30,8 +30,13 @@ def hard_token_setting(num_hard: int, num_places: int = 64, vocabulary: int = 32
         seed: Of how the other tokens share the rest.
 
     Raises:
-        ValueError: For more hard places than places.
+        ValueError: For more hard places than places, or another number out of range.
     """
+    if vocabulary < 2:
+        raise ValueError(f"`vocabulary` must be at least 2, got {vocabulary}.")
+    for name, value in (("easy", easy), ("hard", hard)):
+        if not 0 < value < 1:
+            raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
     if not 0 <= num_hard <= num_places:
         raise ValueError(f"`num_hard` must lie in [0, num_places = {num_places}], got {num_hard}.")
     right = np.where(np.arange(num_places) < num_hard, hard, easy)[:, None]

@@ -48,9 +48,15 @@ def normalise(logits: np.ndarray) -> np.ndarray:
 
 
 def run(setting: Setting, step: Step, rate: float, num_steps: int) -> tuple[float, float]:
-    """What some steps gain on the domain and cost in general: changes of E_P[L_q], the gain with its sign turned."""
+    """What some steps gain on the domain and cost in general: changes of E_P[L_q], the gain with its sign turned.
+
+    Raises:
+        ValueError: For a step that is not defined here.
+    """
     start = log_q = np.log(setting.general)
     for _ in range(num_steps):
         log_q = step(log_q, setting.domain, rate)
     gain, cost = (float((p * (log_q - start)).sum(-1).mean()) for p in (setting.domain, setting.general))
+    if not np.isfinite([gain, cost]).all():
+        raise ValueError(f"`{getattr(step, '__name__', 'step')}` gives no numbers in this setting: some of its probabilities are 0; use `logit_step`.")
     return gain, -cost

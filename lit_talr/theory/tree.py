@@ -38,11 +38,16 @@ def proposition(p: TokenTree, first: TokenTree, second: TokenTree) -> Propositio
     *after its parent*. Along a path the latter multiply to q(z), so the sum is the code length cut by levels. Were q_lj that of reaching the node, the
     last level alone would be the whole, and the sum would count it again on every level; were p_lj that of the token after its parent, every branch would
     count like the most likely one.
+
+    Raises:
+        ValueError: If the data have a sequence that neither model can write.
     """
     leaves, one, two = p.nodes()[-1], first.nodes()[-1], second.nodes()[-1]
     by_level = [-expected(node, q2) + expected(node, q1) for node, q1, q2 in zip(p.nodes(), first.levels, second.levels, strict=True)]
     code_lengths = [-expected(leaves, q) for q in (one, two)]
     divergences = [expected(leaves, leaves) - expected(leaves, q) for q in (one, two)]
+    if np.isneginf([-length for length in code_lengths]).all():
+        raise ValueError("`p` has a sequence that is impossible under both models, so that the change in its code length is not defined; give other models.")
     return Proposition(code_lengths[1] - code_lengths[0], np.array(by_level), divergences[1] - divergences[0])
 
 

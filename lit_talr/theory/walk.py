@@ -7,20 +7,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lit_talr.evaluation_mode import evaluation_mode
+
 Choose = Callable[[int, Tensor], Tensor]
 """Number of the step and logits ``[B, V]`` in, tokens ``[B]`` int64 out."""
 
 
 @contextmanager
 def evaluation(model: PreTrainedModel) -> Iterator[None]:
-    """Without dropout and gradients; the model's mode is put back."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
+    """Without dropout and gradients."""
+    with evaluation_mode(model), torch.inference_mode():
+        yield
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -44,8 +41,24 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 
 def widen(logits: Tensor) -> Tensor:
-    """To float32; float64 stays."""
+    """To float32; float64 stays.
+
+    Raises:
+        ValueError: For a model that gives no numbers.
+    """
+    if logits.isnan().any():
+        raise ValueError("The model gives logits that are not numbers; look at its weights, which hold NaN or are too large for their dtype.")
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def check_tokens(model: PreTrainedModel, largest: int) -> None:
+    """Refuse tokens of another tokenizer.
+
+    Raises:
+        ValueError: If the largest token is none of the model's.
+    """
+    if largest >= (num_known := vocabulary_size(model)):
+        raise ValueError(f"`tokenizer` gave the token {largest}, but the model knows {num_known} tokens; give the model's own tokenizer.")
 
 
 def walk(model: PreTrainedModel, start: int, num_rows: int, num_steps: int, choose: Choose) -> None:

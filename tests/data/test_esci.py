@@ -29,6 +29,10 @@ def named(examples: list[Example], number: int) -> Example:
     return found
 
 
+def products_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in ("product_id", "product_locale", *TEXTS)} for row in rows]
+
+
 def test_label_learns_the_class_alone(tmp_path: Path) -> None:
     example = named(everything(esci(tmp_path, {"esci_label": "COMPLEMENT"})), 3)
     assert [message["role"] for message in example.messages] == ["system", "user", "assistant"]
@@ -65,6 +69,17 @@ def test_splits_are_disjoint_by_query_and_overlap_with_test_is_counted(tmp_path:
 def test_an_id_of_the_test_set_is_an_overlap_too(tmp_path: Path, changed: dict[str, int]) -> None:
     data = esci(tmp_path, changed)
     assert len(everything(data)) == 47
+    assert data.counts["train"]["query also in test"] + data.counts["val"]["query also in test"] == 1
+
+
+def test_ids_and_versions_are_whole_numbers_however_they_are_kept(tmp_path: Path) -> None:
+    """pandas makes floats of a column of whole numbers with one missing."""
+    rows = [*esci_rows("train"), *esci_rows("test")]
+    rows[2] |= {"query_id": 101}
+    rows = [row | {"query_id": float(row["query_id"]), "large_version": True} for row in rows]
+    file = write_rows(tmp_path / "floats.parquet", [*rows, esci_row("train", 11, 3) | {"query_id": None, "large_version": True, "example_id": 5000}])
+    data = ESCI("x", train=file, test=write_rows(tmp_path / "test.parquet", esci_rows("test")))
+    everything(data)
     assert data.counts["train"]["query also in test"] + data.counts["val"]["query also in test"] == 1
 
 
@@ -105,7 +120,7 @@ def test_the_first_rows_are_those_of_some_queries_whatever_else_there_is(tmp_pat
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 def test_products_of_a_second_file_are_joined(tmp_path: Path, kind: str) -> None:
     rows = [*esci_rows("train"), *esci_rows("test")]
-    products = write_rows(tmp_path / "products.parquet", [{name: row[name] for name in ("product_id", "product_locale", *TEXTS)} for row in rows[::-1]])
+    products = write_rows(tmp_path / "products.parquet", products_of(rows[::-1]))
     examples = [{name: value for name, value in row.items() if name not in TEXTS} for row in rows]
     file = tmp_path / f"examples.{kind}"
     if kind == "parquet":
@@ -118,9 +133,14 @@ def test_products_of_a_second_file_are_joined(tmp_path: Path, kind: str) -> None
         file.write_text("\n".join(lines))
     joined, whole = ESCI("x", train=str(file), test=str(file), products=products), esci(tmp_path / "rows", validation=0.05)
     assert [example.messages for example in everything(joined)] == [example.messages for example in everything(whole)]
-    few = write_rows(tmp_path / "few.parquet", [{name: row[name] for name in ("product_id", "product_locale", *TEXTS)} for row in rows[1:]])
+    few = write_rows(tmp_path / "few.parquet", products_of(rows[1:]))
     with pytest.raises(ValueError, match="row 1: `product_id` B000000000 of the locale us is not in .*few.parquet; add the product or remove the row"):
         everything(ESCI("x", train=str(file), test=str(file), products=few))
+    twice = write_rows(tmp_path / "twice.parquet", products_of([*rows, rows[0]]))
+    assert everything(ESCI("x", train=str(file), test=str(file), products=twice))
+    twice = write_rows(tmp_path / "other.parquet", [*products_of(rows[:2]), *products_of([rows[0] | {"product_title": "Another"}])])
+    with pytest.raises(ValueError, match="row 3: the `product_id` B000000000 of the locale us stands in row 1 too, with other texts; remove one of them"):
+        everything(ESCI("x", train=str(file), test=str(file), products=twice))
     with pytest.raises(ValueError, match="column `product_title` is missing; add it, or give the file of products as `data.products`"):
         ESCI("x", train=str(file), test=str(file)).examples("test")
 

@@ -60,6 +60,12 @@ def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
         load_rows(str(tmp_path / "rows.csv"), "train", ["a"])
 
 
+def test_a_name_is_no_pattern(tmp_path: Path) -> None:
+    for name in ("a1.parquet", "a[1].parquet"):
+        datasets.Dataset.from_dict({"name": [name]}).to_parquet(tmp_path / name)
+        assert load_rows(str(tmp_path / name), "train", ())["name"][:] == [name]
+
+
 @pytest.mark.parametrize("name", ["missing.jsonl", "./missing", "rows.parquet"])
 def test_no_such_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"no such file of rows; give a .jsonl, .csv or .parquet file"):

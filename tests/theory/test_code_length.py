@@ -4,8 +4,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lit_talr.theory import bits_per_byte, code_length
+from lit_talr.theory import bits_per_byte, code_length, compress
 from lit_talr.theory.code_length import blocks
+from lit_talr.theory.message import CHECKSUM, HEADER, PIECE
+from lit_talr.theory.pieces import cut
+from tests.theory.test_pieces import lower_case, words
 from tests.theory.tiny_models import small
 from tests.tiny import byte_tokenizer
 
@@ -32,6 +35,13 @@ def test_among_equal_tokens_each_costs_log2_of_their_number() -> None:
     assert bits_per_byte(model, byte_tokenizer(), "é and so on", context=5) == pytest.approx(9, rel=1e-6)
 
 
+@pytest.mark.parametrize("tokenizer", [words(), lower_case()], ids=["three words", "lower case"])
+def test_what_a_tokenizer_does_not_give_back_costs_what_the_coder_needs_for_it(tokenizer: PreTrainedTokenizerBase) -> None:
+    model, text = small(300), "a rose is a Rose, and so it is called " * 20
+    expected = 8 * (len(compress(model, tokenizer, text)) - HEADER.size - CHECKSUM.size - PIECE.size * len(cut(text, tokenizer))) / len(text)
+    assert bits_per_byte(model, tokenizer, text) == pytest.approx(expected, rel=0.02)
+
+
 def test_of_nothing_it_is_nothing(model: PreTrainedModel) -> None:
     assert code_length(model, []).nats.shape == (0,)
 
@@ -55,5 +65,17 @@ def test_refusals(model: PreTrainedModel) -> None:
         code_length(model, [[1], []])
     with pytest.raises(ValueError, match="`text` must have at least one byte"):
         bits_per_byte(model, byte_tokenizer(), "")
+    with pytest.raises(ValueError, match="`tokenizer` gave the token 5000, but the model knows 300 tokens; give the model's own tokenizer"):
+        code_length(model, [[5000] * 3])
     with pytest.raises(ValueError, match="`context` must be at least 1 and at most the 8192"):
         bits_per_byte(model, byte_tokenizer(), "a", context=10000)
+
+
+def test_a_broken_model_is_named() -> None:
+    model = small(300)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[7, 0] = torch.nan  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="The model gives logits that are not numbers; look at its weights"):
+        code_length(model, SEQUENCES)
+    with pytest.raises(ValueError, match="The model gives logits that are not numbers"):
+        compress(model, byte_tokenizer(), "a text")

@@ -34,3 +34,9 @@ def test_something_else_and_another_format_are_named(monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     with pytest.raises(ValueError, match="has format 2, and this version of lit_talr reads format 1"):
         Message.unpack(later)
+
+
+@pytest.mark.parametrize("name", ["threads", "rows", "context"])
+def test_a_run_that_cannot_be_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"0 {name}|of 0 tokens"):
+        Message.unpack(MESSAGE._replace(**{name: 0}).pack())

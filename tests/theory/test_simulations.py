@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -78,3 +79,17 @@ def test_hard_tokens_are_what_they_are_called() -> None:
     np.testing.assert_allclose((setting.general * setting.domain).sum(1), [0.01] * 3 + [0.9] * 7)
     with pytest.raises(ValueError, match=r"`num_hard` must lie in \[0, num_places = 10\], got 11"):
         hard_token_setting(11, num_places=10)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hard_token_setting(1, easy=1.0), "`easy` must lie between 0 and 1, got 1.0"),
+        (lambda: hard_token_setting(1, hard=0.0), "`hard` must lie between 0 and 1, got 0.0"),
+        (lambda: hard_token_setting(1, vocabulary=1), "`vocabulary` must be at least 2, got 1"),
+        (lambda: safe_rate(hard_token_setting(4), geometric_step, 0.05), "`geometric_step` gives no numbers in this setting: some of its probabilities are 0"),
+    ],
+)
+def test_what_is_not_defined_is_refused(make: Callable[[], object], message: str) -> None:
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
+        make()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lit_talr.theory.walk import check_context, evaluation, start_token, walk
+from lit_talr.theory.walk import check_context, start_token, walk
 from tests.models import ARCHITECTURES
 from tests.theory.tiny_models import small
 from tests.tiny import byte_tokenizer
@@ -39,15 +39,6 @@ def test_half_precision_is_widened_and_double_stays() -> None:
         seen: list[torch.dtype] = []
         walk(small(9, dtype=dtype), 0, 1, 2, lambda step, logits, seen=seen: seen.append(logits.dtype) or logits.argmax(-1))  # type: ignore[misc]
         assert seen == [wanted, wanted]
-
-
-def test_the_mode_of_a_model_is_put_back(model: PreTrainedModel) -> None:
-    model.train()
-    with pytest.raises(KeyError), evaluation(model):
-        assert not model.training
-        raise KeyError
-    assert model.training
-    model.eval()
 
 
 @pytest.mark.parametrize(("family", "expected"), [("llama3", 257), ("qwen2", 258), ("plain", 257)])

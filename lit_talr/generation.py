@@ -1,5 +1,6 @@
 """Prompts in, answers out: the one place that generates."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -16,7 +17,7 @@ class Generation:
 
     Args:
         max_new_tokens: Tokens after which an answer is cut; the share of answers cut is logged.
-        temperature: 0 is greedy decoding; above 0 samples.
+        temperature: 0 is greedy decoding; above 0 samples, at least 0.001.
         top_p: Sample among the most likely tokens that hold this share of the probability, in (0, 1].
         top_k: Sample among this many tokens; 0 is all.
         engine: What generates: the model in memory, by transformers; or ``vllm``, which reads a model folder and is for ``test`` on a GPU.
@@ -34,8 +35,10 @@ class Generation:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"`generation.max_new_tokens` must be at least 1, got {self.max_new_tokens}.")
-        if self.temperature < 0:
-            raise ValueError(f"`generation.temperature` must be at least 0 (greedy), got {self.temperature}.")
+        if not (self.temperature == 0 or 0.001 <= self.temperature < math.inf):
+            raise ValueError(f"`generation.temperature` must be 0 (greedy), or at least 0.001 and finite, got {self.temperature}.")
+        if self.top_k < 0:
+            raise ValueError(f"`generation.top_k` must be at least 0 (all tokens), got {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"`generation.top_p` must lie in (0, 1], got {self.top_p}.")
 

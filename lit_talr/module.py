@@ -139,12 +139,17 @@ class DomainSFT(LightningModule):
             raise ValueError("`model.lora` adapts weights that stay as they are, and random ones are of no use; give `model.pretrained`, or leave it out.")
 
     def check_answers(self, trainer: Trainer, settings: Generation | None = None) -> None:
-        """Refuse to generate where weights are sharded: ranks that have answered would have to go on for those that have not; and by vLLM where the
-        weights are not those of a folder.
+        """Refuse to generate where weights are sharded: ranks that have answered would have to go on for those that have not; by vLLM where the weights are not
+        those of a folder; and by transformers beside vLLM, which takes the device's memory.
 
         Raises:
             ValueError: With the way out.
         """
+        if trainer.state.fn == "test" and (settings or self.generation).engine != self.generation.engine:
+            raise ValueError(
+                f"`generation.engine: {self.generation.engine}` answers the domain, and another engine is asked for general abilities; there is room for one: "
+                "give both the same, or test twice."
+            )
         of_folder = self.pretrained is not None and not trainer.ckpt_path and trainer.world_size == 1 and trainer.state.fn != "fit"
         if (settings or self.generation).engine == "vllm" and not of_folder:
             raise ValueError(
@@ -305,7 +310,8 @@ class DomainSFT(LightningModule):
             return generate(self.backbone.model, tokenizer, prompts, stops, settings)
         if self.vllm is None:
             assert self.pretrained is not None
-            self.backbone.cpu()  # vLLM has the weights once more
+            self.backbone.cpu()  # vLLM has the weights once more, and wants the memory
+            torch.cuda.empty_cache()
             self.vllm = VLLMEngine(self.pretrained, self.revision, str(self.trainer.precision))
         return self.vllm.generate(tokenizer, prompts, stops, settings)
 

@@ -34,7 +34,7 @@ class VLLMEngine:
             revision=revision,
             dtype=DTYPES[precision],
             trust_remote_code=False,
-            skip_tokenizer_init=True,
+            limit_mm_per_prompt={"image": 0},  # Gemma 3 has a vision tower that is not asked
             generation_config="vllm",  # a model's own settings are not read
             gpu_memory_utilization=0.8,
         )

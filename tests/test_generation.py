@@ -64,7 +64,11 @@ def test_a_prompt_that_was_too_long_goes_unanswered(model: PreTrainedModel) -> N
     ("arguments", "message"),
     [
         ({"max_new_tokens": 0}, "`generation.max_new_tokens` must be at least 1, got 0"),
-        ({"temperature": -1.0}, r"`generation.temperature` must be at least 0 \(greedy\), got -1.0"),
+        ({"temperature": -1.0}, r"`generation.temperature` must be 0 \(greedy\), or at least 0.001 and finite, got -1.0"),
+        ({"temperature": 1e-320}, "`generation.temperature` must be 0 .greedy., or at least 0.001 and finite, got 1e-320"),
+        ({"temperature": float("nan")}, "`generation.temperature` must be 0 .greedy., or at least 0.001 and finite, got nan"),
+        ({"temperature": float("inf")}, "`generation.temperature` must be 0 .greedy., or at least 0.001 and finite, got inf"),
+        ({"top_k": -1}, r"`generation.top_k` must be at least 0 \(all tokens\), got -1"),
         ({"top_p": 0.0}, r"`generation.top_p` must lie in \(0, 1\], got 0.0"),
     ],
 )

@@ -127,7 +127,8 @@ class Drift(LogsDrift):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         due = self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if self.measured_step != trainer.global_step and (due or trainer.global_step >= pl_module.num_steps):
+        ends = trainer.should_stop or trainer.global_step >= pl_module.num_steps
+        if self.measured_step != trainer.global_step and (due or ends):
             self.watch(trainer, pl_module)
 
     def watch(self, trainer: Trainer, module: DomainSFT) -> None:

@@ -21,8 +21,9 @@ class DriftBudget(Callback):
     """Stops training where ``drift/kl`` passes its budget by more than two standard errors; needs ``Drift``. A run that it has stopped stays so when resumed.
 
     With ``restore`` the run ends with the weights of the last measurement within the budget, at first the starting model's: they are exported, and the last
-    checkpoint holds them (under the number of the step that the run ended at). All metrics but those of training are those of that measurement again, and
-    ``drift/restored_step`` says its step. Until then a copy of what is trained is kept in the CPU's memory of every rank and in the checkpoints.
+    checkpoint holds them (under the number of the step that the run ended at). Of the metrics, those of the drift are that measurement's again, with its step
+    as ``drift/restored_step``, and all others but training's, which are of other weights, are left out; validation that follows is of the restored ones.
+    Until then a copy of what is trained is kept in the CPU's memory of every rank and in the checkpoints.
 
     Args:
         kl: Nats per token that the model may be away from where it started, at least 0.
@@ -96,7 +97,7 @@ class DriftBudget(Callback):
         self.kept_step = step
         if self.on_exceeded == "restore":
             self.kept_weights = {name: weight.detach().to("cpu", copy=True) for name, weight in module.named_parameters() if weight.requires_grad}
-            self.kept_metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.kept_metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("drift/")}
 
     @torch.no_grad()
     def restore(self, trainer: Trainer, module: DomainSFT) -> None:
@@ -107,7 +108,7 @@ class DriftBudget(Callback):
         metrics = trainer.callback_metrics
         for name in [name for name in metrics if not name.startswith("train/")]:
             del metrics[name]
-        metrics.update({name: torch.tensor(value) for name, value in self.kept_metrics.items() if not name.startswith("train/")})
+        metrics.update({name: torch.tensor(value) for name, value in self.kept_metrics.items()})
         metrics["drift/restored_step"] = torch.tensor(float(self.kept_step))
 
     def state_dict(self) -> dict[str, Any]:

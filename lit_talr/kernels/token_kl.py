@@ -125,6 +125,7 @@ class _TokenKL(torch.autograd.Function):
             for rows_C, _, spare_CV, log_CV, reference_CV in _chunks(heads, own, reference):
                 agreement_N[rows_C] = log_CV.argmax(1) == reference_CV.argmax(1)
                 kl_N[rows_C] = _divergence(log_CV, reference_CV, spare_CV)
+                del log_CV, reference_CV  # or they would be held while the next ones are made
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, reference_hidden_NE, reference_weight_VE, reference_bias_V)
         ctx.heads = heads
         ctx.mark_non_differentiable(agreement_N)
@@ -157,6 +158,7 @@ class _TokenKL(torch.autograd.Function):
                     grad_hidden_ND[rows_C] = grad_hidden_CD.to(grad_hidden_ND.dtype)
                 if grad_weight_VD is not None:
                     _add_product(grad_weight_VD, dlogits_CV.T, hidden_CD)
+                del log_CV, reference_CV, dlogits_CV
         grads = (grad_hidden_ND, hidden_ND), (grad_weight_VD, weight_VD), (grad_bias_V, bias_V)
         return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), None, None, None, None
 

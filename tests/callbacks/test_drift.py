@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch import Tensor
@@ -175,6 +175,16 @@ def test_intervals_in_steps_and_epochs(own: Path) -> None:
     assert [row["step"] for row in rows(own, "both")] == [0, 4, 6, 7]
     run(own, small(every_n_epochs=None), "neither", steps=1)
     assert [row["step"] for row in rows(own, "neither")] == [0, 1]
+
+
+def test_a_run_that_something_else_ends_is_measured_there(own: Path) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            trainer.should_stop = trainer.global_step == 4
+
+    drift = small(every_n_epochs=5)
+    run(own, drift, "stopped", steps=12, trainer={"callbacks": [drift, Stop()]})
+    assert [row["step"] for row in rows(own, "stopped")] == [0, 4]
 
 
 class Board:

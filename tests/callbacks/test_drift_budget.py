@@ -89,14 +89,14 @@ def test_stop_leaves_the_weights_as_they_are(folder: Path) -> None:
 
 
 def test_metrics_are_those_of_the_weights(folder: Path) -> None:
-    """What was known of later weights goes; validation, which runs where a run is stopped, is of the restored ones."""
+    """What was known of others goes; validation, which runs where a run is stopped, is of the restored ones."""
 
     class Noise(Callback):
         def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             trainer.callback_metrics[f"other/{trainer.global_step}"] = torch.tensor(1.0)
 
     _, watch = run(folder, Noise(), Script({0: 0.0, 1: 0.1, 2: 0.9}), DriftBudget(0.3, on_exceeded="restore"))
-    assert "other/1" in watch.metrics and "other/2" not in watch.metrics and "train/loss" in watch.metrics
+    assert "train/loss" in watch.metrics and not any(name.startswith("other/") for name in watch.metrics)
 
 
 @pytest.mark.parametrize("saved", [pytest.param(2, marks=pytest.mark.slow), 3])

@@ -1,5 +1,6 @@
 """vLLM itself needs a GPU; a stand-in with its interface (0.9 and later) shows what it is asked and how its tokens are read."""
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -55,6 +56,13 @@ def test_the_command_tests_a_folder_by_it(asked: dict[str, Any], tmp_path: Path)
     rows = read_json_lines(tmp_path / "run" / "answers" / "test.jsonl")
     assert [row["num_tokens"] for row in rows] == [5, 5, 5]
     assert read_json(tmp_path / "run" / "metrics.json")["test"]["test/num_examples"] == 3
+
+
+def test_another_engine_beside_it_is_refused(asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suites = json.dumps([{"class_path": "GeneralScore", "init_args": {"suites": {"facts": "Skills"}}}])
+    with pytest.raises(SystemExit):
+        main(["test", *LAB, "--model.generation.engine", "vllm", "--run", str(tmp_path / "run"), "--trainer.callbacks+", suites])
+    assert "`generation.engine: vllm` answers the domain, and another engine is asked for general abilities; there is room for one" in capsys.readouterr().err
 
 
 def test_without_it_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

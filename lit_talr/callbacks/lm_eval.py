@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from datasets.exceptions import DatasetsError
@@ -16,13 +17,15 @@ from jinja2 import TemplateError
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
+from transformers import PreTrainedTokenizerBase
 
-from lit_talr.callbacks.base import LogsDrop, answers_file, paired_error
+from lit_talr.callbacks.base import LogsDrop, answers_file, of_all_ranks, paired_error
 from lit_talr.evaluation_mode import evaluation_mode
 from lit_talr.files import read_json, read_json_lines, write_json, write_json_lines
+from lit_talr.generation import Generation
 from lit_talr.module import DomainSFT
 from lit_talr.reference import weights_hash
-from lit_talr.tasks.base import Benchmark, Scores, check_same_items, item_rows, logged, main_score
+from lit_talr.tasks.base import Benchmark, Scores, check_same_items, check_same_settings, item_rows, logged, main_score
 
 if TYPE_CHECKING:
     from lit_talr.tasks.harness import Loaded
@@ -40,6 +43,7 @@ class LMEval(LogsDrop):
 
     The items are those that the harness asks, its test items mostly, in ``fit`` too: choose nothing by them that you will report. Numbers are those of
     the harness's own command on the export, in one process and with this batch size. The starting model is asked once for runs side by side.
+    On several ranks each answers a share, but all score all answers, so that HumanEval's programs run on each; what counts is the first one's score.
 
     Args:
         tasks: Names of tasks, groups or tags of the harness, or of task files: ``mmlu_local``, ``gsm8k_local``, ``humaneval_local`` and ``ifeval_local``
@@ -53,7 +57,8 @@ class LMEval(LogsDrop):
 
     Raises:
         ValueError: For a value out of range, a missing harness, an unknown task or metric, data that is not in its folder, a task that runs code without
-            being allowed to, sharded weights (ZeRO-3, FSDP2), and a run that is resumed but was not watched from its start.
+            being allowed to, sharded weights (ZeRO-3, FSDP2), and a run that is resumed or tested but was watched with other settings, or resumed but not
+            watched from its start.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class LMEval(LogsDrop):
             return
         if find_spec("lm_eval") is None:
             raise ValueError("`LMEval` needs lm-evaluation-harness, which is not installed: `pip install lit-talr[eval]`.")
-        pl_module.check_answers(trainer)
+        pl_module.check_answers(trainer, Generation())  # the harness asks by transformers
         others = [callback for callback in trainer.callbacks if isinstance(callback, LogsDrop) and callback is not self]  # type: ignore[attr-defined]
         if any(isinstance(other, LMEval) for other in others):
             raise ValueError("`LMEval` must be in `trainer.callbacks` once, with all tasks.")
@@ -106,26 +111,20 @@ class LMEval(LogsDrop):
                 self.load(trainer)
 
     def load(self, trainer: Trainer) -> None:
-        """The tasks and their data; what needs a download or a package that is not to be had is said, and left out on every rank."""
-        from lit_talr.tasks import harness
-
-        manager, local = harness.find_tasks(list(self.tasks), self.task_folder)
-        for name, benchmark in self.tasks.items():
-            try:
-                loaded = harness.load(manager, name, self.data_folder, benchmark.num_fewshot, benchmark.max_gen_toks)
-            except (OSError, ImportError, LookupError, DatasetsError, TemplateError) as error:
-                cause = error.__cause__ if isinstance(error, ImportError | DatasetsError) and error.__cause__ else error  # which says what, and not only that
-                reason = " ".join(str(cause).split())[:300].rstrip(".")
-                if name in local and isinstance(error, FileNotFoundError | DatasetsError | TemplateError):
-                    raise ValueError(f"`data_folder`: {self.data_folder} has not what `{name}` reads ({reason}); see docs/benchmarks.md.") from error
-                self.unavailable[name] = reason
-                continue
-            if harness.runs_code(loaded) and not self.allow_code_execution:
-                raise ValueError(f"`{name}` runs the code that the model writes; allow it with `allow_code_execution: true`, or leave the task out.")
-            if benchmark.metric and name not in {**loaded.tasks["tasks"], **loaded.tasks.get("groups", {})}:
-                raise ValueError(f"`{name}` is a tag of several tasks, which has no score of its own; name the tasks, or leave out its `metric`.")
-            self.loaded[name] = loaded
-        self.unavailable = trainer.strategy.broadcast(self.unavailable)
+        """The tasks and their data; what needs a download or a package that one rank has not is said, and left out on every rank. Collective."""
+        failed: Exception | None = None
+        try:
+            self.load_here()
+        except Exception as error:  # said to the other ranks, which would wait for this one
+            failed = error
+        problem = None if failed is None else str(failed) or type(failed).__name__
+        parts = of_all_ranks([{"id": trainer.global_rank, "unavailable": self.unavailable, "problem": problem}], trainer)
+        if failed is not None:
+            raise failed
+        for part in parts:
+            if part["problem"] is not None:
+                raise ValueError(part["problem"])
+            self.unavailable = {**part["unavailable"], **self.unavailable}
         self.loaded = {name: loaded for name, loaded in self.loaded.items() if name not in self.unavailable}
         sentences = [f"`{name}` cannot be had here ({reason})" for name, reason in self.unavailable.items()]
         if not self.loaded:
@@ -134,11 +133,28 @@ class LMEval(LogsDrop):
             for sentence in sentences:
                 logger.warning(f"LMEval: {sentence}; the other benchmarks are asked.")
 
+    def load_here(self) -> None:
+        """On this rank alone."""
+        from lit_talr.tasks import harness
+
+        manager = harness.find_tasks(list(self.tasks), self.task_folder)
+        for name, benchmark in self.tasks.items():
+            try:
+                loaded = harness.load(manager, name, self.data_folder, benchmark.num_fewshot, benchmark.max_gen_toks)
+            except (OSError, ImportError, LookupError, DatasetsError, TemplateError) as error:
+                self.unavailable[name] = harness.reason(error)
+                continue
+            if harness.runs_code(loaded) and not self.allow_code_execution:
+                raise ValueError(f"`{name}` runs the code that the model writes; allow it with `allow_code_execution: true`, or leave the task out.")
+            if benchmark.metric and name not in {**loaded.tasks["tasks"], **loaded.tasks.get("groups", {})}:
+                raise ValueError(f"`{name}` is a tag of several tasks, which has no score of its own; name the tasks, or leave out its `metric`.")
+            self.loaded[name] = loaded
+
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if not self.every_n_epochs:
             return
         if pl_module.loaded_step is not None:
-            self.before = self.kept(trainer)
+            self.before = self.kept(trainer, pl_module)
             if self.before is None:
                 raise ValueError("`LMEval` must watch a run from its start, but the checkpoint is of a run without it; leave it out to resume.")
             return
@@ -152,8 +168,11 @@ class LMEval(LogsDrop):
             return
         self.publish(trainer, pl_module, self.before, f"epoch-{trainer.current_epoch + 1}")
 
+    def on_test_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        self.before = self.kept(trainer, pl_module)
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        self.publish(trainer, pl_module, self.kept(trainer), "test")
+        self.publish(trainer, pl_module, self.before, "test")
 
     def publish(self, trainer: Trainer, module: DomainSFT, before: Scores | None, name: str) -> None:
         scores = self.scores_of(trainer, module)
@@ -185,7 +204,7 @@ class LMEval(LogsDrop):
         """As they are logged: what was asked for by name, of a group its own scores, of a tag those of its tasks."""
         found: dict[str, float] = {}
         for name, loaded in self.loaded.items():
-            for task in [name] if name in scores.results else loaded.config:
+            for task in [name] if scores.results.get(name) else loaded.config:
                 found |= {f"lm_eval/{task}/{logged(key)}": value for key, value in scores.results[task].items()}
         found |= {f"general/{name}": score for name, score in scores.by_suite.items()}
         if self.counts and scores.by_suite:
@@ -200,7 +219,9 @@ class LMEval(LogsDrop):
         """Of the starting model, which the module still is; taken from where they are kept, or kept for other runs. Collective."""
         path = None
         if module.pretrained is not None:
-            model = f"{weights_hash(trainer, module.pretrained, module.revision)} {trainer.precision} {self.counts}"
+            start, tokenizer = module.starting_model(), tokenizer_hash(module.data.encoder.tokenizer)
+            weights = weights_hash(trainer, start.pretrained, start.revision)
+            model = f"{weights} {trainer.precision} {start.dtype} {start.attention} {tokenizer} {self.counts}"
             key = hashlib.sha256(f"{model} {json.dumps(self.about(module), sort_keys=True)}".encode()).hexdigest()
             path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"lm-eval-{key[:32]}.json"
             if trainer.strategy.broadcast(path.is_file()):
@@ -217,6 +238,8 @@ class LMEval(LogsDrop):
         assert module.backbone is not None
         with as_exported(module):
             generation = module.backbone.model.generation_config.to_diff_dict()
+        for name in ("_from_model_config", "transformers_version"):  # of the file that they were read from, if any
+            generation.pop(name, None)
         return {
             "lm_eval": harness.VERSION,
             "benchmarks": {name: asdict(self.tasks[name]) for name in self.loaded},
@@ -236,16 +259,42 @@ class LMEval(LogsDrop):
         if not trainer.is_global_zero:
             return
         file = Path(trainer.default_root_dir) / "lm_eval.json"
-        earlier = {} if name == "epoch-0" else read_json(file).get("results", {})
-        write_json(file, {**self.about(module), "results": {**earlier, name: {"by_suite": scores.by_suite, "results": scores.results}}})
+        about, known = self.about(module), {} if name == "epoch-0" else read_json(file)
+        earlier = {key: value for key, value in known.get("results", {}).items() if key != name}
+        if earlier:
+            about |= {part: {**known[part], **about[part]} for part in ("benchmarks", "files", "tasks")}  # of what was asked then
+        write_json(file, {**about, "results": {**earlier, name: {"by_suite": scores.by_suite, "results": scores.results}}})
         write_json_lines(answers_file(trainer, f"{self.prefix()}-{name}"), scores.rows)
         if name == "epoch-0" and self.counts and module.pretrained is not None:
             write_json_lines(answers_file(trainer, "general-base-test"), scores.rows)  # the same items: the report looks here
 
-    def kept(self, trainer: Trainer) -> Scores | None:
-        """Of the starting model, in the run folder; None where there are none."""
-        file, known = answers_file(trainer, f"{self.prefix()}-epoch-0"), read_json(Path(trainer.default_root_dir) / "lm_eval.json").get("results", {})
-        return Scores(**known["epoch-0"], rows=read_json_lines(file)) if file.is_file() and "epoch-0" in known else None
+    def kept(self, trainer: Trainer, module: DomainSFT) -> Scores | None:
+        """Of the starting model, in the run folder; None where there are none. Collective.
+
+        Raises:
+            ValueError: If they, or other results there, are of other settings.
+        """
+        file, record = answers_file(trainer, f"{self.prefix()}-epoch-0"), read_json(Path(trainer.default_root_dir) / "lm_eval.json")
+        results, about = record.get("results", {}), self.about(module)
+        before = Scores(**results["epoch-0"], rows=read_json_lines(file)) if file.is_file() and "epoch-0" in results else None
+        before, record, about = trainer.strategy.broadcast((before, record, about))  # the folder of the first rank's machine
+        if record.get("results", {}).keys() - {"test"}:  # those of an earlier test are replaced
+            check_same_settings(record, about)
+        return before
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of the files that it is saved in, but for how it padded last."""
+    tokenizer, digest = deepcopy(tokenizer), hashlib.sha256()
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_padding()
+        backend.no_truncation()
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -265,6 +265,11 @@ def held_out(texts: Sequence[str], share: float, seed: int) -> list[bool]:
     return [int.from_bytes(hashlib.sha256(f"{seed}\n{text}".encode()).digest()[:8]) < share * 2**64 for text in texts]
 
 
+def folded(question: object) -> str:
+    """A question as it is compared: white space and case aside."""
+    return "".join(str(question).casefold().split())
+
+
 def place(example: Example) -> str:
     """How a message about an example begins: its file and row, where they are known."""
     return f"{example.meta['where']}: " if "where" in example.meta else ""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_talr.data.base import DomainDataModule, Split, held_out
+from lit_talr.data.base import DomainDataModule, Split, folded, held_out
 from lit_talr.data.batch_plan import Batching
 from lit_talr.data.encoding import Encoding
 from lit_talr.data.prompts import fill_in, read_prompt
@@ -33,8 +33,8 @@ PROMPTS = {
 class GSM8K(DomainDataModule):
     """Word problems of grade school: read one, reason, and give a number. A domain, or a suite of ``GeneralScore``.
 
-    Validation rows are split from the training set by the hash of the question. Training and validation rows whose question also stands in the test set
-    are left out and counted.
+    Validation rows are split from the training set by the hash of the question. Training and validation rows whose question also stands in the test set,
+    white space and case aside, are left out and counted.
 
     Args:
         tokenizer: Folder or hub name; on the command line it is that of the model.
@@ -103,11 +103,11 @@ class GSM8K(DomainDataModule):
         rows = load_rows(source, published, (QUESTION, ANSWER), self.revision, self.subset)
         if split == "test":
             return [self.example(row, row_name(source, index)) for index, row in enumerate(rows)]
-        asked_in_test = set(map(str, load_rows(self.files["test"], "test", (QUESTION,), self.revision, self.subset)[QUESTION]))
+        asked_in_test = set(map(folded, load_rows(self.files["test"], "test", (QUESTION,), self.revision, self.subset)[QUESTION]))
         rows = rows.select(range(min(len(rows), self.max_rows or len(rows))))
         is_validation = held_out(rows[QUESTION], self.validation, self.split_seed)
         own = [(index, row) for index, row in enumerate(rows) if is_validation[index] == (split == "val")]
-        clean = [(index, row) for index, row in own if str(row[QUESTION]) not in asked_in_test]
+        clean = [(index, row) for index, row in own if folded(row[QUESTION]) not in asked_in_test]
         self.counts[split]["question also in test"] += len(own) - len(clean)
         return [self.example(row, row_name(source, index)) for index, row in clean]
 

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_talr.data.base import DomainDataModule, Split, held_out
+from lit_talr.data.base import DomainDataModule, Split, folded, held_out
 from lit_talr.data.batch_plan import Batching
 from lit_talr.data.encoding import Encoding
 from lit_talr.data.prompts import fill_in, read_prompt
 from lit_talr.data.rows import load_rows, row_name
 from lit_talr.example import Example
-from lit_talr.metrics.math_match import MathMatch
+from lit_talr.metrics.math_match import MathMatch, final_text
 from lit_talr.metrics.numeric_match import after_answer_is
 
 TYPE, QUERY, ORIGINAL, RESPONSE = "type", "query", "original_question", "response"
@@ -38,7 +38,8 @@ class MetaMathQA(DomainDataModule):
     """Mathematics in words: questions of GSM8K and MATH, reworded and turned round, with reasoning.
 
     There is one published split. Validation and test rows are held out of it by the hash of the original question, so all wordings of one question are on
-    one side. Rows without a question or without a final answer, of which the published file has some, are left out and counted.
+    one side. Rows without a question or without a final answer, of which the published file has some, are left out and counted, and so are those whose own
+    response would not be scored right. The answer of a row is read from its response as ``MathMatch`` reads any answer.
 
     Args:
         tokenizer: Folder or hub name; on the command line it is that of the model.
@@ -51,7 +52,7 @@ class MetaMathQA(DomainDataModule):
         revision: Its commit, tag or branch.
         train: A local JSONL, JSON, CSV or Parquet file with the published columns, instead of the hub's only split.
         exclude: Files of GSM8K's or MATH's test rows (with a column ``question`` or ``problem``): rows whose original question stands there, white space
-            aside, are left out and counted.
+            and case aside, are left out and counted.
         validation: Share of the original questions that is held out for validation, in (0, 1).
         test_share: Likewise for the test; the two together leave some for training.
         split_seed: Which questions those are.
@@ -111,10 +112,10 @@ class MetaMathQA(DomainDataModule):
     def examples(self, split: Split) -> Sequence[Example]:
         rows = load_rows(self.source_name, "train", (TYPE, QUERY, ORIGINAL, RESPONSE), self.revision)
         rows = rows.select(range(min(len(rows), self.max_rows or len(rows))))
-        questions = [key_of(text) for text in rows[ORIGINAL]]
+        questions = [folded(text) for text in rows[ORIGINAL]]
         sides = self.sides(questions)
         excluded = {key for source in self.exclude for key in asked_in(source)}
-        counts, found = self.counts[split], []
+        counts, found, metric = self.counts[split], [], self.metric()
         for index in [index for index, side in enumerate(sides) if side == split]:
             row, where = rows[index], row_name(self.source_name, index)
             check(row, where)
@@ -124,10 +125,12 @@ class MetaMathQA(DomainDataModule):
                 counts["original question excluded"] += 1
             elif not row[QUERY].strip():
                 counts["without a question"] += 1
-            elif not after_answer_is(row[RESPONSE]).strip():
+            elif not after_answer_is(row[RESPONSE]):
                 counts["without a final answer"] += 1
+            elif not metric.judge(row[RESPONSE], example := self.example(row, where))["correct"]:
+                counts["answer not found in its own response"] += 1
             else:
-                found.append(self.example(row, where))
+                found.append(example)
         return found
 
     def sides(self, questions: Sequence[str]) -> Iterator[Split]:
@@ -138,7 +141,7 @@ class MetaMathQA(DomainDataModule):
 
     def example(self, row: Mapping[str, Any], where: str) -> Example:
         """One row as a conversation; ``where`` names it in messages."""
-        answer = after_answer_is(row[RESPONSE]).strip()
+        answer = final_text(row[RESPONSE])
         response = row[RESPONSE] if self.target == "cot" else f"The answer is: {answer}"
         meta = {"where": where, "answer": answer, "type": row[TYPE], "category": row[TYPE].partition("_")[0]}
         return Example.from_prompt(fill_in(self.prompt["user"], {"question": row[QUERY]}), response, self.prompt.get("system"), meta)
@@ -152,15 +155,10 @@ def check(row: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: `{TYPE}` must be one of {', '.join(TYPES)}, got {row[TYPE]!r:.80}; correct or remove the row.")
 
 
-def key_of(question: str) -> str:
-    """A question, white space aside."""
-    return "".join(str(question).split())
-
-
 def asked_in(source: str) -> list[str]:
     """The questions of a file of GSM8K or MATH."""
     rows = load_rows(source, "test", ())
     for column in ("question", "problem"):
         if column in rows.column_names:
-            return [key_of(text) for text in rows[column]]
+            return [folded(text) for text in rows[column]]
     raise ValueError(f"`exclude`: {source} has neither a column `question` nor `problem`; give a file of GSM8K's or MATH's test rows.")

@@ -15,14 +15,16 @@ from lit_talr.metrics.base import DomainMetric
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Takes time proportional to the text: every repetition is possessive, and ends before the next key begins.
-FIELD = re.compile(r"""answer["']\s*+:\s*+("[^"\n]*+"|'[^'\n]*+'|[^"'\n,}]++)""", re.IGNORECASE)
+# Takes time proportional to the text: every repetition is possessive, and one that finds no end ends where the next key can begin.
+FIELD = re.compile(r"""answer["']?\s*+:\s*+(\[[^]\n]*+|"[^"\n]*+"|"[^"\n]++\Z|'[^'\n]*+'|[^"'\n,}]++)""", re.IGNORECASE)
+FILLERS = {"answer", "is", "match", "the"}
 
 
 def class_of(answer: str, classes: Mapping[str, str]) -> str | None:
     """The class that an answer names: by its letter or its name, in any case, in the last JSON field ``"answer"`` or, without one, in the whole text.
 
-    All words there must name the same class ("E", "exact" and "E (Exact)" do, "not E" does not); otherwise None. Never raises on any text.
+    All words there must name the same class ("E", "exact" and "E (Exact)" do, "not E" does not), those of "the answer is" and "match" aside; otherwise None.
+    A field need not be closed nor its key quoted, and may be a list. Never raises on any text.
 
     >>> class_of('{"step_by_step_thinking": "It is no substitute.", "answer": "E"}', {"E": "Exact", "S": "Substitute"})
     'E'
@@ -30,7 +32,7 @@ def class_of(answer: str, classes: Mapping[str, str]) -> str | None:
     fields = FIELD.findall(answer)
     words = re.findall(r"\w+", (fields[-1] if fields else answer).lower())
     letters = {word.lower(): letter for letter, name in classes.items() for word in (letter, name)}
-    named = {letters.get(word) for word in words}
+    named = {letters.get(word) for word in words if word in letters or word not in FILLERS}
     return named.pop() if len(named) == 1 else None
 
 

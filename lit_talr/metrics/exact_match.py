@@ -46,6 +46,11 @@ class ExactMatch(DomainMetric):
 
 
 def ends_with(said: str, right: str) -> bool:
-    """Whether nothing but signs follows the right answer, and it does not begin inside a word or a number. Takes time proportional to the text."""
+    """Whether nothing but signs follows the right answer, and it is no part of a word or a number, as 7 is of ``1/7`` and ``7!``; never for an empty one.
+
+    Takes time proportional to the text.
+    """
     last_word_ends = max((word.end() for word in WORD.finditer(said)), default=0)
-    return re.compile(rf"(?<![\w.-]){re.escape(right)}").search(said, max(0, last_word_ends - len(right))) is not None
+    goes_on = "(?!!)" if right[-1:].isdigit() else ""
+    whole = re.compile(rf"(?<![\w.\u2212\u2013-])(?<!\d[,/^]){re.escape(right)}{goes_on}")
+    return right != "" and whole.search(said, max(0, last_word_ends - len(right))) is not None

@@ -9,20 +9,22 @@ import re
 
 from lit_talr.example import Example
 from lit_talr.metrics.category_accuracy import CategoryAccuracy
-from lit_talr.metrics.numeric_match import after_answer_is, find_number, last_box, number
+from lit_talr.metrics.numeric_match import after_answer_is, find_number, last_box, number, plain, quantity
 
 CATEGORIES = ("GSM", "MATH")
 
-LAYOUT = re.compile(r"\s|\$|\\!|\\left(?![A-Za-z])|\\right(?![A-Za-z])|(?<=\\)[dt](?=frac)")
+LAYOUT = re.compile(r"\s|\\?\$|\\left(?![A-Za-z])|\\right(?![A-Za-z])|(?<=\\)[dt](?=frac)")
 
 
 class MathMatch(CategoryAccuracy):
     """The share of right answers: numbers by the rule of ``NumericMatch``, anything else by its text.
 
-    The text of an answer is what follows the last "answer is" in its line, or what is boxed there; else the last box; else the last line. Two texts count
-    as the same where only white space, dollar signs, a final full stop or LaTeX's layout (``\\!``, ``\\left``, ``\\right``, ``\\dfrac`` for ``\\frac``) differ;
-    nothing is worked out. ``example.meta`` holds ``answer`` and ``category``, one of ``GSM`` and ``MATH``. ``compute`` gives ``score`` and ``accuracy`` (the
-    same number; NaN before the first example), ``accuracy_se`` (its binomial standard error), ``num_examples``, and ``accuracy/<category>``.
+    Both are read from the sentence after the last "answer is:", with its colon the form that is asked for; without one from the whole answer: a text then is
+    what the last box holds, else what follows the last "answer is", else the last line. Two texts count as the same where only white space, dollar signs and
+    their kind, emphasis, a final full stop or LaTeX's layout (``\\left``, ``\\right``, ``\\dfrac`` for ``\\frac``, ``\\sqrt3`` for ``\\sqrt{3}``, ``\\text{}``)
+    differ; nothing is worked out. The unit of a true answer may be left out (18 for ``18\\text{ cm}``). ``example.meta`` holds ``answer`` and ``category``,
+    one of ``GSM`` and ``MATH``. ``compute`` gives ``score`` and ``accuracy`` (the same number; NaN before the first example), ``accuracy_se`` (its binomial
+    standard error), ``num_examples``, and ``accuracy/<category>``.
 
     Raises:
         ValueError: In use, for another category, by the row's name where ``meta`` has it (``where``).
@@ -46,16 +48,25 @@ class MathMatch(CategoryAccuracy):
         truth = str(example.meta["answer"])
         expected = number(truth)
         if expected is None:
-            text = same_layout(final_text(answer))
-            return {"extracted": text or None, "found": "text", "correct": text == same_layout(truth) != ""}
-        said, place = find_number(answer)
-        return {"extracted": None if said is None else str(said), "found": place, "correct": said == expected}
+            said = final_text(answer)
+            text, amount = same_layout(said), quantity(truth)
+            correct = text == same_layout(truth) != "" or (amount is not None and number(said) == amount)
+            return {"extracted": text or None, "found": "text", "correct": correct}
+        value, place = find_number(asked_for(answer))
+        return {"extracted": None if value is None else str(value), "found": place, "correct": value == expected}
+
+
+def asked_for(answer: str) -> str:
+    """What is read of an answer: the sentence after its last "answer is:", where there is one, else all of it."""
+    said = after_answer_is(answer, ":")
+    return f"The answer is: {said}" if said else answer
 
 
 def final_text(answer: str) -> str:
-    said = after_answer_is(answer)
-    return last_box(said) or said.strip() or last_box(answer) or answer.strip().rpartition("\n")[2]
+    """The text that an answer gives in the end, as it is written there."""
+    answer = asked_for(answer)
+    return last_box(answer).strip() or after_answer_is(answer) or answer.strip().rpartition("\n")[2].rpartition("####")[2].strip()
 
 
 def same_layout(text: str) -> str:
-    return LAYOUT.sub("", text).rstrip(".")
+    return LAYOUT.sub("", plain(text)).lstrip("*`").rstrip("*`.")

@@ -13,7 +13,8 @@ Where this reading differs from the official one, on purpose:
 * A number of weeks is never torn in two ("14 weeks" is one number; the official expression reads 1 week and 4 days).
 
 Kept as they are: any key that ends in ``answer`` is read, a field that is not closed by ``}`` in its line is not found (so indented JSON has no answer),
-a thousands comma separates two numbers, 1e3 outside ``str`` is the two numbers 1 and 3, and of several numbers the last one counts.
+a thousands comma separates two numbers, outside ``str`` 1e3 is the two numbers 1 and 3 and 1/100 the two numbers 1 and 100, and of several numbers the last
+one counts.
 """
 
 import math

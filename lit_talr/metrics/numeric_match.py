@@ -1,12 +1,16 @@
 r"""Scores answers by their final number, read exactly.
 
-Which number counts: that of the last line ``#### number``, alone after the mark (the form of GSM8K, Cobbe et al., arXiv:2110.14168); else the first one in
-the last ``\boxed{...}``; else the first one after the last "answer is", in its line; else the last number of the text. The first of these places that holds
-a number decides, even where that number cannot be read.
+Where it stands: in the last line ``#### number``, alone after the mark (the form of GSM8K, Cobbe et al., arXiv:2110.14168); else in the last
+``\boxed{...}``; else in the sentence after the last "answer is"; else at the beginning of the last ``####`` line, before words (``#### 18 dollars for 2``);
+else it is the last number of the text. The first of these places that holds a number decides, even where that number cannot be read.
 
-A number is written in the digits 0 to 9: ``-1,234.50``, ``$5``, ``.5``, ``3/4``, ``\frac{3}{4}``; percent and degree signs are dropped, so ``50%`` is 50. None
-is what belongs to a word or an expression (``H2O``, ``10^400``, ``1e3``, ``2\sqrt{3}``, ``x_1``, ``1/2/3``), is grouped otherwise than by thousands (``3,4``,
-``1.2.3``), divides by zero, or has a digit of another script or more than ``MAX_LENGTH`` characters. A mixed number, ``2 1/2``, is two.
+A number is written in the digits 0 to 9: ``-1,234.50``, ``$5``, ``.5``, ``3/4``, ``\frac{3}{4}``, ``\frac34``; percent and degree signs are dropped, so
+``50%`` is 50. None is what belongs to a word or an expression (``H2O``, ``10^400``, ``1e3``, ``5!``, ``2\sqrt{3}``, ``x_1``, ``1/2/3``), is grouped otherwise
+than by thousands (``3,4``, ``1.2.3``, ``70 000``), divides by zero, or has a digit of another script or more than ``MAX_LENGTH`` characters. A mixed number,
+``2 1/2``, is two.
+
+A box and the sentence after "answer is" must say one number alone, with words and units: ``3+\sqrt{2}``, ``3x``, ``(3, 5)``, ``x \le 3`` and ``3 or 7`` are
+none. Of an equation the right side counts (``20 - 8 = 12``, ``x = 12``), unless the left one lists several things or multiplies an unknown (``2x = 10``).
 
 lm-evaluation-harness reads GSM8K likewise, but its strict filter takes the first ``#### number``, whatever follows in the line, and its flexible one always
 the last number of the text, where ``5-3`` ends with -3 (here with 3) and ``1/2`` with 2.
@@ -25,15 +29,39 @@ from lit_talr.metrics.base import DomainMetric
 
 MAX_LENGTH = 50
 
-# Both expressions take time proportional to the text: a run of digits is possessive (`*+`), and all else has a bounded length.
+# All expressions take time proportional to the text: a run is possessive (`*+`), and all else has a bounded length or begins at a mark.
+MINUS = "-\u2212\u2013"
+SMALL = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f"  # raised and lowered digits, and fractions of one character
+COMMAND = r"\\(?!(?:text|mathrm|mbox|q?quad|approx|left|right|displaystyle)(?![A-Za-z]))[A-Za-z]"  # what LaTeX writes beside words and layout
 RUN = r"(?:(?<![\w.])\.)?\d[\d.,]*+(?:[eE][-+]?\d++)?"
 NUMBER = re.compile(
-    rf"(?P<sign>(?:(?<![\w)\]}}])[-\u2212])?(?:\\?\$[-\u2212]?)?)"  # a minus after a word or a bracket subtracts
+    rf"(?P<sign>(?:(?<![\w)\]}}])[{MINUS}])?(?:\\?\$[{MINUS}]?)?)"  # a minus after a word or a bracket subtracts
     rf"(?:\\[dt]?frac\s?{{(?P<top>-?{RUN})}}\s?{{(?P<bottom>{RUN})}}|(?P<number>{RUN})(?:\s?/\s?(?P<divisor>{RUN}))?)"
     r"(?:\s?\\?%|\^\\circ|\^{\\circ})?"
 )
-GOES_ON = re.compile(r"\s?\^|_[\d{]|\s?/\s?\d|\s?\\(?!text|mathrm)[A-Za-z]")
-ANSWER_IS = re.compile(r"answer is", re.IGNORECASE)
+GOES_ON = re.compile(rf"\s?[\^\u00d7]|[!{SMALL}]|_[\d{{]|\s?/\s?\d|\s?{COMMAND}")
+GROUP = re.compile(r"(?<=\d[ \u00a0\u202f])\d{3}(?!\d)")  # 000 in 70 000
+WORDS_FOLLOW = re.compile(r"\**+\s+(?!(?:and|or|to)\b)(?:a\s|[A-Za-z]{2})")
+# What a box or a sentence holds beside one number, here "_", if it says more than that.
+MORE = re.compile(
+    rf"[\d{SMALL}+=<>^|\u00b1\u00b7\u00d7\u00f7\u03c0\u221a\u221e\u2260\u2264\u2265]|{COMMAND}|_[A-Za-z]|(?<=[_)])!"
+    rf"|(?<=\s)\*++(?=\s)|(?<=\w)\*++(?=[\w(\\])"  # other stars are emphasis
+    rf"|(?<![A-Za-z])[{MINUS}/]|[{MINUS}/](?![A-Za-z])"  # not those of a word: km/h
+    r"|(?<![A-Za-z]{2})(?<!\\),(?!\s*+\Z|\s+[\"']?[A-Za-z]{2})"  # not those of a sentence: 5, since
+)
+UNIT = re.compile(
+    r"^[-/]?(?:[ckm]m|[km]g|m[lL]|lbs?|oz|ft|yd|hrs?|mins?|secs?|mph|kph|st|nd|rd|th|[ap]m)(?![A-Za-z])|^[-/][A-Za-z]{3,}+"
+    r"|(?:(?<=[A-Za-z]{2})|(?<=[^A-Za-z]m))\s?(?:\^[23]|\^{[23]}|[\u00b2\u00b3])"  # cm^2
+)
+SEVERAL = re.compile(r",\s|\b(?:and|or|because|since)\b|\d[A-Za-z](?![A-Za-z])|[<>!]\Z")
+ANSWER_IS = re.compile(r"answer is\**+[ \t]*+(?::(?:\*++(?=\s))?\s*+(?:(?:\\\[|\$\$)[ \t]*+\n\s*+)?)?", re.IGNORECASE)
+SENTENCE_ENDS = re.compile(r"[.?][\"')\]*$`}]*+\s++(?=[A-Z])")
+BOX = re.compile(r"\\boxed\s*+{")
+
+MATH_MODE = re.compile(r"(?<!\\)\\[()\[\]]")
+TEXT = re.compile(r"(?<![\^_])\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mbox)\s?{([^{}]*+)}")
+FIRST_ARGUMENT = re.compile(r"(\\[dt]?frac|\\sqrt)\s*+([0-9])")
+SECOND_ARGUMENT = re.compile(r"(\\[dt]?frac\s?{(?:[^{}]|{[^{}]*+})*+})\s*+([0-9])")
 
 
 def last_number(text: str) -> Fraction | None:
@@ -48,40 +76,62 @@ def last_number(text: str) -> Fraction | None:
 
 
 def find_number(text: str) -> tuple[Fraction | None, str]:
-    """The number that counts, and where it stands: ``####``, ``boxed``, ``answer is`` or ``last``."""
+    """The number that counts, and where it stands: ``####``, ``boxed``, ``answer is``, ``#### and words`` or ``last``."""
     text = plain(text)
-    for line in reversed(text.splitlines()):
-        _, mark, rest = line.rpartition("####")
-        if mark and (value := number(rest)) is not None:
+    marked = [line.rpartition("####")[2] for line in text.splitlines() if "####" in line]
+    for rest in reversed(marked):
+        if (value := number(rest)) is not None:
             return value, "####"
     for place, said in (("boxed", last_box(text)), ("answer is", after_answer_is(text))):
-        if found := NUMBER.search(said):
-            return value_of(found), place
+        if NUMBER.search(said):
+            return sole_number(said), place
+    found = NUMBER.match(marked[-1].lstrip(" \t*$")) if marked else None
+    if found and found[0][-1] not in ".," and WORDS_FOLLOW.match(found.string, found.end()):
+        return value_of(found), "#### and words"
     last = deque(NUMBER.finditer(text), maxlen=1)
     return value_of(last[0]) if last else None, "last"
 
 
+def sole_number(said: str) -> Fraction | None:
+    """The number that a box or a sentence says, None where it says anything but one number, words and units: the module's text gives examples."""
+    left, equals, right = said.rpartition("=")
+    if equals and NUMBER.search(right) and not SEVERAL.search(left):
+        said = right
+    found = NUMBER.search(said)
+    if found is None:
+        return None
+    before, after = said[: found.start()], said[found.start() + len(found[0].rstrip(",")) :]
+    return None if MORE.search(f"{before}_{UNIT.sub('', after)}") else value_of(found)
+
+
+def quantity(text: str) -> Fraction | None:
+    r"""The number of a text that begins with it and goes on in words alone, as ``18\text{ cm}``; None for any other text."""
+    text = plain(text).lstrip(" \t$")
+    return sole_number(text) if NUMBER.match(text) and "=" not in text else None
+
+
 def number(text: str) -> Fraction | None:
     """The number that a text is, emphasis, dollar signs and a full stop around it aside; None for any other text."""
-    text = plain(text).lstrip(" \t*$").rstrip(" \t\r\n*$.")
+    text = plain(text).lstrip(" \t*$`").rstrip(" \t\r\n*$.`")
     found = NUMBER.match(text)
     return value_of(found) if found and found.end() == len(text) else None
 
 
 def plain(text: str) -> str:
-    r"""Without what LaTeX puts around a thousands comma: ``1,\!000`` and ``1{,}000`` become ``1,000``."""
-    return text.replace("\\!", "").replace("{,}", ",")
+    r"""Without LaTeX's ways to write the same: ``1,\!000``, ``\frac12``, ``\text{cm}`` and ``\(x\)`` become ``1,000``, ``\frac{1}{2}``, ``cm`` and ``x``."""
+    text = TEXT.sub(r" \1 ", MATH_MODE.sub(" ", text.replace("\\!", "").replace("{,}", ",").replace("\\$ ", "\\$")))
+    return SECOND_ARGUMENT.sub(r"\1{\2}", FIRST_ARGUMENT.sub(r"\1{\2}", text))
 
 
 def value_of(found: re.Match[str]) -> Fraction | None:
     before = found.string[found.start() - 1 : found.start()]
     in_a_word = before.isascii() and before.isalnum() and "$" not in found["sign"]
-    if in_a_word or before in ("^", "{", "/", "_") or GOES_ON.match(found.string, found.end()):
+    if in_a_word or before in ("^", "{", "/", "_") or GROUP.match(found.string, found.start()) or GOES_ON.match(found.string, found.end()):
         return None
     top, bottom = decimal(found["number"] or found["top"].removeprefix("-")), decimal(found["divisor"] or found["bottom"] or "1")
     if top is None or not bottom:
         return None
-    signs = (found["sign"] + (found["top"] or "")[:1]).replace("\u2212", "-").count("-")
+    signs = sum(sign in MINUS for sign in found["sign"] + (found["top"] or "")[:1])
     return (-1) ** signs * top / bottom
 
 
@@ -97,20 +147,23 @@ def decimal(run: str) -> Fraction | None:
 
 
 def last_box(text: str) -> str:
-    r"""What stands in the last ``\boxed{...}``; empty without one, or where it is not closed."""
-    _, box, rest = text.rpartition("\\boxed{")
-    depth = 1
-    for end, character in enumerate(rest if box else ""):
+    r"""What stands in the last ``\boxed{...}``, without braces of its own; empty without one, or where it is not closed."""
+    box = deque(BOX.finditer(text), maxlen=1)
+    rest, depth = text[box[0].end() :] if box else "", 1
+    for end, character in enumerate(rest):
         depth += {"{": 1, "}": -1}.get(character, 0)
         if not depth:
-            return rest[:end]
+            return re.sub(r"\A\s*+{([^{}]*+)}\s*+\Z", r"\1", rest[:end])
     return ""
 
 
-def after_answer_is(text: str) -> str:
-    """What follows the last "answer is", in its line; empty without one."""
-    found = deque(ANSWER_IS.finditer(text), maxlen=1)
-    return text[found[0].end() :].partition("\n")[0].lstrip(" \t:") if found else ""
+def after_answer_is(text: str, mark: str = "") -> str:
+    """The sentence after the last "answer is", in its line, or the next one with text after a colon; empty without one.
+
+    With ``":"`` as ``mark``, after the last "answer is:".
+    """
+    found = deque((found for found in ANSWER_IS.finditer(text) if mark in found[0]), maxlen=1)
+    return SENTENCE_ENDS.split(text[found[0].end() :].partition("\n")[0], maxsplit=1)[0].strip() if found else ""
 
 
 class NumericMatch(DomainMetric):

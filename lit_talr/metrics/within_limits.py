@@ -2,15 +2,17 @@
 
 from lit_talr.example import Example
 from lit_talr.metrics.category_accuracy import CategoryAccuracy
-from lit_talr.metrics.medcalc import as_number, last_field, last_number
+from lit_talr.metrics.medcalc import as_number, last_field
+from lit_talr.metrics.numeric_match import plain, sole_number
 
 
 class WithinLimits(CategoryAccuracy):
     """The share of answers whose number lies within the example's limits, overall and per category.
 
-    The number is the last one in the last JSON field ``"answer"``; an answer without it is wrong. ``example.meta`` holds ``lower`` and ``upper`` (texts,
-    both ends count), ``category`` and ``calculator``. ``compute`` gives ``score`` and ``accuracy`` (the same number; NaN before the first example),
-    ``accuracy_se`` (its binomial standard error), ``num_examples``, and ``accuracy/<category>`` for every category seen.
+    The last JSON field ``"answer"`` must say one number, with words and units, as a box does for ``NumericMatch``; any other answer is wrong: several numbers,
+    an expression other than a fraction, and a percentage. ``example.meta`` holds ``lower`` and ``upper`` (texts, both ends count), ``category`` and
+    ``calculator``. ``compute`` gives ``score`` and ``accuracy`` (the same number; NaN before the first example), ``accuracy_se`` (its binomial standard error),
+    ``num_examples``, and ``accuracy/<category>`` for every category seen.
 
     Args:
         categories: The names that ``meta["category"]`` can have, at least one, none twice.
@@ -31,11 +33,10 @@ class WithinLimits(CategoryAccuracy):
     """
 
     def judge(self, answer: str, example: Example) -> dict[str, object]:
-        field = last_field(answer)
-        extracted = None if field is None else last_number(field)
-        value = as_number(extracted)
+        field = last_field(answer) or ""
+        value = None if "%" in field else sole_number(plain(field))
         lower, upper = (self.limit(name, example) for name in ("lower", "upper"))
-        return {"extracted": extracted, "correct": value is not None and lower <= value <= upper}
+        return {"extracted": None if value is None else f"{float(value):.15g}", "correct": value is not None and lower <= float(value) <= upper}
 
     def limit(self, name: str, example: Example) -> float:
         value = as_number(example.meta[name])

@@ -1,5 +1,6 @@
 """Benchmarks and what a model scores on them; all of it without the harness."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class Scores(NamedTuple):
 
 def main_score(name: str, metric: str, found: Mapping[str, float]) -> float:
     if metric not in found:
-        raise ValueError(f"`tasks`: `{name}` has no metric `{metric}`; it has {', '.join(f'`{key}`' for key in found)}.")
+        raise ValueError(f"`tasks`: `{name}` has no metric `{metric}`; it has {', '.join(f'`{key}`' for key in found) or 'none'}.")
     return found[metric]
 
 
@@ -76,9 +77,43 @@ def check_same_items(before: Scores, now: Scores) -> None:
     Raises:
         ValueError: With the way out.
     """
-    items = [[tuple(row[key] for key in ("suite", "id", "prompt_hash", "truth")) for row in scores.rows] for scores in (before, now)]
+    items = [[tuple(row.get(key) for key in ("suite", "id", "prompt_hash", "truth")) for row in scores.rows] for scores in (before, now)]
     if items[0] != items[1]:
         raise ValueError(
             "`LMEval`: the starting model's answers in this run's answers/ are not to the items that are asked now; ask what the run was begun with, "
             "or name another folder with `--run`."
         )
+
+
+def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to put results beside those of other settings; what was asked of one model alone, and only logged, may differ.
+
+    Args:
+        before: ``lm_eval.json`` as it is.
+        now: What would be in it.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    sides = [dict(before), json.loads(json.dumps(now))]
+    for part in ("benchmarks", "files", "tasks"):
+        both = sides[0][part].keys() & sides[1][part].keys()
+        if part == "benchmarks":
+            both |= {name for side in sides for name, benchmark in side[part].items() if benchmark["metric"]}
+        sides = [{**side, part: {name: side[part].get(name) for name in both}} for side in sides]
+    names = now.keys() - {"unavailable"}
+    before, now = ({name: side.get(name) for name in names} for side in sides)
+    if found := next(differences(before, now), None):
+        raise ValueError(
+            f"`LMEval`: this run's answers/ are not to the items that are asked now, or not in the same way: {found}; ask what the run was begun with, "
+            "or name another folder with `--run`."
+        )
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What two records do not share, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+    elif before != now:
+        yield f"`{name}` was {json.dumps(before)[:100]} and is {json.dumps(now)[:100]}"

@@ -1,11 +1,13 @@
 """lm-evaluation-harness on a model in memory; the only file that imports it."""
 
 import glob
+import gzip
 import hashlib
 import io
 import json
 import logging
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager, redirect_stderr
 from copy import deepcopy
@@ -17,8 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+from datasets.exceptions import DatasetsError
+from jinja2 import Environment, TemplateError, meta
 from lm_eval import evaluate
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,16 +73,15 @@ def share(answer: Callable[[list[Instance]], list[Any]], requests: list[Instance
     return [one for part in parts for one in part]
 
 
-def find_tasks(names: Sequence[str], task_folder: str | None) -> tuple[TaskManager, set[str]]:
-    """What knows all the names, and which of them are task files here. The harness's own files are read, for half a minute, where they are needed only.
+def find_tasks(names: Sequence[str], task_folder: str | None) -> TaskManager:
+    """What knows all the names. The harness's own files are read, for some fifteen seconds, where they are needed only.
 
     Raises:
         ValueError: For a name that is no task, group or tag.
     """
     folders = [SHIPPED, *([Path(task_folder).resolve()] if task_folder else [])]
     manager = TaskManager(include_path=folders, include_defaults=False)
-    local = set(names) & set(manager.all_tasks)
-    if local < set(names):
+    if not set(names) <= set(manager.all_tasks):
         manager = TaskManager(include_path=folders)
     for name in names:
         if name not in manager.all_tasks:
@@ -86,57 +90,133 @@ def find_tasks(names: Sequence[str], task_folder: str | None) -> tuple[TaskManag
                 f"`tasks`: lm-evaluation-harness {VERSION} has no task `{name}` (alike: {near}); `python -m lm_eval ls tasks` lists its own, and "
                 "`task_folder` adds yours."
             )
-    return manager, local
+    return manager
 
 
 def load(manager: TaskManager, name: str, data_folder: Path, num_fewshot: int | None, max_gen_toks: int | None) -> Loaded:
     """A task, a group or a tag with its data; relative paths in task files start at ``data_folder``, as those of the harness's command in that folder do.
 
     Raises:
-        FileNotFoundError: Where a data file is not there, or empty.
-        DatasetsError: For a data file that cannot be read.
-        TemplateError: For one that lacks a column.
-        OSError: Where its data cannot be fetched.
+        OSError: Where its data cannot be fetched; a ``DatasetsError`` or another too, as the hub has it.
         ImportError: Where it needs a package.
         LookupError: Where it needs data of NLTK.
-        ValueError: For a data file that is there twice, and fewer examples than shots.
+        ValueError: For local data that is not there or not what the task reads, and fewer examples than shots.
     """
-    known = manager.task_index[name].cfg or {}
-    files = find_files(known, data_folder) if known.get("dataset_path") in BUILDERS else []
-    with quiet(), chdir(data_folder):
+    with quiet(), chdir(data_folder), checked(data_folder) as files:
         tasks = manager.load([name])
     for leaf, task in tasks["tasks"].items():
         if task.get_config("num_fewshot") != 0 and num_fewshot is not None:  # as the harness's command: a task that says 0 stays without
             task.set_config("num_fewshot", num_fewshot)
         elif task.get_config("num_fewshot") is None:
             task.set_config("num_fewshot", 0)
-        if (shots := task.get_config("num_fewshot")) and shots > len(task.sampler.df):
-            raise ValueError(f"`num_fewshot`: `{leaf}` has {len(task.sampler.df)} examples to put before a question, fewer than {shots}; ask for fewer.")
+        if shots := task.get_config("num_fewshot"):
+            rows, same = len(task.sampler.df), task.fewshot_cfg.split == task.config.test_split
+            if shots > rows - same:
+                beside = " beside the question itself" if same else ""
+                raise ValueError(f"`num_fewshot`: `{leaf}` has {rows} examples to put before a question, fewer than {shots}{beside}; ask for fewer.")
         if max_gen_toks is not None and task.OUTPUT_TYPE == "generate_until":
             task.set_config("generation_kwargs", {"max_gen_toks": max_gen_toks}, update=True)
     config = {leaf: {"version": task.VERSION, **task.dump_config()} for leaf, task in sorted(tasks["tasks"].items())}
-    hashes = {path: hashlib.sha256((data_folder / path).read_bytes()).hexdigest() for path in files}
-    return Loaded(tasks, json.loads(json.dumps(config, default=spelled)), hashes)
+    for settings in config.values():
+        settings.get("metadata", {}).pop("config_source", None)  # where the task file lies on this machine
+    text = re.sub(r" at 0x[0-9a-f]+", "", json.dumps(config, default=spelled))  # of what has no name but its place in memory
+    return Loaded(tasks, json.loads(text), files)
 
 
-def find_files(config: Any, folder: Path) -> list[str]:
-    """The local files that a configuration names under ``data_files``, relative to the folder where they are so."""
-    if not isinstance(config, dict | list):
-        return []
-    found: set[str] = set()
-    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
-        patterns = [pattern for pattern in strings(value) if "://" not in pattern] if key == "data_files" else []
-        for pattern in patterns:
-            paths = glob.glob(pattern, root_dir=folder)
-            if not paths:
-                raise FileNotFoundError(f"{pattern} is not there")
-            if empty := [path for path in paths if not (folder / path).stat().st_size]:
-                raise FileNotFoundError(f"{empty[0]} is empty")
-            if twice := [path for path in paths if f"{path}.gz" in paths]:
-                raise ValueError(f"`data_folder`: {folder} has both {twice[0]} and {twice[0]}.gz, whose rows would be asked twice; remove one.")
-            found.update(paths)
-        found.update(find_files(value, folder))
+@contextmanager
+def checked(folder: Path) -> Iterator[dict[str, str]]:
+    """Meanwhile, the files of every task that reads local ones, alone or in a group or tag, are looked at before it does, and their rows afterwards.
+
+    Gives the SHA-256 of each file.
+
+    Raises:
+        ValueError: For whatever is wrong with them; a package that is not there is none of that.
+    """
+    files: dict[str, str] = {}
+    build = ConfigurableTask.__init__
+
+    def look(task: Any, data_dir: Any = None, cache_dir: Any = None, download_mode: Any = None, config: Any = None) -> None:
+        if (config or {}).get("dataset_path") not in BUILDERS:
+            return build(task, data_dir, cache_dir, download_mode, config)
+        own: list[str] = []
+        try:
+            data_files = (config.get("dataset_kwargs") or {}).get("data_files")
+            own.extend(find_files(data_files, folder))
+            splits = data_files if isinstance(data_files, dict) else {"train"}
+            if unknown := [key for key, value in config.items() if key.endswith("_split") and value is not None and value not in splits]:
+                raise ValueError(f"`{unknown[0]}` is `{config[unknown[0]]}`, which its `data_files` have not")
+            for path in set(own) - files.keys():
+                files[path] = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+            build(task, data_dir, cache_dir, download_mode, config)
+            check_rows(task)
+        except Exception as error:
+            if isinstance(error, ImportError) or type(error) is LookupError:
+                raise
+            where = f" in {' and '.join(own)}" if own else ""
+            raise ValueError(f"`data_folder`: {folder} has not what `{config['task']}` reads ({reason(error)}){where}; see docs/benchmarks.md.") from error
+
+    ConfigurableTask.__init__ = look
+    try:
+        yield files
+    finally:
+        ConfigurableTask.__init__ = build
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be read, in a line."""
+    cause = error.__cause__ if isinstance(error, ImportError | DatasetsError) and error.__cause__ else error  # which says what, and not only that
+    text = " ".join(str(cause).split())[:300].rstrip(".")
+    clear = type(cause) is LookupError or isinstance(cause, OSError | ImportError | ValueError | DatasetsError | TemplateError)
+    return text if text and clear else f"{type(cause).__name__}: {text}".rstrip(": ")
+
+
+def find_files(data_files: Any, folder: Path) -> list[str]:
+    """The local files that a task names, relative to the folder where they are so.
+
+    Raises:
+        OSError: For a name without a file, or with an empty one, and a pattern of several, whose rows would all be asked.
+    """
+    if not data_files:
+        raise FileNotFoundError("it names no `data_files`")
+    found = set()
+    for pattern in strings(data_files):
+        if "://" in pattern:
+            continue
+        paths = sorted(glob.glob(pattern, root_dir=folder))
+        if not paths:
+            raise FileNotFoundError(f"{pattern} is not there")
+        if len(paths) > 1:
+            raise FileExistsError(f"{pattern} is more than one file: {', '.join(paths)}; leave one there, or name each in the task file")
+        with (gzip.open if paths[0].endswith(".gz") else open)(folder / paths[0], "rb") as file:
+            if not file.read(1):
+                raise FileNotFoundError(f"{paths[0]} is empty")
+        found.add(paths[0])
     return sorted(found)
+
+
+def check_rows(task: Any) -> None:
+    """Whether all items and examples have what the task's templates read, and a right answer among their choices.
+
+    The harness would ask for a name of a column, or for ``None``, and count as wrong what has no right answer.
+
+    Raises:
+        ValueError: For the first that has not.
+    """
+    templates = [text for text in (task.config.doc_to_text, task.config.doc_to_target, task.config.doc_to_choice) if isinstance(text, str)]
+    names = {text for text in templates if text.isidentifier()}  # columns, or else nobody's words
+    if missing := sorted(names - set(task.features)):
+        raise ValueError(f"there is no column `{missing[0]}`, only {', '.join(f'`{name}`' for name in task.features)}")
+    read = names.union(*(meta.find_undeclared_variables(Environment().parse(text)) for text in templates))
+    chooses = task.OUTPUT_TYPE == "multiple_choice" and not callable(task.config.process_results)
+    for kind, rows in (("item", task.eval_docs), ("example", task.sampler.df)):
+        for number, row in enumerate(rows, 1):
+            if empty := sorted(name for name in read & row.keys() if row[name] is None):
+                raise ValueError(f"{kind} {number} has no `{empty[0]}`")
+            if chooses and kind == "item":
+                choices, right = task.doc_to_choice(row), task.doc_to_text(row) if task.multiple_input else task.doc_to_target(row)
+                for one in right if isinstance(right, list) else [right]:
+                    if one not in (choices if isinstance(one, str) else range(len(choices))):
+                        raise ValueError(f"the right answer of item {number} is {one!r}, which is none of its choices {choices}")
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -159,8 +239,10 @@ def runs_code(loaded: Loaded) -> bool:
 def ask(model: SplitLM, loaded: Loaded, limit: int | None, chat_template: bool, allow_code_execution: bool) -> tuple[dict[str, Any], list[str]]:
     """The harness's results of each task and group with all samples, and the warnings that a prompt was cut. Collective.
 
+    Every rank scores all answers, and so runs all programs of HumanEval.
+
     Raises:
-        ValueError: For a task that lets the model write more than it can hold.
+        ValueError: For a task that lets the model write more than it can hold, and an item whose right answer is none of its choices.
     """
     for name, task in loaded.tasks["tasks"].items():
         most = (task.get_config("generation_kwargs") or {}).get("max_gen_toks", model.max_gen_toks)
@@ -182,6 +264,9 @@ def ask(model: SplitLM, loaded: Loaded, limit: int | None, chat_template: bool, 
             fewshot_as_multiturn=chat_template,
             confirm_run_unsafe_code=allow_code_execution,
         )
+    if wrong := next((text for text in heard if text.startswith("Label index was not in")), None):
+        names, item = ", ".join(f"`{name}`" for name in list(loaded.config)[:3]), " ".join(wrong.partition("Sample:")[2].split())[:200]
+        raise ValueError(f"`tasks`: the right answer of an item of {names} is none of its choices: {item}; it would count as wrong, so leave the task out.")
     return found, [text for text in heard if "runcat" in text]
 
 

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lit_talr.backbone import load_model
 from lit_talr.callbacks import GeneralBudget, GeneralScore, HFExport, LMEval, Summary
+from lit_talr.callbacks.lm_eval import tokenizer_hash
 from lit_talr.cli import main
 from lit_talr.data import Records
 from lit_talr.data.encoding import load_tokenizer
@@ -34,8 +34,8 @@ from lit_talr.module import DomainSFT
 from lit_talr.report.tables import collect
 from lit_talr.schedules import Constant
 from lit_talr.tasks.base import Benchmark
-from lit_talr.tasks.code_tests import pass_at_k, passes
 from tests.fits import records, write_data
+from tests.tasks.test_code_tests import PROBLEM
 
 harness = pytest.importorskip("lit_talr.tasks.harness")
 
@@ -102,16 +102,21 @@ def asked(folder: Path, tasks: dict[str, Benchmark], batch_size: int = 3, code: 
     return LMEval(tasks, every, str(folder / "tasks"), str(folder / "tasks"), batch_size, template, code)
 
 
-def watched(folder: Path, run: str, *callbacks: Callback, epochs: int = 1, lora: LoRA | None = None) -> tuple[Trainer, DomainSFT, Records]:
+def watched(
+    folder: Path, run: str, *callbacks: Callback, epochs: int = 1, lora: LoRA | None = None, precision: Any = "32-true", attention: str | None = None
+) -> tuple[Trainer, DomainSFT, Records]:
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
     options: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "num_sanity_val_steps": 0, "default_root_dir": folder / run}
-    module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.5), Constant(), pretrained=str(folder / "model"), lora=lora)
+    model: dict[str, Any] = {"pretrained": str(folder / "model"), "lora": lora, "attention": attention}
+    module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.5), Constant(), **model)
     module.generation = Generation(max_new_tokens=4)
-    return Trainer(callbacks=list(callbacks), **quiet, **options), module, records(folder)
+    return Trainer(callbacks=list(callbacks), precision=precision, **quiet, **options), module, records(folder)
 
 
-def fit(folder: Path, run: str, *callbacks: Callback, epochs: int = 1, lora: LoRA | None = None) -> tuple[Trainer, DomainSFT]:
-    trainer, module, data = watched(folder, run, *callbacks, epochs=epochs, lora=lora)
+def fit(
+    folder: Path, run: str, *callbacks: Callback, epochs: int = 1, lora: LoRA | None = None, precision: Any = "32-true", attention: str | None = None
+) -> tuple[Trainer, DomainSFT]:
+    trainer, module, data = watched(folder, run, *callbacks, epochs=epochs, lora=lora, precision=precision, attention=attention)
     trainer.fit(module, datamodule=data)
     return trainer, module
 
@@ -177,7 +182,7 @@ def test_training_is_not_disturbed(folder: Path) -> None:
 def test_the_model_in_memory_answers_as_its_export(folder: Path, lora: LoRA | None) -> None:
     fit(folder, "run", asked(folder, BOTH), HFExport(), lora=lora)
     model, tokenizer = load_model(str(folder / "run" / "export"), None, None, 0, None), load_tokenizer(str(folder / "run" / "export"))
-    manager, _ = harness.find_tasks([*BOTH], str(folder / "tasks"))
+    manager = harness.find_tasks([*BOTH], str(folder / "tasks"))
     rows = read_json_lines(folder / "run" / "answers" / "general-epoch-1.jsonl")
     assert rows != read_json_lines(folder / "run" / "answers" / "general-epoch-0.jsonl")
     for name, benchmark in BOTH.items():
@@ -203,6 +208,165 @@ def test_runs_side_by_side_share_what_the_starting_model_answered(folder: Path, 
     assert parts[0] == parts[1] and not math.isnan(trainer.callback_metrics["general/drop"])
     fit(folder, "third", asked(folder, BOTH, batch_size=2))
     assert len(calls) == 2 + 4
+
+
+def test_another_dtype_attention_or_tokenizer_is_another_starting_model(folder: Path) -> None:
+    kept = lambda: len(list((folder / ".reference").glob("lm-eval-*.json")))  # noqa: E731
+    callback = lambda: asked(folder, {"choice": Benchmark("acc,none", limit=1)})  # noqa: E731
+    fit(folder, "full", callback(), precision="bf16-mixed")
+    fit(folder, "again", callback(), precision="bf16-mixed")
+    assert kept() == 1
+    fit(folder, "lora", callback(), precision="bf16-mixed", lora=LoRA(r=2, alpha=2))
+    assert kept() == 2
+    fit(folder, "eager", callback(), precision="bf16-mixed", attention="eager")
+    assert kept() == 3
+    tokenizer = load_tokenizer(str(folder / "model"))
+    before = tokenizer_hash(tokenizer)
+    tokenizer(["a", "abc"], padding=True, truncation=True, max_length=2)
+    assert tokenizer_hash(tokenizer) == before
+    tokenizer.add_tokens("abc")
+    assert tokenizer_hash(tokenizer) != before
+
+
+def test_data_of_groups_and_tags_is_checked_and_part_of_what_is_kept(folder: Path) -> None:
+    both = "group: both\ntask: [choice]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    (folder / "tasks" / "both.yaml").write_text(both)
+    start = lambda run: read_json(folder / run / "lm_eval.json")["results"]["epoch-0"]["results"]["choice"]["acc,none"]  # noqa: E731
+    for name, files in (("both", {"choice.jsonl"}), ("tiny", {"choice.jsonl", "written.jsonl"})):
+        shares = []
+        for answer in ("yes", "no"):
+            write_json_lines(folder / "tasks" / "choice.jsonl", [{"question": f"Is {n} even?", "answer": answer} for n in range(8)])
+            fit(folder, f"{name}-{answer}", asked(folder, {name: Benchmark()}))
+            shares.append(start(f"{name}-{answer}"))
+        assert sum(shares) == 1 and read_json(folder / f"{name}-no" / "lm_eval.json")["files"].keys() == files
+    (folder / "tasks" / "choice.jsonl").write_text("")
+    for name in ("both", "tiny"):
+        with pytest.raises(ValueError, match=r"has not what `choice` reads \(choice.jsonl is empty\)"):
+            fit(folder, "empty", asked(folder, {name: Benchmark()}))
+
+
+def test_a_group_without_scores_of_its_own_logs_those_of_its_tasks(folder: Path) -> None:
+    (folder / "tasks" / "bare.yaml").write_text("group: bare\ntask: [choice]\n")
+    trainer, _ = fit(folder, "run", asked(folder, {"bare": Benchmark()}))
+    assert {name for name in trainer.callback_metrics if name.startswith("lm_eval/")} == {"lm_eval/choice/acc"}
+
+
+def test_results_of_other_settings_do_not_meet(folder: Path) -> None:
+    fit(folder, "run", asked(folder, {**BOTH, "perplexity": Benchmark(limit=2)}), HFExport())
+    record = read_json(folder / "run" / "lm_eval.json")
+    assert str(folder) not in json.dumps(record)  # or a run that was moved would have other settings
+    written = BOTH["written"]
+    for tasks, batch_size, sentence in (
+        (
+            {**BOTH, "written": Benchmark(written.metric, max_gen_toks=3)},
+            3,
+            "`benchmarks.written.max_gen_toks` was 4 and is 3; ask what the run was begun with",
+        ),
+        ({**BOTH, "choice": Benchmark("f1,none", limit=6)}, 3, '`benchmarks.choice.metric` was "acc,none" and is "f1,none"'),
+        ({**BOTH, "perplexity": Benchmark(limit=3)}, 3, "`benchmarks.perplexity.limit` was 2 and is 3"),
+        ({"written": written}, 3, r'`benchmarks.choice` was \{"metric": "acc,none".* and is null'),
+        (BOTH, 2, "`batch_size` was 3 and is 2"),
+    ):
+        trainer, module, data = watched(folder, "run", asked(folder, tasks, batch_size, every=None))
+        with pytest.raises(ValueError, match=f"are not to the items that are asked now, or not in the same way: {sentence}"):
+            trainer.test(module, datamodule=data, verbose=False)
+    assert read_json(folder / "run" / "lm_eval.json") == record
+    trainer, module, data = watched(folder, "run", asked(folder, BOTH, every=None))
+    module.pretrained = str(folder / "run" / "export")  # the same settings, though it has a file of them
+    trainer.test(module, datamodule=data, verbose=False)
+    after = read_json(folder / "run" / "lm_eval.json")
+    assert all(after[part] == record[part] for part in ("benchmarks", "files", "tasks")) and after["results"].keys() == {"epoch-0", "epoch-1", "test"}
+    write_json_lines(folder / "tasks" / "choice.jsonl", [{"question": f"Is {n} odd?", "answer": "yes"} for n in range(8)])
+    trainer, module, data = watched(folder, "run", asked(folder, BOTH, every=None))
+    with pytest.raises(ValueError, match="in the same way: `files.choice.jsonl` was "):
+        trainer.test(module, datamodule=data, verbose=False)
+
+
+def test_what_one_rank_cannot_have_none_asks(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[dict[str, Any]] = []
+
+    def gather(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str, Any]]:
+        told.extend(rows)
+        return [*rows, {"id": 1, **other}]
+
+    monkeypatch.setattr("lit_talr.callbacks.lm_eval.of_all_ranks", gather)
+    other: dict[str, Any] = {"unavailable": {"written": "no such file on this node"}, "problem": None}
+    trainer, _ = fit(folder, "run", asked(folder, BOTH))
+    assert "general/choice" in trainer.callback_metrics and "general/written" not in trainer.callback_metrics
+    assert "`written` cannot be had here (no such file on this node); the other benchmarks are asked." in caplog.text
+    other = {"unavailable": {}, "problem": "`data_folder`: what is wrong there."}
+    with pytest.raises(ValueError, match="^`data_folder`: what is wrong there.$"):
+        fit(folder, "other", asked(folder, BOTH))
+    (folder / "tasks" / "choice.jsonl").unlink()
+    with pytest.raises(ValueError, match="choice.jsonl is not there"):
+        fit(folder, "own", asked(folder, BOTH))
+    assert "choice.jsonl is not there" in told[-1]["problem"] and [row["problem"] for row in told[:-1]] == [None, None]
+
+
+def test_a_right_answer_that_is_no_choice_is_not_counted_as_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where the data is not local, so that rows are not looked at before they are asked."""
+    monkeypatch.setattr(harness, "check_rows", lambda task: None)
+    write_json_lines(folder / "tasks" / "choice.jsonl", [{"question": f"Is {n} even?", "answer": ("yes", "No")[n % 2]} for n in range(4)])
+    with pytest.raises(ValueError, match=r"the right answer of an item of `choice` is none of its choices: \{'question': 'Is 1 even\?', 'answer': 'No'\}"):
+        fit(folder, "run", asked(folder, {"choice": Benchmark()}))
+
+
+ROW = b'{"question": "a", "answer": "yes"}\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "change", "sentence"),
+    [
+        ({"x.jsonl.gz": gzip.compress(ROW * 200)[:-12]}, {}, r"\(EOFError: Compressed file ended .*\) in x.jsonl.gz; see docs/benchmarks.md\."),
+        ({"x.jsonl.gz": gzip.compress(b"")}, {}, r"\(x.jsonl.gz is empty\)"),
+        ({"x.jsonl/a": ROW}, {}, r"\(\[Errno 21\] Is a directory: '.*x.jsonl'\)"),
+        ({"x.jsonl": ROW + b'{"question": "b", "answer": null}\n'}, {}, r"\(item 2 has no `answer`\) in x.jsonl"),
+        ({"x.jsonl": ROW + b'{"answer": "no"}\n'}, {}, r"\(item 2 has no `question`\)"),
+        ({"x.jsonl": b'{"question": "a"}\n'}, {}, r"\(there is no column `answer`, only `question`\)"),
+        (
+            {"x.jsonl": ROW + b'{"question": "b", "answer": "No"}\n'},
+            {},
+            r"\(the right answer of item 2 is 'No', which is none of its choices \['yes', 'no'\]\)",
+        ),
+        ({"x.jsonl": '{"question": "Gr\u00fc\u00dfe", "answer": "yes"}\n'.encode("latin-1")}, {}, r"\('utf-8' codec can't decode byte .*\) in x.jsonl"),
+        ({"x.jsonl": b"\n\n"}, {}, r"\(.*\) in x.jsonl"),
+        ({"x.jsonl": ROW}, {"test_split: test": "test_split: exam"}, r"\(`test_split` is `exam`, which its `data_files` have not\) in x.jsonl"),
+        (
+            {"x.jsonl": ROW, "x.jsonl.bak": ROW},
+            {},
+            r"\(x.jsonl\* is more than one file: x.jsonl, x.jsonl.bak; leave one there, or name each in the task file\)",
+        ),
+        ({"x.jsonl": ROW, "x.jsonl.gz.part": ROW}, {}, r"\(x.jsonl\* is more than one file: x.jsonl, x.jsonl.gz.part"),
+        ({"x.jsonl": b"PAR1 cut"}, {"dataset_path: json": "dataset_path: parquet"}, r"\(.*Parquet.*\) in x.jsonl"),
+        ({"x.jsonl": ROW}, {"data_files: {test: x.jsonl*}": "data_dir: here"}, r"\(it names no `data_files`\)"),
+    ],
+)
+def test_bad_data_is_said_with_its_file_and_task(folder: Path, files: dict[str, bytes], change: dict[str, str], sentence: str) -> None:
+    config = CHOICE.replace("task: choice", "task: x").replace("choice.jsonl", "x.jsonl*")
+    for old, new in change.items():
+        assert old in config
+        config = config.replace(old, new)
+    (folder / "tasks" / "x.yaml").write_text(config)
+    for name, content in files.items():
+        (folder / "tasks" / name).parent.mkdir(exist_ok=True)
+        (folder / "tasks" / name).write_bytes(content)
+    manager = harness.find_tasks(["x"], str(folder / "tasks"))
+    with pytest.raises(ValueError, match=f"^`data_folder`: .*tasks has not what `x` reads {sentence}"):
+        harness.load(manager, "x", folder / "tasks", None, None)
+
+
+def test_mmlu_is_looked_at_before_it_is_asked(folder: Path) -> None:
+    write_benchmarks(folder / "data")
+    file = folder / "data" / "mmlu" / "mmlu.parquet"
+    good, manager = pd.read_parquet(file), harness.find_tasks(["mmlu_local"], None)
+    for rows, sentence in (
+        (good.assign(answer=good["answer"].str.lower()), r"`mmlu_local::abstract_algebra` reads \(the right answer of item 1 is 'c'"),
+        (good.assign(B=None), r"\(item 1 has no `B`\) in mmlu/mmlu.parquet"),
+        (good[good["subject"] != "anatomy"], "what `mmlu_local::anatomy` reads .* in mmlu/mmlu.parquet; see"),
+    ):
+        rows.to_parquet(file)
+        with pytest.raises(ValueError, match=sentence):
+            harness.load(manager, "mmlu_local", folder / "data", None, None)
 
 
 def test_a_resumed_run_compares_with_the_same_start(folder: Path) -> None:
@@ -262,6 +426,7 @@ def test_what_would_need_a_download_is_said_and_the_others_run(folder: Path, mon
         ({"lacking": Benchmark()}, r"`data_folder`: .*tasks has not what `lacking` reads \('query' is undefined\)"),
         ({"empty": Benchmark()}, r"`data_folder`: .*tasks has not what `empty` reads \(empty.jsonl is empty\)"),
         ({"written": Benchmark(num_fewshot=6)}, "`num_fewshot`: `written` has 5 examples to put before a question, fewer than 6"),
+        ({"written": Benchmark(num_fewshot=5)}, "`written` has 5 examples to put before a question, fewer than 5 beside the question itself; ask for fewer"),
         ({"written": Benchmark(max_gen_toks=512)}, "`written` may generate 512 tokens, and the model holds 512 with the prompt"),
     ],
 )
@@ -315,49 +480,6 @@ def test_each_rank_answers_a_share_and_all_get_all(monkeypatch: pytest.MonkeyPat
                 monkeypatch.setattr(harness.dist, "all_gather_object", lambda into, own, parts=parts: parts.append(own))
                 alone = harness.share(lambda requests: [str(request) for request in requests], [*range(number)])
             assert (alone if ranks == 1 else [one for part in parts for one in part]) == [str(n) for n in range(number)]
-
-
-PROBLEM = {
-    "task_id": "X/0",
-    "prompt": "def add(a, b):\n",
-    "entry_point": "add",
-    "canonical_solution": "    return a + b\n",
-    "test": "def check(candidate):\n    assert candidate(2, 3) == 5\n",
-}
-TESTS = PROBLEM["test"] + "\ncheck(add)"
-
-
-def test_programs_pass_that_run_their_tests_to_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("lit_talr.tasks.code_tests.SECONDS", 1)
-    for body, passed in (
-        ("return a + b", True),
-        ("return a * b", False),
-        ("return", False),
-        ("while True: pass", False),
-        ("import os; os._exit(0)", False),
-        ("import sys; sys.exit()", False),
-        ("a = (", False),
-        ("import os; return a + b if not os.environ.get('HOME') and not os.listdir('.')[2:] else 0", True),
-    ):
-        assert passes(f"{PROBLEM['prompt']}    {body}\n", TESTS) is passed, body
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("LIT_TALR_DATA" not in os.environ, reason="needs the real benchmarks")
-def test_all_solutions_of_humaneval_pass_and_none_of_their_prompts() -> None:
-    problems = pd.read_json(Path(os.environ["LIT_TALR_DATA"], "humaneval", "HumanEval.jsonl.gz"), lines=True).to_dict("records")
-    tests = [f"{problem['test']}\ncheck({problem['entry_point']})" for problem in problems]
-    failed = [one["task_id"] for one, test in zip(problems, tests, strict=True) if not passes(one["prompt"] + one["canonical_solution"], test)]
-    assert failed == [] and len(problems) == 164
-    assert not any(passes(one["prompt"] + "    pass\n", test) for one, test in zip(problems[:20], tests, strict=False))
-
-
-def test_pass_at_k_is_the_share_of_choices_with_one_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_talr.tasks.code_tests.passes", lambda program, tests: program == "right")
-    programs = [["right", "wrong", "right", "wrong", "wrong"], ["wrong"] * 5]
-    for k in (1, 2, 4, 5):
-        naive = np.mean([np.mean([any(one == "right" for one in chosen) for chosen in combinations(part, k)]) for part in programs])
-        assert pass_at_k(["", ""], programs, [k]) == {f"pass@{k}": pytest.approx(naive)}
 
 
 def write_benchmarks(folder: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def test_validation_is_split_from_training_by_the_question_alone(tmp_path: Path)
     assert {example.messages[0]["content"] for example in gsm8k(tmp_path, split_seed=1).examples("val")} != val
 
 
-def test_a_question_of_the_test_set_is_left_out_and_counted(tmp_path: Path) -> None:
-    data = gsm8k(tmp_path, {"question": gsm8k_row(1001)["question"]})
+@pytest.mark.parametrize("wording", [str, str.upper, lambda text: text.replace(" ", "\n ") + " "])
+def test_a_question_of_the_test_set_is_left_out_and_counted(tmp_path: Path, wording: Callable[[str], str]) -> None:
+    data = gsm8k(tmp_path, {"question": wording(gsm8k_row(1001)["question"])})
     assert len(data.examples("train")) + len(data.examples("val")) == 23
     assert data.counts["train"]["question also in test"] + data.counts["val"]["question also in test"] == 1
 
@@ -105,6 +107,10 @@ def test_on_the_real_rows(target: str) -> None:
         metric = data.metric()
         metric.update([example.messages[-1]["content"] for example in part], part)
         assert metric.compute() == {"score": 1, "strict": 1}
+        for wording in ("The answer is {}.", r"So it is \boxed{{{}}}.", "The answer is: {}"):
+            metric.reset()
+            metric.update([wording.format(example.meta["answer"]) for example in part], part)
+            assert metric.compute()["score"] == 1
         metric.reset()
         metric.update([example.messages[-1]["content"].replace("#### ", "#### 1") for example in part], part)
         assert metric.compute()["score"] == 0

@@ -64,7 +64,7 @@ def test_only_the_types_that_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["question", "problem"])
 def test_questions_of_a_test_file_are_left_out(tmp_path: Path, column: str) -> None:
-    known = [{column: metamath_row(number)["original_question"].replace(" ", "\n ")} for number in range(6)]
+    known = [{column: metamath_row(number)["original_question"].upper().replace(" ", "\n ")} for number in range(6)]
     data = metamath(tmp_path, exclude=[write_rows(tmp_path / "known.jsonl", known)])
     left = [query for split in SPLITS for query in asked(data, split)]
     assert len(left) == 18 * len(TYPES) and not any(f"what is {number} times" in query for number in range(6) for query in left)
@@ -77,12 +77,40 @@ def test_questions_of_a_test_file_are_left_out(tmp_path: Path, column: str) -> N
         ({"query": " "}, "without a question"),
         ({"response": "Who knows?"}, "without a final answer"),
         ({"response": "The answer is: "}, "without a final answer"),
+        ({"response": "The answer is: ."}, "answer not found in its own response"),
     ],
 )
 def test_blemishes_of_the_published_file_are_counted(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
     data = metamath(tmp_path, changed)
     assert sum(len(data.examples(split)) for split in SPLITS) == 24 * len(TYPES) - 1
     assert sum(data.counts[split][reason] for split in SPLITS) == 1
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"It is \boxed{7}. The answer is: 5", "5"),
+        (r"It is \boxed{3}. The answer is: \boxed{4}", "4"),
+        ("The answer is: 5. That is right", "5"),
+        ("#### 5\nThe answer is: 6", "6"),
+        ("The answer is: 18\\text{ cm}", "18\\text{ cm}"),
+        ("The answer is: 12 = 3 * 4", "12 = 3 * 4"),
+        (r"It is \boxed{7}, so the answer is 5", "7"),
+    ],
+)
+@pytest.mark.parametrize("target", ["cot", "label"])
+def test_the_answer_of_a_row_is_read_as_answers_are(tmp_path: Path, response: str, answer: str, target: str) -> None:
+    data = metamath(tmp_path, {"response": response}, target=target)
+    (example,) = (example for split in SPLITS for example in data.examples(split) if example.meta["where"].endswith("row 3"))
+    assert example.meta["answer"] == answer
+    assert data.metric().judge(example.messages[-1]["content"], example)["correct"]
+
+
+def test_a_file_of_rows_with_other_answers_in_them_says_so(tmp_path: Path) -> None:
+    rows = [metamath_row(number) | {"response": "The answer is: ."} for number in range(9)]
+    data = MetaMathQA("x", train=write_rows(tmp_path / "rows.jsonl", rows), validation=0.3, test_share=0.3)
+    assert [len(data.examples(split)) for split in SPLITS] == [0] * 3
+    assert sum(data.counts[split]["answer not found in its own response"] for split in SPLITS) == 9
 
 
 @pytest.mark.parametrize(

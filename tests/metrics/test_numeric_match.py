@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lit_talr.example import Example
 from lit_talr.metrics import NumericMatch
-from lit_talr.metrics.numeric_match import find_number, last_number, number
+from lit_talr.metrics.numeric_match import find_number, last_number, number, quantity
 
 
 def question(answer: str = "7", **meta: str) -> Example:
@@ -41,6 +41,13 @@ def question(answer: str = "7", **meta: str) -> Example:
         ("5-3", 3),
         ("(-3)", -3),
         ("\u22123", -3),
+        ("\u20133", -3),
+        (r"\frac34", Fraction(3, 4)),
+        (r"\frac 3 4", Fraction(3, 4)),
+        (r"\dfrac3{4}", Fraction(3, 4)),
+        (r"\frac{30}4", Fraction(15, 2)),
+        (r"\(18\)", 18),
+        (r"\text{18}", 18),
         ("x=-3", -3),
         ("- 3", 3),
         ("**18** eggs", 18),
@@ -59,6 +66,7 @@ def test_a_number_is_read_exactly(text: str, expected: Fraction | int) -> None:
     [
         *("", "none", "inf", "-Infinity", "nan", "#### ", r"\boxed{}", "The answer is", ".", "-", "$", "/"),
         *("10^400", "10^{400}", "10^-5", "1e999", "1E+5", "H2O", "x_1", r"2\sqrt{3}", r"\sqrt{3}", r"7\pi", r"\frac{1}{\sqrt{2}}", "1101_2"),
+        *("5!", "5\u00b2", "5\u00b3", "5\u00bd", "5\u00d710\u00b3", "70 000", "70\u00a0000", "70\u202f000"),
         *("1/0", r"\frac{1}{0}", "1/2/3", "12/5/2020", "3,4", "1,2,3", "12,34", "1.2.3", "1.234,5", "1,,000"),
         *("\u0663", "1\u0663", "3 + 4 = \u0667", "\uff17", "1" * 51, "9" * 5000, "9" * 1_000_000, "0." + "9" * 5000, "1," * 50_000 + "1"),
     ],
@@ -76,14 +84,23 @@ def test_what_is_no_number_is_none(text: str) -> None:
         ("#### $1,234.\n", 1234, "####"),
         ("####7", 7, "####"),
         ("#### 2. Add\nThat makes 18", 18, "last"),
-        ("#### 18 eggs", 18, "last"),
-        ("#### none\nThe answer is 4 of 5", 4, "answer is"),
+        ("#### 18 eggs", 18, "#### and words"),
+        ("#### $18 a day for 2 hens\nThat was 5.", 18, "#### and words"),
+        ("#### 2+3=5", 5, "last"),
+        ("#### 3 or 7", 7, "last"),
+        ("#### 18 eggs\nThe answer is 5.", 5, "answer is"),
+        ("#### none\nThe answer is 4 of 5", None, "answer is"),
         (r"So $\boxed{7}$, not 8. The answer is 9.", 7, "boxed"),
         (r"\boxed{1} and \boxed{\frac{3}{4}} of 5", Fraction(3, 4), "boxed"),
         (r"\boxed{\sqrt{2}}, about 1.4", None, "boxed"),
         (r"\boxed{7", None, "last"),
-        ("The answer is 3. No, the Answer is: **18** for 2 days.\n5", 18, "answer is"),
-        ("The answer is:\n18", 18, "last"),
+        (r"\boxed{{7}}", 7, "boxed"),
+        (r"\boxed{ {7} }", 7, "boxed"),
+        ("The answer is 3. No, the Answer is: **18** for days.\n5", 18, "answer is"),
+        ("The answer is:\n18", 18, "answer is"),
+        ("**The answer is:**\n\n\\[\n18\n\\]\nfor 2 days", 18, "answer is"),
+        ("The answer is\n18 of 20", 20, "last"),
+        ("The answer is 18. We check: 9 * 2 = 18, and 3 more.", 18, "answer is"),
         ("From 3 and 4 follows 7 at last", 7, "last"),
     ],
 )
@@ -91,7 +108,58 @@ def test_which_number_counts(text: str, expected: Fraction | int | None, place: 
     assert find_number(text) == (expected, place)
 
 
-@pytest.mark.parametrize(("text", "expected"), [(" $7$ ", 7), ("**7.**", 7), ("7 eggs", None), ("= 7", None), ("", None)])
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("5 eggs", "about 5 dollars each", "5.", "$5", "**5** eggs!", "(5)", "A) 5", "yes, 5", "5, as we said", "5 - 0 = 5", "2 * 2 + 1 = 5 eggs", "x = 5"),
+        *("5kg", "5 km/h", "$5/day", "a 5-hour walk", "5 m\u00b2", "5 cm^2", "5%", "5~cm", r"5\,cm", r"5^\circ", r"\$5", r"\left(5\right)"),
+        *(r"5\text{ cm}", r"5\text{cm}^2", r"5\mbox{ cm}", r"5\ \mathrm{kg}", r"\text{5}", r"\textbf{5}", r"\approx 5", r"$2+3=\$5$", r"\text{(B) }5"),
+    ],
+)
+def test_a_box_and_a_sentence_say_one_number_with_words_and_units(said: str) -> None:
+    assert find_number(rf"\boxed{{{said}}}") == find_number(rf"\boxed {{{said}}}") == (5, "boxed")
+    assert find_number(f"So 9, and the answer is {said}") == find_number(f"The answer is:\n{said}\n9") == (5, "answer is")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("5 or 7", "5 and 7", "5 to 7", "[5, 7]", "(5, x)", "(x, 5)", "5, y", "70 000", "5 for 2 days", "between 5 and 7", "x = 5, y = 6", "x = 5 or x = 6"),
+        *(
+            "5 * 2",
+            "5*x",
+            "5 + x",
+            "5 - x",
+            "x - 5",
+            "5/x",
+            "5 \u00d7 y",
+            "5\u00b7x",
+            "5 \u00f7 x",
+            "5 * 10^400",
+            "5\u00d710\u00b3",
+            "5!",
+            "5\u00b2",
+            "5\u00bd",
+        ),
+        *("5x", "5i", "5xy", "70k", "5\u03c0", "\u221a5", "x < 5", "x >= 5", "x <= 5", "x \u2264 5", "5 = x", "2x = 5", "y = 5x + 1", "5, since 3 + 4 = 7"),
+        *(r"5+\sqrt{2}", r"5\sqrt{2}", r"x \le 5", r"5 \pm x", r"5\cdot x", r"\cos 5", r"5\text{ or }7", r"[5, \infty)", r"10^\text{5}", r"\frac{5}{x}"),
+        *(r"\begin{pmatrix} 5 \\ 7 \end{pmatrix}", r"5_{10}", r"5^{x}", r"5\%x", "5 of 7%"),
+    ],
+)
+def test_a_box_and_a_sentence_that_say_more_have_no_number(said: str) -> None:
+    assert find_number(rf"\boxed{{{said}}}") == (None, "boxed")
+    assert find_number(f"The answer is {said}") == find_number(f"The answer is: ${said}$.") == (None, "answer is")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(r"18\text{ cm}", 18), ("$18$ cm^2", 18), ("12 and 13", None), (r"\text{June 20}", None), ("18 = x", None), ("18x", None), ("", None)],
+)
+def test_a_quantity_is_a_number_and_words(text: str, expected: int | None) -> None:
+    assert quantity(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [(" $7$ ", 7), ("`7`", 7), ("**7.**", 7), ("7 eggs", None), ("= 7", None), ("", None)])
 def test_a_text_is_a_number_only_as_a_whole(text: str, expected: int | None) -> None:
     assert number(text) == expected
 
@@ -125,6 +193,8 @@ PIECES = [
     *("1", "1.", "1,", ",", ".", "-", "1-", "$", "-$", "$1", "/", "1/", "1 / ", " ", "%", "e", "1e", "^", "_", "{", "}", "\\", "\n", "\0", "inf"),
     *("#", "####", "#### 1\n", "answer is", "answer is 1 ", "{,}", "\u0663", "\u2212"),
     *(r"\boxed{", r"\boxed{1}", r"\frac{1", r"\frac{1}{", r"\frac{1}{2}", r"\sqrt{", r"\!"),
+    *("=", "*", " * ", "**", "answer is: ", "answer is:\n", "answer is:**", ". A", ".)", "m^2", "cm", "\n#### 1 egg", "70 000", ", x", "or", "x = 1, "),
+    *(r"\text{", r"\text{1}", r"\boxed {", r"\frac1", r"\frac{{1}", r"\frac{{", r"\sqrt1", r"\(", r"\[", "{{1}}"),
 ]
 TEXTS = st.one_of(st.text(max_size=200), st.lists(st.sampled_from([*PIECES, "9" * 60, "0", "10^400", "1e999"]), max_size=40).map("".join))
 

@@ -25,13 +25,24 @@ def example(lower: str | None = "2.375", upper: str = "2.625", category: str = "
         ('{"answer": "9"} {"answer": "2.5"}', "2.5", True),
         ('{"answer": "2.5"} {"answer": "9"}', "9", False),
         ('{"answer": "-2.5"}', "-2.5", False),
+        ('{"answer": "5/2"}', "2.5", True),
+        ('{"answer": "2.5 points"}', "2.5", True),
+        ('{"answer": "1.5 + 1 = 2.5"}', "2.5", True),
+        ('{"answer": "2.5", "unit": "points"}', "2.5", True),
+        ('{"answer": "10^2.5"}', None, False),
+        ('{"answer": "1e2.5"}', None, False),
+        ('{"answer": "0.1 + 2.5"}', None, False),
+        ('{"answer": "1 to 2.5"}', None, False),
+        ('{"answer": "2.5%"}', None, False),
+        ('{"answer": "250%"}', None, False),
+        ('{"answer": "7/2.5"}', "2.8", False),
         ('{"answer": "two"}', None, False),
         ('{"answer": "2.5', None, False),
         ("2.5", None, False),
         ("", None, False),
     ],
 )
-def test_reads_the_last_number_of_the_last_answer(answer: str, extracted: str | None, correct: bool) -> None:
+def test_reads_the_one_number_of_the_last_answer(answer: str, extracted: str | None, correct: bool) -> None:
     assert WithinLimits(CATEGORIES).judge(answer, example()) == {"extracted": extracted, "correct": correct}
 
 

@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 
 IGNORE_INDEX = -100
 """The label of a token that carries no loss."""
+KEPT_BYTES = 2**28
+"""Logits of up to this size are kept for the gradient instead of being computed twice, unless another bound is given."""
 TOP = 20
 """How many of the most likely tokens ``top_entropy`` is of; all where the vocabulary has fewer."""
 
@@ -34,10 +36,11 @@ def token_nll(
     softcap: float | None = None,
     scale: float = 1.0,
     chunk_tokens: int = 1024,
+    kept_bytes: int = KEPT_BYTES,
     entropy: bool = False,
     top_entropy: bool = False,
 ) -> TokenNLL:
-    """Score labels under the head's distribution, as this does, without ever holding logits ``[N, V]``::
+    """Score labels under the head's distribution, as this does, without ever holding more than ``kept_bytes`` of logits or those of a chunk::
 
         logits = scale * F.linear(hidden_ND, weight_VD, bias_V).float()
         if softcap is not None:
@@ -50,7 +53,8 @@ def token_nll(
     The scale comes first (transformers: Cohere multiplies by ``logit_scale``, Granite divides by ``logits_scaling``), then the soft-cap (Gemma 2's
     ``final_logit_softcapping``); no model of transformers has both.
 
-    Forward and backward go through the tokens in chunks, backward recomputing each; kept for it are the arguments and vectors ``[N]``. Logits and
+    Forward and backward go through the tokens in chunks. Where the logits of all supervised tokens fit ``kept_bytes``, their exponentials are kept for
+    backward, which a soft-cap forbids; otherwise it computes them again, and what is kept are the arguments and vectors ``[N]``. Logits and
     sums over tokens are float32; a gradient is rounded once, to the dtype of its tensor. Under autocast the operands are rounded to its dtype. On
     CUDA half-precision operands are multiplied as they are, the logits' gradient rounded to their dtype, with float32 results; elsewhere they are
     multiplied in float32, which is more exact, but slower where a CPU has bf16 instructions, and holds a float32 copy of the weight meanwhile.
@@ -64,6 +68,7 @@ def token_nll(
         softcap: Bound of the logits, above 0; ``None`` for none.
         scale: Factor of the logits.
         chunk_tokens: Supervised tokens whose logits are held at a time, at least 1.
+        kept_bytes: How large all logits may be to be kept for backward, at least 0 (never).
         entropy: Also give each distribution's entropy.
         top_entropy: Also give the entropy of its TOP most likely tokens.
 
@@ -85,6 +90,8 @@ def token_nll(
         raise ValueError(f"`hidden_ND`, `weight_VD` and `bias_V` must have one dtype, got {[tensor.dtype for tensor in tensors]}; cast them or use autocast.")
     if chunk_tokens < 1:
         raise ValueError(f"`chunk_tokens` must be at least 1, got {chunk_tokens}.")
+    if kept_bytes < 0:
+        raise ValueError(f"`kept_bytes` must be 0 (keep no logits) or a positive integer, got {kept_bytes}.")
     if softcap is not None and softcap <= 0:
         raise ValueError(f"`softcap` must be above 0, or None for no soft-cap, got {softcap}.")
     rows = (labels_N != IGNORE_INDEX).nonzero().squeeze(1)
@@ -92,7 +99,9 @@ def token_nll(
     if not labels_N.is_cuda and wrong.any():  # CUDA asserts where it indexes, without making the host wait
         raise ValueError(f"`labels_N` must lie in [0, {num_vocabulary}) or be {IGNORE_INDEX}, got {int(labels_N[rows][wrong][0])}.")
     head = _Head(dtypes.pop(), softcap, scale, chunk_tokens)
-    return TokenNLL(*_TokenNLL.apply(hidden_ND, weight_VD, bias_V, labels_N, rows, head, entropy, top_entropy))
+    size = len(rows) * num_vocabulary * head.sum_dtype.itemsize
+    keep = size <= kept_bytes and softcap is None and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return TokenNLL(*_TokenNLL.apply(hidden_ND, weight_VD, bias_V, labels_N, rows, head, keep, entropy, top_entropy))
 
 
 def _autocast_dtype(tensor: Tensor) -> torch.dtype:
@@ -117,11 +126,20 @@ class _Head(NamedTuple):
         fused = tensor.is_cuda and torch.version.hip is None  # half-precision operands, float32 result
         return tensor.to(self.dtype).to(self.dtype if fused else self.sum_dtype)
 
-    def chunks(self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Rows, hidden states and logits of one chunk after the other; the logits may be overwritten and are lost with the next chunk."""
-        buffer = weight_VD.new_empty(min(self.chunk_tokens, len(rows)), len(weight_VD), dtype=self.sum_dtype)
-        for rows_C in rows.split(self.chunk_tokens):
-            hidden_CD, logits_CV = self.operand(hidden_ND[rows_C]), buffer[: len(rows_C)]
+    def places(self, hidden_ND: Tensor, rows: Tensor, buffer_XV: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Rows, hidden states and place in the buffer of one chunk after the other; a buffer that does not hold them all is used again for each."""
+        for start in range(0, len(rows), self.chunk_tokens):
+            rows_C = rows[start : start + self.chunk_tokens]
+            first = start if len(buffer_XV) == len(rows) else 0
+            yield rows_C, self.operand(hidden_ND[rows_C]), buffer_XV[first : first + len(rows_C)]
+
+    def chunks(
+        self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, rows: Tensor, buffer_NV: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Rows, hidden states and logits of one chunk after the other; the logits may be overwritten, and without a buffer are lost with the next chunk."""
+        if buffer_NV is None:
+            buffer_NV = weight_VD.new_empty(min(self.chunk_tokens, len(rows)), len(weight_VD), dtype=self.sum_dtype)
+        for rows_C, hidden_CD, logits_CV in self.places(hidden_ND, rows, buffer_NV):
             _add_product(logits_CV, hidden_CD, weight_VD.T, beta=0)
             if bias_V is not None:
                 logits_CV.add_(self.operand(bias_V))
@@ -150,14 +168,16 @@ class _TokenNLL(torch.autograd.Function):
         labels_N: Tensor,
         rows: Tensor,
         head: _Head,
+        keep: bool,
         entropy: bool,
         top_entropy: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         correct_N = torch.zeros_like(labels_N, dtype=torch.bool)
         nll_N, top_N, sum_N = (hidden_ND.new_zeros(len(hidden_ND), dtype=head.sum_dtype) for _ in range(3))
         entropy_N, top_entropy_N = (torch.zeros_like(nll_N) if asked else None for asked in (entropy, top_entropy))
+        ctx.kept_NV = hidden_ND.new_empty(len(rows), len(weight_VD), dtype=head.sum_dtype) if keep else None
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            for rows_C, _, logits_CV in head.chunks(hidden_ND, head.operand(weight_VD), bias_V, rows):
+            for rows_C, _, logits_CV in head.chunks(hidden_ND, head.operand(weight_VD), bias_V, rows, ctx.kept_NV):
                 top_C = logits_CV.amax(1)
                 label_logit_C = logits_CV.gather(1, labels_N[rows_C, None]).squeeze(1)
                 correct_N[rows_C] = label_logit_C == top_C
@@ -168,7 +188,7 @@ class _TokenNLL(torch.autograd.Function):
                 nll_N[rows_C] = (top_C - label_logit_C) + sum_C.log()
                 top_N[rows_C], sum_N[rows_C] = top_C, sum_C  # their logsumexp would lose digits where logits are large
                 if entropy_N is not None:
-                    p_CV = exp_CV.div_(sum_C[:, None])
+                    p_CV = exp_CV / sum_C[:, None] if keep else exp_CV.div_(sum_C[:, None])
                     entropy_N[rows_C] = torch.special.entr(p_CV, out=p_CV).sum(1)
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, labels_N, rows, top_N, sum_N)  # the parameter itself: ZeRO-3 gathers it again
         ctx.head = head
@@ -186,10 +206,13 @@ class _TokenNLL(torch.autograd.Function):
         grad_bias_V = torch.zeros_like(bias_V, dtype=head.sum_dtype) if needs_bias else None
         with torch.autocast(hidden_ND.device.type, enabled=False):
             operand_VD = head.operand(weight_VD)
-            for rows_C, hidden_CD, logits_CV in head.chunks(hidden_ND, operand_VD, bias_V, rows):
+            kept_NV, ctx.kept_NV = ctx.kept_NV, None  # overwritten here: if there is a second backward, it computes them again
+            chunks = head.chunks(hidden_ND, operand_VD, bias_V, rows) if kept_NV is None else head.places(hidden_ND, rows, kept_NV)
+            for rows_C, hidden_CD, values_CV in chunks:
                 grad_C, labels_C = grad_N[rows_C, None], labels_N[rows_C, None]
-                slope_CV = None if head.softcap is None else (logits_CV / head.softcap).square_().neg_().add_(1)
-                dlogits_CV = logits_CV.sub_(top_N[rows_C, None]).exp_().mul_(grad_C / sum_N[rows_C, None])
+                slope_CV = None if head.softcap is None else (values_CV / head.softcap).square_().neg_().add_(1)
+                exp_CV = values_CV.sub_(top_N[rows_C, None]).exp_() if kept_NV is None else values_CV
+                dlogits_CV = exp_CV.mul_(grad_C / sum_N[rows_C, None])
                 dlogits_CV.scatter_(1, labels_C, dlogits_CV.gather(1, labels_C) - grad_C)
                 if slope_CV is not None:
                     dlogits_CV.mul_(slope_CV)
@@ -205,4 +228,4 @@ class _TokenNLL(torch.autograd.Function):
                 if grad_weight_VD is not None:
                     _add_product(grad_weight_VD, dlogits_CV.T, hidden_CD)
         grads = (grad_hidden_ND, hidden_ND), (grad_weight_VD, weight_VD), (grad_bias_V, bias_V)
-        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), None, None, None, None, None
+        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), None, None, None, None, None, None

@@ -10,7 +10,12 @@ from torch.nn.functional import cross_entropy, linear
 
 from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
 
-KERNELS = [token_nll]
+
+def recomputing(*arguments: Any, **options: Any) -> TokenNLL:
+    return token_nll(*arguments, kept_bytes=0, **options)
+
+
+KERNELS = [token_nll, recomputing]  # the first keeps the small logits of these tests
 VOCABULARY, WIDTH, CHUNK = 311, 40, 32
 Kernel = Callable[..., TokenNLL]
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")])]
@@ -191,8 +196,25 @@ def test_large_logits(kernel: Kernel) -> None:
         assert error <= 1.1 * naive_errors[name] + 2e-6, name
 
 
-def test_backward_keeps_arguments_and_vectors_only(kernel: Kernel) -> None:
+def test_a_second_backward_is_the_first(kernel: Kernel) -> None:
     arguments = inputs(129, bias=True)
+    nll = call(kernel, arguments, chunk_tokens=CHUNK).nll.sum()
+    leaves = [value for value in arguments.values() if value.requires_grad]
+    first, second = torch.autograd.grad(nll, leaves, retain_graph=True), torch.autograd.grad(nll, leaves)
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_logits_are_kept_up_to_the_bound_and_never_with_a_soft_cap() -> None:
+    arguments = inputs(129)
+    size = int((arguments["labels"] != IGNORE_INDEX).sum()) * VOCABULARY * 4
+    kept = {bound: call(token_nll, arguments, kept_bytes=bound).nll.grad_fn.kept_NV is not None for bound in (size - 1, size)}  # type: ignore[union-attr]
+    assert kept == {size - 1: False, size: True}
+    assert call(token_nll, arguments, softcap=3.0).nll.grad_fn.kept_NV is None  # type: ignore[union-attr]
+
+
+def test_backward_keeps_arguments_and_vectors_only() -> None:
+    kernel, arguments = recomputing, inputs(129, bias=True)
     saved: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -255,12 +277,13 @@ def test_without_gradients(kernel: Kernel) -> None:
         ({"hidden": torch.randn(20, WIDTH).bfloat16()}, r"must have one dtype, got \[torch.bfloat16, torch.float32"),
         ({"softcap": 0.0}, "`softcap` must be above 0, or None for no soft-cap, got 0.0"),
         ({"chunk_tokens": 0}, "`chunk_tokens` must be at least 1, got 0"),
+        ({"kept_bytes": -1}, "`kept_bytes` must be 0 .keep no logits. or a positive integer, got -1"),
     ],
 )
-def test_refusals(kernel: Kernel, changes: dict[str, Any], message: str) -> None:
+def test_refusals(changes: dict[str, Any], message: str) -> None:
     arguments = inputs(20, bias=True) | changes
     with pytest.raises(ValueError, match=message):
-        call(kernel, arguments, **{name: value for name, value in changes.items() if name in ("softcap", "chunk_tokens")})
+        call(token_nll, arguments, **{name: value for name, value in changes.items() if name in ("softcap", "chunk_tokens", "kept_bytes")})
 
 
 def test_refuses_a_second_derivative(kernel: Kernel) -> None:

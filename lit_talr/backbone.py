@@ -18,6 +18,8 @@ from lit_talr.weight_files import refuse_adapter
 
 FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
 """Model types whose per-token NLL is tested against transformers' own logits."""
+ISOLATING = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
+"""Attention implementations that keep the examples of a packed row apart by their positions alone."""
 
 
 class Reference(NamedTuple):
@@ -118,22 +120,28 @@ class Backbone(nn.Module):
         return self.model.get_output_embeddings()  # type: ignore[return-value]
 
     @torch.no_grad()
-    def reference(self, input_ids: Tensor, attention_mask: Tensor) -> Reference:
+    def reference(self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None = None) -> Reference:
         """This model at tokens ``[B, T]``, in evaluation mode and without its adapters: where these alone are trained, the starting model."""
         adapted = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
         for module in adapted:
             module.enable_adapters(False)
         with evaluation_mode(self):
-            hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+            hidden = self.states(input_ids, attention_mask, position_ids)
         for module in adapted:
             module.enable_adapters(True)
         return Reference(hidden, self.head.weight.detach(), None if self.head.bias is None else self.head.bias.detach())
 
+    def states(self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None = None) -> Tensor:
+        """``[B, T, D]`` of the decoder. Without a mask, attention does not go over places where positions begin anew."""
+        output = self.decoder(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False)
+        return output.last_hidden_state
+
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         labels: Tensor,
+        position_ids: Tensor | None = None,
         entropy: bool = False,
         top_entropy: bool = False,
         reference: Reference | None = None,
@@ -142,13 +150,14 @@ class Backbone(nn.Module):
 
         Args:
             input_ids: ``[B, T]`` int64.
-            attention_mask: ``[B, T]`` int64, 0 at padding.
+            attention_mask: ``[B, T]`` int64, 0 at padding; ``None`` for packed rows.
             labels: ``[B, T]`` int64, the token that position t has to predict, ``IGNORE_INDEX`` where it carries no loss.
+            position_ids: ``[B, T]`` int64, from 0 in each example of a packed row; by default the rows are not packed.
             entropy: Also give the entropy of each distribution.
             top_entropy: Also give that of its twenty most likely tokens.
             reference: Of the same tokens, with hidden states ``[B, T, D]``; also give the divergence from it.
         """
-        hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        hidden = self.states(input_ids, attention_mask, position_ids)
         mask = labels != IGNORE_INDEX
         supervised = hidden[mask]
         tokens: TokenNLL = self.head(supervised, labels[mask], entropy=entropy, top_entropy=top_entropy)

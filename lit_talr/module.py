@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import LBFGS
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_talr.backbone import Backbone, BackboneOutput, Reference, load_model
+from lit_talr.backbone import ISOLATING, Backbone, BackboneOutput, Reference, load_model
 from lit_talr.data.base import Batch, DomainDataModule
 from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.generation import Answer, Generation, generate
@@ -203,6 +203,11 @@ class DomainSFT(LightningModule):
         backbone = Backbone(model, self.lora)
         if backbone.head.out_features < vocab_size:
             raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
+        if self.data.batching.packing and model.config._attn_implementation not in ISOLATING:
+            raise ValueError(
+                f"`data.batching.packing` needs an attention that keeps the examples of a row apart, and `{model.config._attn_implementation}` is not known to; "
+                f"set `model.attention` to one of {', '.join(ISOLATING)}, or `data.batching.packing: false`."
+            )
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if mesh is not None:
@@ -232,13 +237,14 @@ class DomainSFT(LightningModule):
 
     def forward(self, batch: Batch, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None) -> BackboneOutput:
         assert self.backbone is not None
-        return self.backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], entropy=entropy, top_entropy=top_entropy, reference=reference)
+        tokens = batch["input_ids"], batch["attention_mask"], batch["labels"], batch["position_ids"]
+        return self.backbone(*tokens, entropy=entropy, top_entropy=top_entropy, reference=reference)
 
     def token_stats(self, batch: Batch) -> TokenStats:
         """What the loss strategy sees of a training micro-batch."""
         needs, mask = self.loss.needs, batch["labels"] != IGNORE_INDEX
         start = (self.start or (self.backbone,))[0]  # without adapters, the model that they are in
-        beside = start.reference(batch["input_ids"], batch["attention_mask"]) if "reference_kl" in needs and start is not None else None
+        beside = start.reference(batch["input_ids"], batch["attention_mask"], batch["position_ids"]) if "reference_kl" in needs and start is not None else None
         output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs, reference=beside)
         reference = self.reference.of(batch, output.nll.detach(), mask) if self.reference is not None else None
         return TokenStats(output.nll, mask, batch["sequence"], output.entropy, output.top_entropy, reference, output.reference_kl)

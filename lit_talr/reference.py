@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from lit_talr.backbone import Backbone, load_model
 from lit_talr.data.base import Batch, EncodedExamples
-from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch
+from lit_talr.data.batch_plan import Batching, BatchPlan
 from lit_talr.files import write_bytes
 from lit_talr.losses.base import sum_over_ranks
 from lit_talr.sharded import empty_model, load_shards, shard
@@ -144,7 +144,7 @@ def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, star
 
     def forward(batch: Batch) -> Tensor:
         with trainer.precision_plugin.forward_context():
-            return backbone(batch["input_ids"], batch["attention_mask"], batch["labels"]).nll
+            return backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], batch["position_ids"]).nll
 
     return score(forward, encoded, np.arange(len(encoded)), batching, trainer, "NLL under the starting model").float().cpu()
 
@@ -170,7 +170,7 @@ def score(
     micro_batches = track(plan, title or "", len(plan), transient=True, console=Console(stderr=True), disable=not title or not trainer.is_global_zero)
     with torch.no_grad():
         for micro_batch in micro_batches:
-            batch = encoded[MicroBatch(tuple(ids[list(micro_batch.ids)].tolist()), micro_batch.num_step_tokens)]
+            batch = encoded[micro_batch._replace(ids=tuple(ids[list(micro_batch.ids)].tolist()))]
             mask = batch["labels"] >= 0
             found = forward(trainer.strategy.batch_to_device(batch))
             nll = found.new_zeros(int(starts[-1])) if nll is None else nll

@@ -60,6 +60,28 @@ def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: st
     assert torch.equal(output.correct, (logits.argmax(-1) == labels) & mask)
 
 
+def packed(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and positions of two documents in one row."""
+    return torch.cat([first, second])[None], torch.cat([torch.arange(len(first)), torch.arange(len(second))])[None]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", pytest.param("flex_attention", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_packed_documents_do_not_see_each_other(family: str, attention: str) -> None:
+    """They are longer than Gemma's sliding windows, 16 tokens here."""
+    if (family, attention) == ("gemma2", "sdpa"):
+        pytest.skip("transformers does not offer it for Gemma 2, whose attention has a soft-cap")
+    torch.manual_seed(0)
+    backbone = Backbone(load_model(None, None, ARCHITECTURES[family], VOCABULARY, attention)).eval()
+    first, other, second = (torch.randint(0, 40, (size,), generator=torch.Generator().manual_seed(size)) for size in (25, 26, 40))
+    with torch.no_grad():
+        before = backbone.states(packed(first, second)[0], None, packed(first, second)[1])
+        changed = backbone.states(packed(other[1:], second)[0], None, packed(first, second)[1])
+        alone = [backbone.states(document[None], torch.ones_like(document[None])) for document in (first, second)]
+    assert torch.equal(before[:, 25:], changed[:, 25:]) and not torch.equal(before[:, :25], changed[:, :25])
+    torch.testing.assert_close(before, torch.cat(alone, dim=1), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_the_head_still_gives_logits_and_the_state_dict_is_unchanged(family: str) -> None:
     model = model_of(family)

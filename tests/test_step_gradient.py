@@ -24,7 +24,11 @@ def whole(folder: Path) -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("batching", [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {"micro_batch_size": 4}, {"micro_batch_tokens": 150}], ids=str)
+@pytest.mark.parametrize(
+    "batching",
+    [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {"micro_batch_size": 4}, {"micro_batch_tokens": 150}, {"micro_batch_tokens": 150, "packing": True}],
+    ids=str,
+)
 def test_a_step_is_the_same_however_it_is_split(folder: Path, start: Any, whole: Any, name: str, batching: dict[str, int]) -> None:
     split = fit(folder, LOSSES[name](), batching=batching)
     assert distance(split, whole[name], start) < 1e-10

@@ -221,7 +221,7 @@ def read_text(file: Path, num_bytes: int) -> str:
 def states(module: DomainSFT, tokens: Tensor) -> Tensor:
     """``[B, T, D]`` of the decoder for tokens ``[B, T]`` without padding."""
     assert module.backbone is not None
-    return module.backbone.decoder(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).last_hidden_state
+    return module.backbone.states(tokens, torch.ones_like(tokens))
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Any:
@@ -232,7 +232,7 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Any:
     for number, row in enumerate(rows):
         width = len(row) - 1
         inputs[number, :width], labels[number, :width], mask[number, :width] = torch.tensor(row[:-1]), torch.tensor(row[1:]), 1
-    return {"input_ids": inputs.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
+    return {"input_ids": inputs.to(device), "attention_mask": mask.to(device), "position_ids": None, "labels": labels.to(device)}
 
 
 def base_head(module: DomainSFT) -> tuple[Tensor, Tensor | None]:

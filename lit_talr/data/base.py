@@ -30,7 +30,8 @@ class Batch(TypedDict):
     """A micro-batch as the module sees it; position t predicts token t + 1. No floats: DeepSpeed rounds them to its own precision."""
 
     input_ids: Tensor  # [B, T] int64
-    attention_mask: Tensor  # [B, T] int64, 0 at padding
+    attention_mask: Tensor | None  # [B, T] int64, 0 at padding; None where examples are packed
+    position_ids: Tensor | None  # [1, T] int64, from 0 in each example of a packed row; None where they are not packed
     labels: Tensor  # [B, T] int64, the token that position t predicts, IGNORE_INDEX where it carries no loss
     sequence: Tensor  # [B, T] int64, which example of the micro-batch a token belongs to
     ids: list[int]  # the number of each example in its split; empty for an empty micro-batch
@@ -238,24 +239,32 @@ class EncodedExamples(Dataset):
         return both
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
-        ids = micro_batch.ids
-        shape = (len(ids), int(self.lengths[list(ids)].max())) if ids else (1, 2)  # an empty one runs through the model like any other
+        ids = list(micro_batch.ids)
+        widths = self.lengths[ids]
+        packed = micro_batch.packed and bool(ids)
+        rows, columns = (1, int(widths.sum())) if packed else (len(ids), int(widths.max(initial=0)))
+        shape = (rows, columns) if ids else (1, 2)  # an empty one runs through the model like any other
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
-        attention_mask = np.zeros(shape, dtype=np.int64) if ids else np.ones(shape, dtype=np.int64)
         labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        for row, index in enumerate(ids):
+        attention_mask, position_ids, sequence = (np.zeros(shape, dtype=np.int64) if ids else np.ones(shape, dtype=np.int64) for _ in range(3))
+        starts = np.cumsum(widths) - widths if packed else np.zeros_like(widths)
+        for number, (index, first, width) in enumerate(zip(ids, starts.tolist(), widths.tolist(), strict=True)):
             start, stop = self.offsets[index], self.offsets[index + 1]
-            tokens, width = self.tokens[start:stop], int(self.lengths[index])
-            input_ids[row, :width] = tokens[:-1]
-            attention_mask[row, :width] = 1
-            labels[row, :width] = np.where(self.supervised[start + 1 : stop], tokens[1:], IGNORE_INDEX)
+            place = (0 if packed else number, slice(first, first + width))
+            tokens = self.tokens[start:stop]
+            input_ids[place] = tokens[:-1]
+            labels[place] = np.where(self.supervised[start + 1 : stop], tokens[1:], IGNORE_INDEX)
+            attention_mask[place] = 1
+            position_ids[place] = np.arange(width)
+            sequence[place if packed else number] = number
         return Batch(
             input_ids=torch.from_numpy(input_ids),
-            attention_mask=torch.from_numpy(attention_mask),
+            attention_mask=None if packed else torch.from_numpy(attention_mask),
+            position_ids=torch.from_numpy(position_ids) if packed else None,
             labels=torch.from_numpy(labels),
-            sequence=torch.arange(shape[0]).unsqueeze(1).expand(shape).contiguous(),
-            ids=list(ids),
-            num_tokens=int(self.lengths[list(ids)].sum()),
+            sequence=torch.from_numpy(sequence),
+            ids=ids,
+            num_tokens=int(widths.sum()),
             num_step_tokens=micro_batch.num_step_tokens,
         )
 

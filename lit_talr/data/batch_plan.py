@@ -16,6 +16,7 @@ class MicroBatch(NamedTuple):
 
     ids: tuple[int, ...]  # the examples, () for an empty one
     num_step_tokens: int  # supervised tokens of the whole optimizer step, over all ranks and micro-batches
+    packed: bool = False  # the examples stand one behind the other in one row
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,20 @@ class Batching:
         micro_batch_size: Examples per micro-batch (what one forward on one rank sees), at least 1; 1 where ``micro_batch_tokens`` is left out too.
         micro_batch_tokens: Instead of ``micro_batch_size``: as many examples as stay within this number of tokens, padding included (rows times
             the longest). The examples of a step are the same either way.
+        packing: Put the examples of a micro-batch one behind the other into one row of at most ``micro_batch_tokens``, without padding. Positions begin anew
+            with each, and attention stays within it, so that nothing but speed and memory changes.
         seed: Of the order of the examples, and of dropout, at least 0.
         eval_batch_size: Prompts answered at once on one rank in test and scoring, at least 1.
         num_workers: Processes that collate batches, 0 for the training process itself.
 
     Raises:
-        ValueError: For a number out of range, or both ``micro_batch_size`` and ``micro_batch_tokens``.
+        ValueError: For a number out of range, both ``micro_batch_size`` and ``micro_batch_tokens``, or ``packing`` without the latter.
     """
 
     batch_size: int = 16
     micro_batch_size: int | None = None
     micro_batch_tokens: int | None = None
+    packing: bool = False
     seed: int = 0
     eval_batch_size: int = 8
     num_workers: int = 0
@@ -57,8 +61,14 @@ class Batching:
                 f"--data.batching '{{micro_batch_size: null, micro_batch_tokens: {self.micro_batch_tokens}}}'."
             )
 
+        if self.packing and self.micro_batch_tokens is None:
+            raise ValueError(
+                "`batching.packing` needs `batching.micro_batch_tokens`, the length of a row, in place of `batching.micro_batch_size`: "
+                "--data.batching '{micro_batch_size: null, micro_batch_tokens: 4096, packing: true}'."
+            )
+
     def rows(self, width: int) -> int:
-        """How many examples of at most ``width`` tokens go into a micro-batch."""
+        """How many examples of at most ``width`` tokens go into a micro-batch, padded to it."""
         return (self.micro_batch_size or 1) if self.micro_batch_tokens is None else self.micro_batch_tokens // width
 
 
@@ -190,7 +200,7 @@ class BatchPlan(DistributedSampler[MicroBatch]):
         num_tokens = self.num_step_tokens(step)
         places = (self.rank, self.num_replicas - 1 - self.rank)  # forth and back
         mine = (micro_step * self.num_replicas + places[micro_step % 2] for micro_step in range(self.accumulate))
-        return [MicroBatch(tuple(arranged[place].tolist()) if place < len(arranged) else (), num_tokens) for place in mine]
+        return [MicroBatch(tuple(arranged[place].tolist()) if place < len(arranged) else (), num_tokens, self.batching.packing) for place in mine]
 
 
 def epoch_order(num_examples: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
@@ -201,10 +211,12 @@ def epoch_order(num_examples: int, seed: int, epoch: int, shuffle: bool) -> np.n
 def arrange(ids: np.ndarray, lengths: np.ndarray, batching: Batching) -> list[np.ndarray]:
     """Cut the examples of a step into micro-batches, those with the most tokens (padding included) first.
 
-    The one place that packing will change, with its count, ``most_micro_batches``.
+    Padded they are cut where they stand when sorted by length. Packed, each goes, the longest first, into the first row that has room for it.
     """
     ids = ids[np.lexsort((ids, -lengths[ids]))]
     widths = lengths[ids].tolist()
+    if batching.packing:
+        return first_fit(ids.tolist(), widths, batching.micro_batch_tokens or 0)
     micro_batches: list[tuple[int, np.ndarray]] = []
     start = 0
     while start < len(ids):
@@ -215,25 +227,61 @@ def arrange(ids: np.ndarray, lengths: np.ndarray, batching: Batching) -> list[np
     return [members for _, members in micro_batches]
 
 
+def first_fit(ids: list[int], widths: list[int], limit: int) -> list[np.ndarray]:
+    """Rows of at most ``limit`` tokens, the fullest first, each example in the first that has room for it."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index, width in zip(ids, widths, strict=True):
+        place = next((place for place, free in enumerate(room) if free >= width), len(rows))
+        if place == len(rows):
+            rows.append([])
+            room.append(limit)
+        rows[place].append(index)
+        room[place] -= width
+    return [np.array(row) for _, row in sorted(zip(room, rows, strict=True), key=lambda item: item[0])]
+
+
 def accumulation(lengths: np.ndarray, batching: Batching, world_size: int, num_examples: int, orders: Iterable[np.ndarray]) -> int:
     """The micro-batches that each rank needs in the fullest step of epochs of ``num_examples`` examples in these orders."""
     batch_size = min(batching.batch_size, num_examples)
     if batching.micro_batch_tokens is None:
         return math.ceil(math.ceil(batch_size / batching.rows(1)) / world_size)
-    return math.ceil(max(most_micro_batches(lengths[order], batch_size, batching.micro_batch_tokens) for order in orders) / world_size)
+    most = most_rows if batching.packing else most_micro_batches
+    return math.ceil(max(most(lengths[order], batch_size, batching.micro_batch_tokens) for order in orders) / world_size)
 
 
 def most_micro_batches(lengths: np.ndarray, batch_size: int, micro_batch_tokens: int) -> int:
-    """``max(len(arrange(step)))`` over the consecutive steps of ``lengths``, all steps at once."""
-    num_steps, num_whole = math.ceil(len(lengths) / batch_size), len(lengths) // batch_size
-    rest = lengths[num_whole * batch_size :]
-    negative = np.zeros((num_steps, batch_size + 1), dtype=np.int64)  # so that longest comes first; 0 ends a step
-    np.negative(lengths[: num_whole * batch_size].reshape(num_whole, batch_size), out=negative[:num_whole, :-1])
-    negative[-1, : len(rest)] -= rest
-    negative.sort(axis=1)
+    """``max(len(arrange(step)))`` over the consecutive steps of ``lengths``, all steps at once; padded."""
+    negative = longest_first(lengths, batch_size)
+    num_steps = len(negative)
     steps, starts, count = np.arange(num_steps), np.zeros(num_steps, dtype=np.int64), 0
     while len(steps):  # those that have examples left
         starts = np.minimum(starts + micro_batch_tokens // -negative[steps, starts], batch_size)
         left = negative[steps, starts] < 0
         steps, starts, count = steps[left], starts[left], count + 1
     return count
+
+
+def most_rows(lengths: np.ndarray, batch_size: int, micro_batch_tokens: int) -> int:
+    """The same, packed: ``first_fit`` of all steps at once."""
+    widths = -longest_first(lengths, batch_size)
+    steps = np.arange(len(widths))
+    room = np.full((len(widths), 1), micro_batch_tokens)
+    for width in widths.T[:-1]:  # the next example of every step; 0 where there is none
+        place = (room >= width[:, None]).argmax(1)
+        if (room[steps, place] < width).any():
+            room = np.pad(room, ((0, 0), (0, 1)), constant_values=micro_batch_tokens)
+            place = (room >= width[:, None]).argmax(1)
+        room[steps, place] -= width
+    return room.shape[1]
+
+
+def longest_first(lengths: np.ndarray, batch_size: int) -> np.ndarray:
+    """``[steps, batch_size + 1]``: the negative lengths of each step's examples, then 0."""
+    num_steps, num_whole = math.ceil(len(lengths) / batch_size), len(lengths) // batch_size
+    rest = lengths[num_whole * batch_size :]
+    negative = np.zeros((num_steps, batch_size + 1), dtype=np.int64)  # so that longest comes first; 0 ends a step
+    np.negative(lengths[: num_whole * batch_size].reshape(num_whole, batch_size), out=negative[:num_whole, :-1])
+    negative[-1, : len(rest)] -= rest
+    negative.sort(axis=1)
+    return negative

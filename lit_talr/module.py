@@ -205,8 +205,8 @@ class DomainSFT(LightningModule):
             raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
         if self.data.batching.packing and model.config._attn_implementation not in ISOLATING:
             raise ValueError(
-                f"`data.batching.packing` needs an attention that keeps the examples of a row apart, and `{model.config._attn_implementation}` is not known to; "
-                f"set `model.attention` to one of {', '.join(ISOLATING)}, or `data.batching.packing: false`."
+                f"`data.batching.packing` needs an attention that keeps the examples of a row apart, which `{model.config._attn_implementation}` is not known "
+                f"to do; set `model.attention` to one of {', '.join(ISOLATING)}, or leave `data.batching.packing` out."
             )
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -39,6 +39,14 @@ def test_the_losses_differ(start: Any, whole: Any) -> None:
     assert distance(whole["l2"], whole["standard"], start) > 1e-3
 
 
+def test_packing_without_an_attention_that_is_known_to_isolate_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_talr.module.ISOLATING", ("eager", "flex_attention"))
+    with pytest.raises(
+        ValueError, match="`data.batching.packing` needs an attention .*which `sdpa` is not known to do; set `model.attention` to one of eager, flex"
+    ):
+        fit(folder, Standard(), batching={"micro_batch_tokens": 150, "packing": True})
+
+
 class NaiveStandard(DomainSFT):
     """The step's gradient by the formula itself: one forward of every example alone, full logits, one sum over N."""
 

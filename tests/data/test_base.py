@@ -36,12 +36,21 @@ def test_a_micro_batch_is_padded_on_the_right_and_its_labels_are_the_next_tokens
     assert type(batch["num_step_tokens"]) is int
 
 
+def test_packed_examples_stand_one_behind_the_other_and_positions_begin_anew(encoded: EncodedExamples) -> None:
+    batch = encoded[MicroBatch((0, 1, 2), 17, packed=True)]
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 5, 7, 8]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]] and batch["attention_mask"] is None
+    assert batch["labels"].tolist() == [[IGNORE, 3, 4, 6, 8, IGNORE]]
+    assert batch["sequence"].tolist() == [[0, 0, 0, 1, 2, 2]]
+    assert (batch["num_tokens"], batch["num_step_tokens"]) == (6, 17)
+
+
 def test_a_batch_holds_no_floats_for_an_engine_to_round(encoded: EncodedExamples) -> None:
     assert not any(torch.is_floating_point(value) for value in encoded[MicroBatch((1,), 1)].values() if isinstance(value, torch.Tensor))
 
 
 def test_an_empty_micro_batch_is_one_row_of_two_pad_tokens(encoded: EncodedExamples) -> None:
-    batch = encoded[MicroBatch((), 5)]
+    batch = encoded[MicroBatch((), 5, packed=True)]
     assert batch["input_ids"].tolist() == [[PAD, PAD]]
     assert batch["attention_mask"].tolist() == [[1, 1]]
     assert batch["labels"].tolist() == [[IGNORE, IGNORE]]

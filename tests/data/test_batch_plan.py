@@ -41,7 +41,8 @@ class Layout(NamedTuple):
         return [[rank[step * accumulate : (step + 1) * accumulate] for rank in ranks] for step in range(num_steps)]
 
     def load(self, micro_batch: MicroBatch) -> int:
-        return len(micro_batch.ids) * max((int(self.lengths[index]) for index in micro_batch.ids), default=0)
+        lengths = [int(self.lengths[index]) for index in micro_batch.ids]
+        return sum(lengths) if self.batching.packing else len(lengths) * max(lengths, default=0)
 
 
 @st.composite
@@ -49,7 +50,9 @@ def layouts(draw: st.DrawFn, tokens: bool | None = None, shuffle: bool | None = 
     lengths = np.array(draw(st.lists(st.integers(1, 40), min_size=1, max_size=60)))
     num_supervised = np.array([draw(st.integers(1, int(length))) for length in lengths])
     by_tokens = draw(st.booleans()) if tokens is None else tokens
-    sizes = {"micro_batch_tokens": draw(st.integers(40, 120))} if by_tokens else {"micro_batch_size": draw(st.none() | st.integers(1, 7))}
+    sizes: dict[str, Any] = {"micro_batch_size": draw(st.none() | st.integers(1, 7))}
+    if by_tokens:
+        sizes = {"micro_batch_tokens": draw(st.integers(40, 120)), "packing": draw(st.booleans())}
     batching = Batching(batch_size=draw(st.integers(1, 25)), seed=draw(st.integers(0, 5)), **sizes)
     shuffled = draw(st.booleans()) if shuffle is None else shuffle
     return Layout(lengths, num_supervised, batching, world_size=draw(st.integers(1, 5)), shuffle=shuffled, epochs=draw(st.integers(1, 3)))
@@ -136,7 +139,7 @@ def test_micro_batch_size_fills_all_but_one_micro_batch(layout: Layout) -> None:
 
 @check
 @given(layout=layouts(tokens=True))
-def test_micro_batch_tokens_bounds_padded_tokens(layout: Layout) -> None:
+def test_micro_batch_tokens_bounds_tokens_with_padding(layout: Layout) -> None:
     assert layout.batching.micro_batch_tokens is not None
     assert all(layout.load(micro_batch) <= layout.batching.micro_batch_tokens for step in layout.steps() for rank in step for micro_batch in rank)
 
@@ -146,6 +149,16 @@ def test_micro_batch_tokens_bounds_padded_tokens(layout: Layout) -> None:
 def test_accumulate_is_the_least_that_holds_every_planned_step(layout: Layout) -> None:
     used = [sum(bool(micro_batch.ids) for rank in step for micro_batch in rank) for epoch in range(layout.epochs) for step in layout.steps(epoch)]
     assert layout.plan().accumulate == math.ceil(max(used) / layout.world_size)
+
+
+@check
+@given(layout=layouts(tokens=True))
+def test_packing_needs_no_more_micro_batches_and_has_no_two_rows_that_fit_into_one(layout: Layout) -> None:
+    limit, ids = layout.batching.micro_batch_tokens, np.arange(len(layout.lengths))
+    padded, packed = (arrange(ids, layout.lengths, replace(layout.batching, packing=packing)) for packing in (False, True))
+    assert limit is not None and len(packed) <= len(padded)
+    loads = sorted(int(layout.lengths[row].sum()) for row in packed)
+    assert len(loads) == 1 or loads[0] + loads[1] > limit
 
 
 def test_the_last_step_may_need_the_most_micro_batches() -> None:
@@ -175,6 +188,9 @@ def test_a_step_by_hand() -> None:
     # in at most 18 padded tokens: 2 x 9, 2 x 7 (5 2), 3 x 3 (0 6 4)
     plan = BatchPlan(lengths, num_supervised, Batching(7, micro_batch_tokens=18), shuffle=False)
     assert [micro_batch.ids for micro_batch in plan] == [(1, 3), (5, 2), (0, 6, 4)]
+    # packed into rows of 13: 9 3 1, 9 2, 7 5
+    plan = BatchPlan(lengths, num_supervised, Batching(7, micro_batch_tokens=13, packing=True), shuffle=False)
+    assert list(plan) == [MicroBatch(ids, 18, packed=True) for ids in ((1, 0, 4), (5, 2), (3, 6))]
 
 
 @check
@@ -208,7 +224,7 @@ def test_a_data_loader_gets_micro_batches(num_workers: int) -> None:
     plan = BatchPlan(lengths, lengths, Batching(4, 2), world_size=2, rank=1)
     assert isinstance(plan, DistributedSampler)  # or Lightning would put one in its place
     batches: list[Any] = list(DataLoader(Echo(), batch_size=None, sampler=plan, num_workers=num_workers))
-    assert [(tuple(batch.ids), batch.num_step_tokens) for batch in batches] == [tuple(micro_batch) for micro_batch in plan]
+    assert [(tuple(batch.ids), batch.num_step_tokens, batch.packed) for batch in batches] == [tuple(micro_batch) for micro_batch in plan]
     assert all(type(batch.num_step_tokens) is int and all(type(index) is int for index in batch.ids) for batch in batches)
 
 
@@ -222,6 +238,7 @@ def test_a_data_loader_gets_micro_batches(num_workers: int) -> None:
         (lambda: Batching(seed=-1), "`batching.seed` must be 0 or a positive integer, got -1."),
         (lambda: Batching(num_workers=-1), "`batching.num_workers` must be 0 or a positive integer, got -1."),
         (lambda: Batching(micro_batch_size=1, micro_batch_tokens=9), "exclude each other, got 1 and 9; leave one out"),
+        (lambda: Batching(packing=True), "`batching.packing` needs `batching.micro_batch_tokens`, the length of a row"),
         (lambda: BatchPlan(np.array([]), np.array([]), Batching()), "There are no examples"),
         (
             lambda: BatchPlan(np.array([3, 8, 5]), np.array([1, 1, 1]), Batching(micro_batch_tokens=6)),

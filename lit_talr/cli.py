@@ -59,8 +59,7 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Where launchers say which process this is: 0 in all that are set is the first one."""
-DESCRIPTION = f"""Fine-tune language models on a domain without losing their general abilities. Any error with its traceback: --debug.
-More commands, each with a --help of its own: {", ".join(VERBS)}."""
+DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. `lit-talr --help` lists all commands."
 
 held = ExitStack()
 """What this process keeps to itself until the command ends."""

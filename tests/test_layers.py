@@ -48,6 +48,7 @@ FLOORS = (
     "weight_files",
     "evaluation_mode",
     "files",
+    "overview",
     "example",
     "__init__",
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lit_talr.__main__ import main
+from lit_talr.cli import main
 from lit_talr.files import read_json, read_json_lines
 from lit_talr.generation import Answer, Generation
 from lit_talr.vllm_engine import VLLMEngine

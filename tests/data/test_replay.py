@@ -6,7 +6,7 @@ import pytest
 import yaml
 from lightning.pytorch import Trainer
 
-from lit_talr.__main__ import main
+from lit_talr.cli import main
 from lit_talr.data import Clinic, Replay, Skills
 from lit_talr.data.batch_plan import MicroBatch
 from lit_talr.files import read_json

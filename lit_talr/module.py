@@ -224,6 +224,7 @@ class DomainSFT(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         self._optimizer_name = type(optimizer).__name__
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # of a fused one: gradients are unscaled before hooks and clipping
         if isinstance(optimizer, LBFGS):
             raise ValueError("LBFGS is not supported: it evaluates a step several times, of which only the last micro-batch would be seen; use AdamW.")
         if isinstance(optimizer, Muon) and isinstance(self.trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy)):

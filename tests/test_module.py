@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 
 from lit_talr.data.batch_plan import MicroBatch
-from lit_talr.losses import TALR, Standard
+from lit_talr.losses import L2, TALR, Standard
+from lit_talr.losses.base import LossStrategy
 from lit_talr.module import DomainSFT
 from lit_talr.schedules import Constant
 from lit_talr.supported import check_trainer
@@ -120,6 +122,16 @@ def test_the_schedules_length_comes_from_the_plan(folder: Path, max_epochs: int,
     counted: list[int] = []
     fit(folder, Standard(), module_class=Counted, steps=max_steps, trainer={"max_epochs": max_epochs})
     assert counted == [expected]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("loss", [Standard, lambda: L2(Standard(), coefficient=0.1)], ids=["standard", "l2"])
+def test_a_fused_optimizer_clips_and_pulls_as_any_other(folder: Path, precision: str, loss: Callable[[], LossStrategy]) -> None:
+    """Lightning refuses to clip for one, and a hook before its step would see gradients times the loss scale."""
+    own: Any = {"precision": precision, "gradient_clip_val": 0.1}
+    plain, fused = (fit(folder, loss(), optimizer=partial(torch.optim.AdamW, lr=0.01, fused=fused), trainer=own) for fused in (False, True))
+    for name, weight in plain.items():
+        torch.testing.assert_close(fused[name], weight, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

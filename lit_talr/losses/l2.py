@@ -27,7 +27,7 @@ class L2(Around):
         coefficient: Weight of the sum of squares, at least 0; at 0 training is bitwise that of ``loss``.
 
     Raises:
-        ValueError: For a negative coefficient; at start-up with LoRA, with weights that are kept in half precision, and with a fused optimizer in fp16.
+        ValueError: For a negative coefficient; at start-up with LoRA, with weights that are kept in half precision.
     """
 
     def __init__(self, loss: LossStrategy, coefficient: float = 1e-3) -> None:
@@ -49,14 +49,12 @@ class L2(Around):
             )
         if setting.precision.endswith("-true") and setting.precision.startswith(("bf16", "16")) and not setting.sharded:
             raise ValueError(f"L2 cannot see how far weights are from their start in `trainer.precision: {setting.precision}`; use `bf16-mixed`.")
-        self.sharded, self.scaled = setting.sharded, setting.precision == "16-mixed"
+        self.sharded = setting.sharded
 
     def attach(self, optimizer: Optimizer) -> None:
         super().attach(optimizer)
         if self.coefficient == 0:
             return
-        if self.scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
-            raise ValueError("L2 adds its gradient before a fused optimizer divides by the loss scale of `16-mixed`; use `bf16-mixed`, or leave out `fused`.")
         start: dict[Tensor, Tensor] = {}  # between the first pre-step hook and the post-step hook: AdamW sets itself up only where a state is empty
 
         def add_gradient(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from lit_talr.losses import L2, TALR, Standard
-from lit_talr.losses.base import Setting
 
 
 def train(
@@ -111,13 +110,3 @@ def test_weights_without_gradient_are_left_alone(model: nn.Module) -> None:
 def test_refuses_a_negative_coefficient() -> None:
     with pytest.raises(ValueError, match="`coefficient` must be at least 0, got -1"):
         L2(Standard(), coefficient=-1.0)
-
-
-def test_refuses_a_fused_optimizer_that_divides_by_a_loss_scale_after_it(model: nn.Module) -> None:
-    loss = L2(Standard())
-    loss.check(Setting(precision="16-mixed"))
-    with pytest.raises(ValueError, match="use `bf16-mixed`, or leave out `fused`"):
-        loss.attach(AdamW(model.parameters(), fused=True))
-    loss.attach(AdamW(model.parameters()))
-    loss.check(Setting(precision="bf16-mixed"))
-    loss.attach(AdamW(model.parameters(), fused=True))

@@ -48,13 +48,14 @@ class Head(nn.Linear):
     def forward(  # type: ignore[override]
         self, hidden: Tensor, labels: Tensor | None = None, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None
     ) -> Any:
-        """Logits ``[..., V]`` of hidden alone; with labels ``[N]`` for hidden ``[N, D]`` the ``TokenNLL`` of each, with a reference the ``TokenKL``."""
+        """Logits ``[..., V]`` of hidden alone; with labels ``[N]``, none ignored, for hidden ``[N, D]`` the ``TokenNLL``, with a reference the ``TokenKL``."""
         if reference is not None:
             caps = {"softcap": self.softcap, "scale": self.scale, "reference_softcap": self.softcap, "reference_scale": self.scale}
             return token_kl(hidden, self.weight, reference.hidden, reference.weight, self.bias, reference.bias, **caps)  # type: ignore[arg-type]
         if labels is None:
             return super().forward(hidden)
-        return token_nll(hidden, self.weight, labels, self.bias, softcap=self.softcap, scale=self.scale, entropy=entropy, top_entropy=top_entropy)
+        caps = {"softcap": self.softcap, "scale": self.scale}
+        return token_nll(hidden, self.weight, labels, self.bias, all_supervised=True, entropy=entropy, top_entropy=top_entropy, **caps)  # type: ignore[arg-type]
 
 
 class BackboneOutput(NamedTuple):
@@ -142,6 +143,7 @@ class Backbone(nn.Module):
         attention_mask: Tensor | None,
         labels: Tensor,
         position_ids: Tensor | None = None,
+        supervised: Tensor | None = None,
         entropy: bool = False,
         top_entropy: bool = False,
         reference: Reference | None = None,
@@ -153,28 +155,31 @@ class Backbone(nn.Module):
             attention_mask: ``[B, T]`` int64, 0 at padding; ``None`` for packed rows.
             labels: ``[B, T]`` int64, the token that position t has to predict, ``IGNORE_INDEX`` where it carries no loss.
             position_ids: ``[B, T]`` int64, from 0 in each example of a packed row; by default the rows are not packed.
+            supervised: ``[N]`` int64, where the flattened labels are not ``IGNORE_INDEX``; by default they are searched for, which a GPU has to be waited for.
             entropy: Also give the entropy of each distribution.
             top_entropy: Also give that of its twenty most likely tokens.
             reference: Of the same tokens, with hidden states ``[B, T, D]``; also give the divergence from it.
         """
         hidden = self.states(input_ids, attention_mask, position_ids)
-        mask = labels != IGNORE_INDEX
-        supervised = hidden[mask]
-        tokens: TokenNLL = self.head(supervised, labels[mask], entropy=entropy, top_entropy=top_entropy)
-        others: TokenKL | None = None if reference is None else self.head(supervised, reference=reference._replace(hidden=reference.hidden[mask]))
+        places, shape = (labels != IGNORE_INDEX).flatten().nonzero()[:, 0] if supervised is None else supervised, labels.shape
+        chosen = hidden.flatten(0, 1)[places]
+        tokens: TokenNLL = self.head(chosen, labels.flatten()[places], entropy=entropy, top_entropy=top_entropy)
+        others: TokenKL | None = None
+        if reference is not None:
+            others = self.head(chosen, reference=reference._replace(hidden=reference.hidden.flatten(0, 1)[places]))
         return BackboneOutput(
-            nll=scatter(tokens.nll, mask),
-            correct=scatter(tokens.correct, mask),
-            entropy=None if tokens.entropy is None else scatter(tokens.entropy, mask),
-            top_entropy=None if tokens.top_entropy is None else scatter(tokens.top_entropy, mask),
-            reference_kl=None if others is None else scatter(others.kl, mask),
-            agreement=None if others is None else scatter(others.agreement, mask),
+            nll=scatter(tokens.nll, places, shape),
+            correct=scatter(tokens.correct, places, shape),
+            entropy=None if tokens.entropy is None else scatter(tokens.entropy, places, shape),
+            top_entropy=None if tokens.top_entropy is None else scatter(tokens.top_entropy, places, shape),
+            reference_kl=None if others is None else scatter(others.kl, places, shape),
+            agreement=None if others is None else scatter(others.agreement, places, shape),
         )
 
 
-def scatter(values: Tensor, mask: Tensor) -> Tensor:
-    """``[N]`` values to the N True places of ``mask``, 0 elsewhere; differentiable."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+def scatter(values: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+    """``[N]`` values to N places of a flattened tensor of this shape, 0 elsewhere; differentiable."""
+    return torch.zeros(shape.numel(), dtype=values.dtype, device=values.device).index_copy(0, places, values).view(shape)
 
 
 def load_model(

@@ -49,7 +49,9 @@ class DomainSFT(LightningModule):
         tokenizer: Folder or hub name of the tokenizer, where it is not that of ``pretrained``.
         lora: Train low-rank adapters in place of the weights.
         attention: Attention implementation of transformers, such as ``sdpa``, ``eager`` or ``flash_attention_2``; its own choice by default.
-        gradient_checkpointing: Recompute each layer in backward to save memory.
+        gradient_checkpointing: Recompute layers in backward to save memory.
+        checkpoint_every: Of which only every so many-th is recomputed, at least 1 (all of them).
+        compile_layers: Compile each layer of the decoder (``torch.compile``), once for all lengths of rows.
         generation: How ``test`` generates answers.
         non_finite: What happens at an optimizer step whose loss is not finite.
         bf16_weights: Allow ``bf16-true`` with a plain optimizer, although at small learning rates most bf16 weights then never move.
@@ -70,11 +72,15 @@ class DomainSFT(LightningModule):
         lora: LoRA | None = None,
         attention: str | None = None,
         gradient_checkpointing: bool = False,
+        checkpoint_every: int = 1,
+        compile_layers: bool = False,
         generation: Generation = Generation(),
         non_finite: NonFinite = NonFinite(),
         bf16_weights: bool = False,
     ) -> None:
         super().__init__()
+        if checkpoint_every < 1:
+            raise ValueError(f"`model.checkpoint_every` must be at least 1 (recompute every layer), got {checkpoint_every}.")
         self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
@@ -84,6 +90,8 @@ class DomainSFT(LightningModule):
         self.lora = lora
         self.attention = attention
         self.gradient_checkpointing = gradient_checkpointing
+        self.checkpoint_every = checkpoint_every
+        self.compile_layers = compile_layers
         self.generation = generation
         self.guard = Guard(non_finite)
         self.bf16_weights = bf16_weights
@@ -133,6 +141,8 @@ class DomainSFT(LightningModule):
         sharded = isinstance(trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy))
         setting = Setting(self.pretrained is not None, self.lora is not None, sharded, str(trainer.precision), shards_weights(trainer.strategy))
         self.loss.check(setting)
+        if self.compile_layers and shards_weights(trainer.strategy):
+            raise ValueError("`model.compile_layers` is not supported where every weight is sharded (ZeRO-3, FSDP2); leave it out.")
         if missing := self.loss.needs - COMPUTED:
             raise ValueError(f"{type(self.loss).__name__} needs {', '.join(sorted(missing))}, which is not computed; there are {', '.join(sorted(COMPUTED))}.")
         if self.lora is not None and self.pretrained is None:
@@ -210,6 +220,11 @@ class DomainSFT(LightningModule):
             )
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+            for index, layer in enumerate(backbone.decoder.layers):  # type: ignore[arg-type]
+                layer.gradient_checkpointing = index % self.checkpoint_every == 0
+        if self.compile_layers:
+            for layer in backbone.decoder.layers:  # type: ignore[union-attr]
+                layer.compile(dynamic=True)
         if mesh is not None:
             shard(backbone, backbone.decoder.layers, mesh, self.mixed_dtype)  # type: ignore[arg-type]
         if folder is not None:
@@ -238,7 +253,7 @@ class DomainSFT(LightningModule):
 
     def forward(self, batch: Batch, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None) -> BackboneOutput:
         assert self.backbone is not None
-        tokens = batch["input_ids"], batch["attention_mask"], batch["labels"], batch["position_ids"]
+        tokens = batch["input_ids"], batch["attention_mask"], batch["labels"], batch["position_ids"], batch["supervised"]
         return self.backbone(*tokens, entropy=entropy, top_entropy=top_entropy, reference=reference)
 
     def token_stats(self, batch: Batch) -> TokenStats:

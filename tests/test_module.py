@@ -90,17 +90,33 @@ def test_validation_metrics_are_token_means(folder: Path) -> None:
     assert metrics["val/token_accuracy"] == pytest.approx(right / number, rel=1e-6)
 
 
-def test_gradient_checkpointing_changes_nothing(folder: Path) -> None:
+@pytest.mark.parametrize("every", [1, 2])
+def test_gradient_checkpointing_changes_nothing(folder: Path, every: int) -> None:
     start = fit(folder, Standard(), steps=1, optimizer=partial(torch.optim.SGD, lr=0.0))
     plain = fit(folder, TALR(), steps=2)
 
     class Checkpointed(DomainSFT):
         def configure_model(self) -> None:
-            self.gradient_checkpointing = True
+            self.gradient_checkpointing, self.checkpoint_every = True, every
             super().configure_model()
             assert self.backbone is not None and self.backbone.model.is_gradient_checkpointing and self.backbone.model.training
+            assert [layer.gradient_checkpointing for layer in self.backbone.decoder.layers] == [True, every == 1]  # type: ignore[union-attr]
 
     assert distance(fit(folder, TALR(), steps=2, module_class=Checkpointed), plain, start) < 1e-12
+
+
+@pytest.mark.slow
+def test_compiled_layers_compute_the_same(folder: Path, tmp_path: Path) -> None:
+    start = fit(folder, Standard(), steps=1, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    plain = fit(folder, TALR(), steps=3)
+
+    class Compiled(DomainSFT):
+        def configure_model(self) -> None:
+            self.compile_layers = True
+            super().configure_model()
+            assert self.backbone is not None and all(layer._compiled_call_impl for layer in self.backbone.decoder.layers)  # type: ignore[union-attr]
+
+    assert distance(fit(folder, TALR(), steps=3, module_class=Compiled), plain, start) < 1e-7  # norms and rotations are float32 inside
 
 
 def test_bf16_mixed_keeps_fp32_weights_that_move_at_a_small_rate(folder: Path) -> None:

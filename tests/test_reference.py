@@ -38,9 +38,9 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     backbone = lit_talr.reference.Backbone
 
     class Counted(backbone):  # type: ignore[misc, valid-type]
-        def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Any:
+        def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *others: Tensor) -> Any:
             counted.append(int((labels != IGNORE_INDEX).any(1).sum()))  # without empty micro-batches
-            return super().forward(input_ids, attention_mask, labels)
+            return super().forward(input_ids, attention_mask, labels, *others)
 
     monkeypatch.setattr(lit_talr.reference, "Backbone", Counted)
     yield counted

@@ -232,7 +232,7 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Any:
     for number, row in enumerate(rows):
         width = len(row) - 1
         inputs[number, :width], labels[number, :width], mask[number, :width] = torch.tensor(row[:-1]), torch.tensor(row[1:]), 1
-    return {"input_ids": inputs.to(device), "attention_mask": mask.to(device), "position_ids": None, "labels": labels.to(device)}
+    return {"input_ids": inputs.to(device), "attention_mask": mask.to(device), "position_ids": None, "supervised": None, "labels": labels.to(device)}
 
 
 def base_head(module: DomainSFT) -> tuple[Tensor, Tensor | None]:

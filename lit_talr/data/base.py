@@ -33,6 +33,7 @@ class Batch(TypedDict):
     attention_mask: Tensor | None  # [B, T] int64, 0 at padding; None where examples are packed
     position_ids: Tensor | None  # [1, T] int64, from 0 in each example of a packed row; None where they are not packed
     labels: Tensor  # [B, T] int64, the token that position t predicts, IGNORE_INDEX where it carries no loss
+    supervised: Tensor | None  # [N] int64, the places in flattened rows that carry loss, so that no device has to be waited for; None: to be searched for
     sequence: Tensor  # [B, T] int64, which example of the micro-batch a token belongs to
     ids: list[int]  # the number of each example in its split; empty for an empty micro-batch
     num_tokens: int  # tokens of this micro-batch that are not padding
@@ -262,6 +263,7 @@ class EncodedExamples(Dataset):
             attention_mask=None if packed else torch.from_numpy(attention_mask),
             position_ids=torch.from_numpy(position_ids) if packed else None,
             labels=torch.from_numpy(labels),
+            supervised=torch.from_numpy(np.flatnonzero(labels != IGNORE_INDEX)),
             sequence=torch.from_numpy(sequence),
             ids=ids,
             num_tokens=int(widths.sum()),

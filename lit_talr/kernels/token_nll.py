@@ -37,6 +37,7 @@ def token_nll(
     scale: float = 1.0,
     chunk_tokens: int = 1024,
     kept_bytes: int = KEPT_BYTES,
+    all_supervised: bool = False,
     entropy: bool = False,
     top_entropy: bool = False,
 ) -> TokenNLL:
@@ -58,7 +59,7 @@ def token_nll(
     sums over tokens are float32; a gradient is rounded once, to the dtype of its tensor. Under autocast the operands are rounded to its dtype. On
     CUDA half-precision operands are multiplied as they are, the logits' gradient rounded to their dtype, with float32 results; elsewhere they are
     multiplied in float32, which is more exact, but slower where a CPU has bf16 instructions, and holds a float32 copy of the weight meanwhile.
-    Float64 arguments are computed in float64 throughout. Ignored tokens cost nothing but, on CUDA, one synchronization to find them.
+    Float64 arguments are computed in float64 throughout. Ignored tokens cost nothing but, on CUDA, one synchronization to find them, unless there are none.
 
     Args:
         hidden_ND: ``[N, D]``, the decoder's output; carries gradient. N may be 0.
@@ -68,6 +69,7 @@ def token_nll(
         softcap: Bound of the logits, above 0; ``None`` for none.
         scale: Factor of the logits.
         chunk_tokens: Supervised tokens whose logits are held at a time, at least 1.
+        all_supervised: No label is ``IGNORE_INDEX``.
         kept_bytes: How large all logits may be to be kept for backward, at least 0 (never).
         entropy: Also give each distribution's entropy.
         top_entropy: Also give the entropy of its TOP most likely tokens.
@@ -94,7 +96,7 @@ def token_nll(
         raise ValueError(f"`kept_bytes` must be 0 (keep no logits) or a positive integer, got {kept_bytes}.")
     if softcap is not None and softcap <= 0:
         raise ValueError(f"`softcap` must be above 0, or None for no soft-cap, got {softcap}.")
-    rows = (labels_N != IGNORE_INDEX).nonzero().squeeze(1)
+    rows = torch.arange(num_tokens, device=labels_N.device) if all_supervised else (labels_N != IGNORE_INDEX).nonzero().squeeze(1)
     wrong = (labels_N[rows] < 0) | (labels_N[rows] >= num_vocabulary)
     if not labels_N.is_cuda and wrong.any():  # CUDA asserts where it indexes, without making the host wait
         raise ValueError(f"`labels_N` must lie in [0, {num_vocabulary}) or be {IGNORE_INDEX}, got {int(labels_N[rows][wrong][0])}.")

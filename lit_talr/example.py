@@ -37,3 +37,8 @@ class Example:
     def prompt(self) -> Sequence[Message]:
         """What the model is given when it has to answer: every turn before the last supervised one."""
         return self.messages[: self.supervised[-1]]
+
+
+def place(example: Example) -> str:
+    """How a message about an example begins: its file and row, where they are known."""
+    return f"{example.meta['where']}: " if "where" in example.meta else ""

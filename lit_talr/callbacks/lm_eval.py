@@ -9,7 +9,6 @@ from copy import deepcopy
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from datasets.exceptions import DatasetsError
@@ -17,9 +16,9 @@ from jinja2 import TemplateError
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
-from transformers import PreTrainedTokenizerBase
 
 from lit_talr.callbacks.base import LogsDrop, answers_file, of_all_ranks, paired_error
+from lit_talr.data.encoding import tokenizer_hash
 from lit_talr.evaluation_mode import evaluation_mode
 from lit_talr.files import read_json, read_json_lines, write_json, write_json_lines
 from lit_talr.generation import Generation
@@ -281,20 +280,6 @@ class LMEval(LogsDrop):
         if record.get("results", {}).keys() - {"test"}:  # those of an earlier test are replaced
             check_same_settings(record, about)
         return before
-
-
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of the files that it is saved in, but for how it padded last."""
-    tokenizer, digest = deepcopy(tokenizer), hashlib.sha256()
-    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
-        backend.no_padding()
-        backend.no_truncation()
-    with TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
-    return digest.hexdigest()
 
 
 @contextmanager

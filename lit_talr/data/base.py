@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch
 from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong, load_tokenizer
 from lit_talr.data.mixture import Mixture
-from lit_talr.example import Example
+from lit_talr.data.token_cache import MANY, encode_many, encode_row
+from lit_talr.example import Example, place
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.metrics.base import DomainMetric
 
@@ -132,17 +134,11 @@ class DomainDataModule(LightningDataModule):
         """Tokenise a split's examples, once."""
         if split in self.encoded:
             return
-        kept, encoded, counts = [], [], self.counts[split]
-        for example in self.progress(self.examples(split), f"Encoding {split}"):
-            try:
-                row = self.encoder.encode(example)
-            except TooLong as error:
-                if self.encoding.too_long == "error":
-                    raise ValueError(f"{place(example)}{error}") from error
+        kept, encoded, counts, examples = [], [], self.counts[split], self.examples(split)
+        for example, row in zip(examples, self.rows(examples, f"Encoding {split}"), strict=True):
+            if isinstance(row, TooLong):
                 counts["too long"] += 1
                 continue
-            except ValueError as error:
-                raise ValueError(f"{place(example)}{error}") from error
             counts["truncated"] += row.truncated > 0
             kept.append(example)
             encoded.append(row)
@@ -153,6 +149,23 @@ class DomainDataModule(LightningDataModule):
             )
         self.kept[split] = kept
         self.encoded[split] = EncodedExamples(encoded, self.encoder.pad_token_id)
+
+    def rows(self, examples: Sequence[Example], title: str) -> Iterable[Encoded | TooLong]:
+        """Each as tokens, or that it is too long. Many are encoded by one rank of each machine, and read by the others. Collective.
+
+        Raises:
+            ValueError: With the row's place.
+        """
+        if len(examples) < MANY:
+            return (encode_row(self.encoder, example) for example in self.progress(examples, title))
+        folder = Path(self.trainer.default_root_dir).resolve().parent / ".reference"
+        rows, first = None, self.trainer.local_rank == 0
+        try:
+            if first:
+                rows = encode_many(self.encoder, examples, folder, title, self.trainer.is_global_zero)
+        finally:  # the others fail by themselves
+            self.trainer.strategy.barrier()
+        return encode_many(self.encoder, examples, folder, title, show=False) if rows is None else rows
 
     def encode_prompts(self, split: Split) -> None:
         """Tokenise what the model is asked, once; a prompt that is too long stays, empty: it counts as a wrong answer."""
@@ -279,11 +292,6 @@ def held_out(texts: Sequence[str], share: float, seed: int) -> list[bool]:
 def folded(question: object) -> str:
     """A question as it is compared: white space and case aside."""
     return "".join(str(question).casefold().split())
-
-
-def place(example: Example) -> str:
-    """How a message about an example begins: its file and row, where they are known."""
-    return f"{example.meta['where']}: " if "where" in example.meta else ""
 
 
 def format_counts(counts: Counter[str]) -> str:

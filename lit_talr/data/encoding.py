@@ -1,11 +1,14 @@
 """Conversations as tokens: what a model is given, and which of the tokens it learns."""
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -73,6 +76,10 @@ class TooLong(ValueError):
         )
         self.num_tokens = num_tokens
         self.max_length = max_length
+
+    def __reduce__(self) -> tuple[type["TooLong"], tuple[int, int]]:
+        """So that a process can give it to another."""
+        return TooLong, (self.num_tokens, self.max_length)
 
 
 class Answer(NamedTuple):
@@ -304,6 +311,20 @@ class ChatEncoder:
         answer = self.answer([Message(role="user", content="a"), Message(role="assistant", content="b")])
         end = self.tokenize(answer.text, start=False)[-1] if answer and answer.ended else self.eos_token_id
         return tuple(dict.fromkeys((self.eos_token_id, end)))
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of the files that it is saved in, but for how it padded last."""
+    tokenizer, digest = deepcopy(tokenizer), hashlib.sha256()
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_padding()
+        backend.no_truncation()
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+    return digest.hexdigest()
 
 
 def guard(match: re.Match[str]) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from lit_talr.data.base import DomainDataModule, Split, place
+from lit_talr.data.base import DomainDataModule, Split
 from lit_talr.data.encoding import Encoded, TooLong
+from lit_talr.example import place
 
 
 class ShownRow(NamedTuple):

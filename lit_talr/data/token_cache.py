@@ -1,0 +1,131 @@
+"""Many examples as tokens: encoded by several processes, and kept by content for the next run."""
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from lit_talr.data.encoding import ChatEncoder, Encoded, TooLong, tokenizer_hash
+from lit_talr.example import Example, Message, place
+from lit_talr.files import write_bytes
+
+logger = logging.getLogger(__name__)
+FORMAT = f"1 {version('transformers')} {version('tokenizers')}"
+MANY = 4096
+"""Examples from which on starting processes and keeping a file is worth it: some seconds of one process."""
+PIECE = 512
+"""Examples that a process is given at a time."""
+Row = Encoded | TooLong
+
+_job: tuple[ChatEncoder, Sequence[Example]]
+"""What the processes that are forked work on; it need not be sent to them."""
+
+
+def encode_row(encoder: ChatEncoder, example: Example) -> Row:
+    """A row, or that it is too long, where that is no error.
+
+    Raises:
+        ValueError: With the row's place.
+    """
+    try:
+        return encoder.encode(example)
+    except ValueError as error:
+        if isinstance(error, TooLong) and encoder.encoding.too_long != "error":
+            return error
+        raise ValueError(f"{place(example)}{error}") from error
+
+
+def encode_many(encoder: ChatEncoder, examples: Sequence[Example], folder: Path, title: str, show: bool) -> list[Row]:
+    """``encode_row`` of each, read from where an earlier run kept them, or else computed and kept there. Where they cannot be kept, the run goes on.
+
+    Args:
+        encoder: Its tokenizer, template and options, with versions and the examples' texts, are what is kept under.
+        examples: The rows.
+        folder: Where files of earlier runs are.
+        title: Of a progress bar.
+        show: Whether there is one.
+    """
+    key = content_key(encoder, examples)
+    path = folder / f"tokens-{key[:32]}.safetensors"
+    kept = read(path, key)
+    if kept is not None:
+        return kept
+    rows = list(chain.from_iterable(track(encoded_pieces(encoder, examples), title, -(-len(examples) // PIECE), transient=True, disable=not show)))
+    write(path, key, rows)
+    return rows
+
+
+def encoded_pieces(encoder: ChatEncoder, examples: Sequence[Example]) -> Iterator[list[Row]]:
+    """In order, by as many processes as there are cores."""
+    global _job
+    num_processes = min(32, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1  # elsewhere a fork is not safe
+    _job, starts = (encoder, examples), range(0, len(examples), PIECE)
+    if num_processes == 1:
+        yield from map(encode_piece, starts)
+        return
+    with ProcessPoolExecutor(num_processes, get_context("fork")) as processes:
+        yield from processes.map(encode_piece, starts)
+
+
+def encode_piece(start: int) -> list[Row]:
+    encoder, examples = _job
+    return [encode_row(encoder, example) for example in examples[start : start + PIECE]]
+
+
+def content_key(encoder: ChatEncoder, examples: Sequence[Example]) -> str:
+    """Of all that the tokens depend on; the render of a short conversation shows what a template writes of its own, such as today's date."""
+    options = encoder.encoding
+    short = encoder.render([Message(role="user", content="a"), Message(role="assistant", content="b")], prompt=False)
+    about = [FORMAT, tokenizer_hash(encoder.tokenizer), str(options.max_length), options.too_long, repr(sorted(options.template_arguments.items())), short]
+    digest = hashlib.sha256("\0".join(about).encode())
+    for example in examples:
+        turns = [part for message in example.messages for part in (message["role"], message["content"])]
+        digest.update(repr((turns, example.supervised)).encode())
+    return digest.hexdigest()
+
+
+def write(path: Path, key: str, rows: Sequence[Row]) -> None:
+    kept = [row for row in rows if isinstance(row, Encoded)]
+    arrays = {
+        "tokens": np.concatenate([row.input_ids for row in kept] or [np.zeros(0)]).astype(np.int32),
+        "supervised": np.concatenate([row.supervised for row in kept] or [np.zeros(0)]).astype(bool),
+        "lengths": np.array([len(row.input_ids) if isinstance(row, Encoded) else -row.num_tokens for row in rows]),  # less than 0: too long
+        "truncated": np.array([row.truncated if isinstance(row, Encoded) else 0 for row in rows]),
+    }
+    try:
+        write_bytes(path, save(arrays, {"key": key, "sha256": checksum(arrays)}))
+    except OSError as error:
+        logger.warning(f"Tokens of {len(rows):,} rows could not be kept ({error}); this run goes on, the next one encodes them again.")
+
+
+def read(path: Path, key: str) -> list[Row] | None:
+    """What was written, if it is whole and of this key."""
+    try:
+        with safe_open(path, framework="np") as file:
+            about, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in ("tokens", "supervised", "lengths", "truncated")}
+    except (OSError, SafetensorError):
+        return None
+    if about.get("key") != key or about.get("sha256") != checksum(arrays):
+        return None
+    lengths = arrays["lengths"]
+    ends = np.cumsum(np.maximum(lengths, 0))[:-1]
+    parts = zip(lengths.tolist(), np.split(arrays["tokens"], ends), np.split(arrays["supervised"], ends), arrays["truncated"].tolist(), strict=True)
+    return [Encoded(ids, mask, truncated) if length > 0 else TooLong(-length, 0) for length, ids, mask, truncated in parts]
+
+
+def checksum(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()

@@ -12,10 +12,7 @@ from tests.fits import fit, write_data
 from tests.tiny import byte_tokenizer
 
 EXAMPLES = [  # of 4 to 71 tokens; the tenth is too long even without its prompt
-    Example.from_prompt("?" * (number % 7 * 9), "!" * (60 if number == 9 else number + 1), meta={"where": f"rows.csv: row {number + 1}"}) for number in range(11)
-]
-    Example.from_prompt("?" * (number % 7 * 9), "!" * (60 if number == 9 else number + 1), meta={"where": f"rows.csv: row {number + 1}"})
-    for number in range(11)
+    Example.from_prompt("?" * (row % 7 * 9), "!" * (60 if row == 9 else row + 1), meta={"where": f"rows.csv: row {row + 1}"}) for row in range(11)
 ]
 
 

@@ -1,7 +1,9 @@
-"""Time and memory of the language-model head's NLL, forward and backward: python benchmarks/head.py [--vocab 152000]
+"""Time and memory of the language-model head's NLL, forward and backward: python benchmarks/head.py [--tokens 2048] [--width 896] [--vocab 32768]
 
-Every variant runs in a process of its own. Time is the median of five calls after a warm-up call. Memory is what the calls add to the process's peak
-resident memory (``ru_maxrss``), the arguments excluded, the gradients of hidden states and weight included; on CUDA, to the allocator's peak.
+``ours`` recomputes logits in backward; ``ours_kept`` keeps them up to 256 MiB, as a run does. ``trl_tiles`` is what TRL's SFTTrainer runs (pip install
+lit_talr[bench]). Every variant runs in a process of its own. Time is the median of five calls after a warm-up call. Memory is what the calls add to the
+process's peak resident memory (``ru_maxrss``), the arguments excluded, the gradients of hidden states and weight included; on CUDA, to the allocator's
+peak.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -36,18 +39,32 @@ def torch_chunks(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return functional.linear_cross_entropy(hidden, weight, labels, reduction="none", ignore_index=IGNORE_INDEX, options=options)
 
 
+def trl_tiles(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """On CUDA of the supervised tokens, elsewhere of all, as TRL calls it."""
+    from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, _ChunkedLogProbFunction
+
+    mask = labels != IGNORE_INDEX
+    tokens = (hidden[mask], labels[mask]) if hidden.is_cuda else (hidden, labels.clamp(min=0))
+    found = -_ChunkedLogProbFunction.apply(tokens[0], weight, None, tokens[1], 1.0, _CHUNKED_LOGPROB_CHUNK_SIZE, None, 1.0, ("log_probs",))[0]
+    return torch.zeros(len(labels), device=labels.device).masked_scatter(mask, found) if hidden.is_cuda else found.masked_fill(~mask, 0)
+
+
 def ours(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return token_nll(hidden, weight, labels, kept_bytes=0).nll
+
+
+def ours_kept(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return token_nll(hidden, weight, labels).nll
 
 
 def ours_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    return token_nll(hidden, weight, labels, entropy=True).nll
+    return token_nll(hidden, weight, labels, kept_bytes=0, entropy=True).nll
 
 
 VARIANTS: dict[str, Variant] = {
     variant.__name__: variant
-    for variant in (kept_logits, kept_logits_supervised, torch_chunks, ours, ours_entropy)
-    if variant is not torch_chunks or hasattr(functional, "linear_cross_entropy")
+    for variant in (kept_logits, kept_logits_supervised, torch_chunks, trl_tiles, ours, ours_kept, ours_entropy)
+    if (variant is not torch_chunks or hasattr(functional, "linear_cross_entropy")) and (variant is not trl_tiles or find_spec("trl"))
 }
 
 

@@ -1,4 +1,4 @@
-"""Time and memory of the language-model head's NLL, forward and backward: python benchmarks/head.py [--tokens 2048] [--width 896] [--vocab 32768]
+"""Time and memory of the language-model head's NLL, forward and backward: python -m benchmarks.head [--tokens 2048] [--width 896] [--vocab 32768]
 
 ``ours`` recomputes logits in backward; ``ours_kept`` keeps them up to 256 MiB, as a run does. ``trl_tiles`` is what TRL's SFTTrainer runs (pip install
 lit_talr[bench]). Every variant runs in a process of its own. Time is the median of five calls after a warm-up call. Memory is what the calls add to the
@@ -116,7 +116,7 @@ def main() -> None:
     options = [f"--{name}={value}" for name, value in arguments.items()]
     baseline: tuple[float, float] | None = None
     for name in VARIANTS:
-        output = subprocess.run([sys.executable, __file__, f"--variant={name}", *options], check=True, stdout=subprocess.PIPE, text=True).stdout
+        output = subprocess.run([sys.executable, "-m", "benchmarks.head", f"--variant={name}", *options], check=True, stdout=subprocess.PIPE, text=True).stdout
         seconds, memory = json.loads(output)
         baseline = baseline or (seconds, memory)
         print(f"| {name} | {seconds:.2f} | {seconds / baseline[0]:.2f} | {memory:.0f} | {memory / baseline[1]:.2f} |", flush=True)

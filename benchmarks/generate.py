@@ -27,14 +27,10 @@ def main() -> None:
     prompts = data.prompts["test"]
     print("| prompts at once | order | seconds | answers/s | tokens/s |\n|---|---|---|---|---|")
     for size in (1, 8, 64):
-        lengths = (
-            BatchPlan(np.array([len(prompt) for prompt in prompts]), np.ones(len(prompts), dtype=np.int64), Batching(len(prompts), size), shuffle=False)
-            if size > 1
-            else None
-        )
-        orders = {"of the data": [range(first, min(first + size, len(prompts))) for first in range(0, len(prompts), size)]}
-        if lengths is not None:
-            orders["by length"] = [micro_batch.ids for micro_batch in lengths]
+        orders = {"of the data": [tuple(range(first, min(first + size, len(prompts)))) for first in range(0, len(prompts), size)]}
+        if size > 1:
+            lengths = np.array([len(prompt) for prompt in prompts])
+            orders["by length"] = [part.ids for part in BatchPlan(lengths, lengths, Batching(len(prompts), size), shuffle=False)]
         for name, batches in orders.items():
             for _ in range(2):
                 start, tokens = time.perf_counter(), 0

@@ -74,6 +74,8 @@ def data(rows: int) -> Callable[[], object]:
 
 def measure(name: str, size: int) -> tuple[float, float]:
     """Seconds and MiB."""
+    import lit_talr.module  # noqa: F401  what everything needs belongs to no point
+
     torch.manual_seed(0)
     sizes, before = {**START, name: size}, peak()
     rows = sizes.pop("rows")

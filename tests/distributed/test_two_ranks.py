@@ -18,9 +18,10 @@ CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss i
 CASES += [f"{strategy}:{loss}:4" for strategy in ("ddp", "zero3", "fsdp2") for loss in ON_RANKS]
 CASES += [f"{strategy}:{loss}:{size}" for strategy in ("zero1", "zero3", "fsdp2") for loss in ("standard", "l2", "talr-step") for size in (1, 4)]
 CASES += ["zero3-offload:standard:4", "zero3:flow:4", "fsdp2:flow:4"]
+CASES += [f"{strategy}:talr-step:packed" for strategy in ("ddp", "zero2", "zero3", "fsdp2")]
 SLOW = {f"{strategy}:{loss}:1" for strategy in ("ddp", "zero2") for loss in ("flow", "rho1", "lora")}
 SLOW |= {f"zero1:{loss}:{size}" for loss in ("standard", "l2", "talr-step") for size in (1, 4)} - {"zero1:talr-step:4"}
-SLOW |= {"ddp:talr-ranks-normalize:4", "zero3:talr-ranks-normalize:4"}
+SLOW |= {"ddp:talr-ranks-normalize:4", "zero3:talr-ranks-normalize:4", "ddp:talr-step:packed", "zero2:talr-step:packed", "fsdp2:talr-step:packed"}
 STEPS = 5
 pytestmark = pytest.mark.ranks
 

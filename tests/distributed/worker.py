@@ -28,14 +28,15 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     for case in sys.argv[4:]:
-        strategy_name, loss_name, micro_batch_size = case.split(":")
+        strategy_name, loss_name, size = case.split(":")
+        batching = {"micro_batch_tokens": 150, "packing": True} if size == "packed" else {"micro_batch_size": int(size)}
         strategy = STRATEGIES[strategy_name]()
         name = case.replace(":", "_")
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
         options = {"strategy": strategy, "devices": 2, "precision": "32-true", "callbacks": [watch], "default_root_dir": str(out / name / "run")}
         loss = {**LOSSES, **ON_RANKS, **ADAPTED}[loss_name]()
         lora = LORA if loss_name in ADAPTED else None
-        weights = fit(folder, loss, steps=steps, lora=lora, batching={"micro_batch_size": int(micro_batch_size)}, trainer=options)
+        weights = fit(folder, loss, steps=steps, lora=lora, batching=batching, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{name}.safetensors")
     end_ranks()

@@ -84,13 +84,17 @@ def measure(name: str, size: int) -> tuple[float, float]:
 
 
 def plot(found: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, len(found), figsize=(10, 4), sharex="col")
     for column, (name, points) in zip(axes.T, found.items(), strict=True):
         for axis, place, label in ((column[0], 1, "ms a step"), (column[1], 2, "MiB")):
             axis.loglog([point[0] for point in points], [point[place] * (1e3 if place == 1 else 1) for point in points], "o-", markersize=3)
             axis.set_ylabel(label)
+            axis.set_xticks([point[0] for point in points], [f"{point[0]:,}" for point in points], fontsize=8)
+            axis.minorticks_off()
+            axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
         column[1].set_xlabel(name)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

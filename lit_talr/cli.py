@@ -8,9 +8,10 @@ import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,28 +36,14 @@ import lit_talr.strategies  # noqa: F401
 from lit_talr import __version__
 from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, optimizer_files, refuse_code, step_of
 from lit_talr.cli_errors import of_runtime_error, one_sentence
-from lit_talr.curriculum import curriculum
 from lit_talr.data import DomainDataModule
-from lit_talr.demo import demo
-from lit_talr.export import export
 from lit_talr.files import read_json, write_json
-from lit_talr.heatmap import heatmap
-from lit_talr.merge import merge
 from lit_talr.module import DomainSFT
-from lit_talr.report import report, report_words
 from lit_talr.strategies import FSDP2Strategy, end_ranks, is_zero3
-from lit_talr.sweep import sweep
 
 PACKAGE = Path(__file__).parent
-VERBS: dict[str, Callable[..., None]] = {
-    "curriculum": curriculum,
-    "demo": demo,
-    "export": export,
-    "heatmap": heatmap,
-    "merge": merge,
-    "report": report,
-    "sweep": sweep,
-}
+VERBS = ("curriculum", "demo", "export", "heatmap", "merge", "report", "sweep")
+"""Functions, each of the room of its name; only the one that is asked for is imported."""
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Where launchers say which process this is: 0 in all that are set is the first one."""
 DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. `lit-talr --help` lists all commands."
@@ -269,12 +256,13 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         quiet_libraries()
         words = [word for word in typed if word != "--debug"]
-        if words and words[0] == "sweep":  # most of its words are those of fit and test
-            sweep(words[1:], find_configs)
-            return
         if words and words[0] in VERBS:
-            verb, positional = VERBS[words[0]], words[0] in ("curriculum", "heatmap")
-            words[1:] = report_words(words[1:]) if verb is report else words[1:]
+            room = import_module(f"lit_talr.{words[0]}")
+            verb, positional = getattr(room, words[0]), words[0] in ("curriculum", "heatmap")
+            if words[0] == "sweep":  # most of its words are those of fit and test
+                verb(words[1:], find_configs)
+                return
+            words[1:] = room.report_words(words[1:]) if words[0] == "report" else words[1:]
             refuse_repeated(words)
             auto_cli(verb, args=words[1:], prog=f"lit-talr {words[0]}", parser_class=VerbParser, allow_abbrev=False, as_positional=positional)
             return

@@ -1,10 +1,10 @@
 """How a person sees the rows of ``token_probability.parquet``: figures, a page of text, TensorBoard's charts, a table in the terminal."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +12,8 @@ from rich.table import Table
 from lit_talr.token_groups import Row
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # a third of a second at start-up, which only drawing has to wait for
+    import pandas as pd  # like the next: half a second at start-up, which only who needs it has to wait for
+    from matplotlib.figure import Figure
 
 
 def span(row: Row) -> str:
@@ -109,6 +110,8 @@ def curriculum(folder: Path, every: int = 1) -> None:
     Raises:
         ValueError: If no run in the folder has been watched by ``TokenProbability``.
     """
+    import pandas as pd
+
     tables = {path.parent: pd.read_parquet(path) for path in sorted(folder.glob("**/token_probability.parquet"))}
     if not tables:
         raise ValueError(f"{folder}: holds no token_probability.parquet; name the folder of a run whose callbacks have TokenProbability.")
@@ -121,7 +124,7 @@ def curriculum(folder: Path, every: int = 1) -> None:
     Console(soft_wrap=True).print(LEGEND, highlight=False)
 
 
-def epoch_table(found: pd.DataFrame, every: int = 1) -> Table:
+def epoch_table(found: "pd.DataFrame", every: int = 1) -> Table:
     """A line for each epoch, a column for each cohort that has tokens (their number stands in the first line); shares and mean probabilities."""
     table = Table(box=box.MARKDOWN)
     cohorts = found[(found["group"] == "cohort") & (found["num_tokens"] > 0) & (found["epoch"] == 0)].to_dict("records")
@@ -144,4 +147,4 @@ def cells(rows: Sequence[Row]) -> Iterator[str]:
     values = [train.get(name) for name in ("share_above", "share_at_floor", "weight", "talr/temperature")]
     values += [probe["share_above"], probe["nll"]]
     values += [row["probability"] for row in rows if row["group"] == "cohort" and row["num_tokens"]]
-    return ("" if value is None or pd.isna(value) else f"{value:.3f}" for value in values)
+    return ("" if value is None or math.isnan(value) else f"{value:.3f}" for value in values)

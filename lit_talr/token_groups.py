@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -80,6 +79,8 @@ def group_rows(sums: Tensor, group: str, edges: Sequence[float], weighted: bool 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """The rows as a Parquet file, replaced in one move."""
+    import pandas as pd  # half a second at start-up
+
     buffer = io.BytesIO()
     pd.DataFrame(rows).to_parquet(buffer, index=False)
     write_bytes(path, buffer.getvalue())

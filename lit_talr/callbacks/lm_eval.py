@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets.exceptions import DatasetsError
 from jinja2 import TemplateError
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -134,6 +133,8 @@ class LMEval(LogsDrop):
 
     def load_here(self) -> None:
         """On this rank alone."""
+        from datasets.exceptions import DatasetsError
+
         from lit_talr.tasks import harness
 
         manager = harness.find_tasks(list(self.tasks), self.task_folder)

@@ -13,10 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import datasets
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_talr.data.base import DomainDataModule, Split, held_out
 from lit_talr.data.batch_plan import Batching
@@ -25,6 +22,10 @@ from lit_talr.data.prompts import fill_in, read_prompt
 from lit_talr.data.rows import load_rows, row_name
 from lit_talr.example import Example
 from lit_talr.metrics.classes import ClassScores
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd  # half a second at start-up
 
 CLASSES = {"E": "Exact", "S": "Substitute", "C": "Complement", "I": "Irrelevant"}
 Field = Literal["title", "brand", "color", "bullet_point", "description"]
@@ -160,6 +161,8 @@ class ESCI(DomainDataModule):
 
     def read(self, split: Split) -> "Judgements":
         """The rows of a split."""
+        import pandas as pd
+
         source = self.files[split]
         assert source is not None
         rows = load_rows(source, SPLITS[split][0], ("query", "esci_label", *(PRODUCT if self.products else ())), self.revision)
@@ -180,14 +183,14 @@ class ESCI(DomainDataModule):
         labels = [class_of_label(label, row_name(source, place)) for place, label in keys["esci_label"].items()]
         return Judgements(source, rows, keys.assign(query=queries, label=labels))
 
-    def check_fields(self, source: str, rows: datasets.Dataset) -> None:
+    def check_fields(self, source: str, rows: "datasets.Dataset") -> None:
         for field in self.fields:
             if f"product_{field}" not in rows.column_names:
                 way = "give the file of products as `data.products`" if field == "title" else f"leave {field} out of `data.fields`"
                 raise ValueError(f"{source}: column `product_{field}` is missing; add it, or {way}.")
 
     @cached_property
-    def catalogue(self) -> tuple[datasets.Dataset, Mapping[tuple[str, ...], int]]:
+    def catalogue(self) -> tuple["datasets.Dataset", Mapping[tuple[str, ...], int]]:
         """The products, and where each stands."""
         assert self.products is not None
         rows = load_rows(self.products, "train", PRODUCT, self.revision)
@@ -233,11 +236,11 @@ class Judgements(NamedTuple):
     """A file, and of those of its rows that are used the query, the ids and the class; the index is their place in the file."""
 
     source: str
-    rows: datasets.Dataset
-    keys: pd.DataFrame
+    rows: "datasets.Dataset"
+    keys: "pd.DataFrame"
 
 
-def first(keys: pd.DataFrame, size: int | None) -> pd.DataFrame:
+def first(keys: "pd.DataFrame", size: int | None) -> "pd.DataFrame":
     """At most so many rows, of the queries whose hash comes first; in the order of the file."""
     if size is None:
         return keys
@@ -271,7 +274,7 @@ def no_rationale(source: str, column: str) -> ValueError:
     )
 
 
-def texts(rows: datasets.Dataset, column: str) -> list[str]:
+def texts(rows: "datasets.Dataset", column: str) -> list[str]:
     """A column as texts, "" where there is nothing or no such column."""
     return [as_text(value) for value in rows[column][:]] if column in rows.column_names else [""] * len(rows)
 

@@ -3,7 +3,7 @@
 import hashlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Literal, TypedDict
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -150,14 +150,15 @@ class DomainDataModule(LightningDataModule):
         self.kept[split] = kept
         self.encoded[split] = EncodedExamples(encoded, self.encoder.pad_token_id)
 
-    def rows(self, examples: Sequence[Example], title: str) -> Iterable[Encoded | TooLong]:
+    def rows(self, examples: Sequence[Example], title: str) -> Sequence[Encoded | TooLong]:
         """Each as tokens, or that it is too long. Many are encoded by one rank of each machine, and read by the others. Collective.
 
         Raises:
             ValueError: With the row's place.
         """
         if len(examples) < MANY:
-            return (encode_row(self.encoder, example) for example in self.progress(examples, title))
+            with self.progress() as progress:
+                return [encode_row(self.encoder, example) for example in progress.track(examples, description=title)]
         folder = Path(self.trainer.default_root_dir).resolve().parent / ".reference"
         rows, first = None, self.trainer.local_rank == 0
         try:
@@ -173,21 +174,23 @@ class DomainDataModule(LightningDataModule):
             return
         examples = self.kept[split] if split in self.kept else self.examples(split)
         prompts, counts = [], self.counts[split]
-        for example in self.progress(examples, f"Encoding {split} prompts"):
-            try:
-                prompt, truncated = self.encoder.encode_prompt(example.prompt)
-            except TooLong:
-                prompt, truncated = [], 0
-                counts["too long (counts as wrong)"] += 1
-            except ValueError as error:
-                raise ValueError(f"{place(example)}{error}") from error
-            counts["truncated"] += truncated > 0
-            prompts.append(prompt)
+        with self.progress() as progress:
+            for example in progress.track(examples, description=f"Encoding {split} prompts"):
+                try:
+                    prompt, truncated = self.encoder.encode_prompt(example.prompt)
+                except TooLong:
+                    prompt, truncated = [], 0
+                    counts["too long (counts as wrong)"] += 1
+                except ValueError as error:
+                    raise ValueError(f"{place(example)}{error}") from error
+                counts["truncated"] += truncated > 0
+                prompts.append(prompt)
         self.kept[split] = examples
         self.prompts[split] = prompts
 
-    def progress(self, examples: Sequence[Example], title: str) -> Iterable[Example]:
-        return track(examples, description=title, transient=True, disable=not self.trainer.is_global_zero)
+    def progress(self) -> Progress:
+        """A bar that is gone when its block ends, by an error too."""
+        return Progress(transient=True, disable=not self.trainer.is_global_zero)
 
     def train_dataloader(self) -> DataLoader:
         assert self.train_plan is not None

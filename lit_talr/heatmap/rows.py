@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lit_talr.data.base import DomainDataModule, Split
-from lit_talr.data.encoding import Encoded, TooLong
-from lit_talr.example import place
+from lit_talr.data.encoding import Encoded
+from lit_talr.data.token_cache import encode_row
 
 
 class ShownRow(NamedTuple):
@@ -51,14 +51,7 @@ def encoded_rows(data: DomainDataModule, split: Split) -> Iterator[ShownRow]:
     """All that fit, with their numbers; of ``test`` a row that is too long has a number too, since it counts as a wrong answer."""
     number = 0
     for example in data.examples(split):
-        try:
-            row = ShownRow(number, data.encoder.encode(example))
-        except TooLong as error:
-            if data.encoding.too_long == "error":
-                raise ValueError(f"{place(example)}{error}") from error
-            number += split == "test"
-            continue
-        except ValueError as error:
-            raise ValueError(f"{place(example)}{error}") from error
-        yield row
-        number += 1
+        row = encode_row(data.encoder, example)
+        if isinstance(row, Encoded):
+            yield ShownRow(number, row)
+        number += isinstance(row, Encoded) or split == "test"

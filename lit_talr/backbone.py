@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils import is_liger_kernel_available
 
 from lit_talr.evaluation_mode import evaluation_mode
 from lit_talr.files import shipped
+from lit_talr.kernels.liger_nll import liger_nll
 from lit_talr.kernels.token_kl import TokenKL, token_kl
 from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
+from lit_talr.kernels.torch_nll import torch_nll
 from lit_talr.lora import LoRA, add_adapters
 from lit_talr.weight_files import refuse_adapter
 
@@ -20,6 +24,8 @@ FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
 """Model types whose per-token NLL is tested against transformers' own logits."""
 ISOLATING = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
 """Attention implementations that keep the examples of a packed row apart by their positions alone."""
+HeadKernel = Literal["own", "torch", "liger"]
+"""What computes the NLL and its gradient in training: ``lit_talr.kernels``' own, torch's or Liger's function."""
 
 
 class Reference(NamedTuple):
@@ -38,15 +44,22 @@ class Head(nn.Linear):
 
     softcap: float | None
     scale: float
+    kernel: HeadKernel
 
     @classmethod
-    def take_over(cls, linear: nn.Linear, softcap: float | None, scale: float) -> "Head":
+    def take_over(cls, linear: nn.Linear, softcap: float | None, scale: float, kernel: HeadKernel) -> "Head":
         linear.__class__ = cls
-        linear.softcap, linear.scale = softcap, scale  # type: ignore[assignment]
+        linear.softcap, linear.scale, linear.kernel = softcap, scale, kernel  # type: ignore[assignment]
         return linear  # type: ignore[return-value]
 
     def forward(  # type: ignore[override]
-        self, hidden: Tensor, labels: Tensor | None = None, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None
+        self,
+        hidden: Tensor,
+        labels: Tensor | None = None,
+        correct: bool = False,
+        entropy: bool = False,
+        top_entropy: bool = False,
+        reference: Reference | None = None,
     ) -> Any:
         """Logits ``[..., V]`` of hidden alone; with labels ``[N]``, none ignored, for hidden ``[N, D]`` the ``TokenNLL``, with a reference the ``TokenKL``."""
         if reference is not None:
@@ -54,17 +67,34 @@ class Head(nn.Linear):
             return token_kl(hidden, self.weight, reference.hidden, reference.weight, self.bias, reference.bias, **caps)  # type: ignore[arg-type]
         if labels is None:
             return super().forward(hidden)
-        caps = {"softcap": self.softcap, "scale": self.scale}
-        return token_nll(hidden, self.weight, labels, self.bias, all_supervised=True, entropy=entropy, top_entropy=top_entropy, **caps)  # type: ignore[arg-type]
+        kernels: dict[HeadKernel, Callable[..., TokenNLL]] = {"own": token_nll, "torch": torch_nll, "liger": liger_nll}
+        kernel = kernels[self.kernel] if torch.is_grad_enabled() else token_nll
+        options: dict[str, Any] = {"softcap": self.softcap, "scale": self.scale, "correct": correct, "entropy": entropy, "top_entropy": top_entropy}
+        return kernel(hidden, self.weight, labels, self.bias, all_supervised=True, **options)
+
+    def try_kernel(self, device: torch.device, dtype: torch.dtype, entropy: bool, top_entropy: bool) -> None:
+        """Score one token in training with a small head of this kind; draws no random numbers.
+
+        Raises:
+            ValueError: For what the kernel does not do.
+        """
+        if self.kernel == "liger" and device.type != "cuda":
+            raise ValueError("`model.head_kernel: liger` is for Hopper GPUs (H100, H200); use the head `own`.")
+        small = nn.utils.skip_init(nn.Linear, 64, 128, bias=self.bias is not None, device=device, dtype=dtype)
+        for parameter in small.parameters():
+            nn.init.zeros_(parameter)
+        head = Head.take_over(small, self.softcap, self.scale, self.kernel)
+        label = torch.zeros(1, dtype=torch.int64, device=device)
+        head(torch.ones(1, 64, dtype=dtype, device=device), label, entropy=entropy, top_entropy=top_entropy).nll.sum().backward()
 
 
 class BackboneOutput(NamedTuple):
     """Per-token numbers ``[B, T]``, 0 where a label is ``IGNORE_INDEX``."""
 
     nll: Tensor  # float32 (float64 for a float64 model), carries gradient
-    correct: Tensor  # bool, whether no token is more likely than the label
-    entropy: Tensor | None  # detached
-    top_entropy: Tensor | None  # of the twenty most likely tokens, renormalised; detached
+    correct: Tensor | None = None  # bool, whether no token is more likely than the label; None, like the rest, unless asked for
+    entropy: Tensor | None = None  # detached
+    top_entropy: Tensor | None = None  # of the twenty most likely tokens, renormalised; detached
     reference_kl: Tensor | None = None  # KL(reference || model), carries gradient
     agreement: Tensor | None = None  # bool, whether the reference has the same most likely token
 
@@ -77,13 +107,16 @@ class Backbone(nn.Module):
     Args:
         model: As loaded by ``load_model``.
         lora: Adapters to train in place of the weights, which are frozen then.
+        head_kernel: What computes the NLL where it carries gradient; elsewhere it is always ``own``.
 
     Raises:
-        ValueError: If the model has no linear head, or is of a family whose head this class has not been tested with.
+        ValueError: If the kernel is none of them, the model has no linear head, or is of a family whose head this class has not been tested with.
     """
 
-    def __init__(self, model: PreTrainedModel, lora: LoRA | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, lora: LoRA | None = None, head_kernel: HeadKernel = "own") -> None:
         super().__init__()
+        if head_kernel not in get_args(HeadKernel):
+            raise ValueError(f"`model.head_kernel` must be one of {', '.join(get_args(HeadKernel))}, got {head_kernel!r}.")
         config = model.config.get_text_config()
         linear = model.get_output_embeddings()
         if model.config.model_type not in FAMILIES or not isinstance(linear, nn.Linear):
@@ -93,7 +126,7 @@ class Backbone(nn.Module):
             )
         self.model = model
         self.config = config
-        Head.take_over(linear, softcap=getattr(config, "final_logit_softcapping", None), scale=1.0)
+        Head.take_over(linear, getattr(config, "final_logit_softcapping", None), 1.0, head_kernel)
         trained = {id(parameter) for module in (self.decoder, self.head) for parameter in module.parameters()}
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in trained and lora is None)
@@ -144,6 +177,7 @@ class Backbone(nn.Module):
         labels: Tensor,
         position_ids: Tensor | None = None,
         supervised: Tensor | None = None,
+        correct: bool = False,
         entropy: bool = False,
         top_entropy: bool = False,
         reference: Reference | None = None,
@@ -156,6 +190,7 @@ class Backbone(nn.Module):
             labels: ``[B, T]`` int64, the token that position t has to predict, ``IGNORE_INDEX`` where it carries no loss.
             position_ids: ``[B, T]`` int64, from 0 in each example of a packed row; by default the rows are not packed.
             supervised: ``[N]`` int64, where the flattened labels are not ``IGNORE_INDEX``; by default they are searched for, which a GPU has to be waited for.
+            correct: Also tell whether labels are the most likely tokens.
             entropy: Also give the entropy of each distribution.
             top_entropy: Also give that of its twenty most likely tokens.
             reference: Of the same tokens, with hidden states ``[B, T, D]``; also give the divergence from it.
@@ -163,18 +198,29 @@ class Backbone(nn.Module):
         hidden = self.states(input_ids, attention_mask, position_ids)
         places, shape = (labels != IGNORE_INDEX).flatten().nonzero()[:, 0] if supervised is None else supervised, labels.shape
         chosen = hidden.flatten(0, 1)[places]
-        tokens: TokenNLL = self.head(chosen, labels.flatten()[places], entropy=entropy, top_entropy=top_entropy)
+        tokens: TokenNLL = self.head(chosen, labels.flatten()[places], correct, entropy, top_entropy)
         others: TokenKL | None = None
         if reference is not None:
             others = self.head(chosen, reference=reference._replace(hidden=reference.hidden.flatten(0, 1)[places]))
         return BackboneOutput(
             nll=scatter(tokens.nll, places, shape),
-            correct=scatter(tokens.correct, places, shape),
+            correct=None if tokens.correct is None else scatter(tokens.correct, places, shape),
             entropy=None if tokens.entropy is None else scatter(tokens.entropy, places, shape),
             top_entropy=None if tokens.top_entropy is None else scatter(tokens.top_entropy, places, shape),
             reference_kl=None if others is None else scatter(others.kl, places, shape),
             agreement=None if others is None else scatter(others.agreement, places, shape),
         )
+
+
+def use_liger_layers(model: PreTrainedModel) -> None:
+    """Give a model Liger's norms, MLPs and rotary positions; its head and loss stay. Models of the family that the process makes later get some of them too.
+
+    Raises:
+        ValueError: Without a GPU, or if Liger is not installed.
+    """
+    if not torch.cuda.is_available() or not is_liger_kernel_available():
+        raise ValueError("`model.liger_layers` needs a GPU and `pip install lit-talr[liger]`; leave it out.")
+    apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
 
 
 def scatter(values: Tensor, places: Tensor, shape: torch.Size) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import LBFGS
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_talr.backbone import ISOLATING, Backbone, BackboneOutput, Reference, load_model
+from lit_talr.backbone import ISOLATING, Backbone, BackboneOutput, HeadKernel, Reference, load_model, use_liger_layers
 from lit_talr.data.base import Batch, DomainDataModule
 from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.generation import Answer, Generation, generate
@@ -49,6 +49,9 @@ class DomainSFT(LightningModule):
         tokenizer: Folder or hub name of the tokenizer, where it is not that of ``pretrained``.
         lora: Train low-rank adapters in place of the weights.
         attention: Attention implementation of transformers, such as ``sdpa``, ``eager`` or ``flash_attention_2``; its own choice by default.
+        head_kernel: What computes the NLL and its gradient in training: ``own``, torch's ``linear_cross_entropy`` (``torch``, without half precision) or
+            Liger's function (``liger``, on Hopper GPUs in bf16).
+        liger_layers: Use Liger's fused norms, MLPs and rotary positions, on GPUs.
         gradient_checkpointing: Recompute layers in backward to save memory.
         checkpoint_every: Of which only every so many-th is recomputed, at least 1 (all of them).
         compile_layers: Compile each layer of the decoder (``torch.compile``), once for all lengths of rows.
@@ -71,6 +74,8 @@ class DomainSFT(LightningModule):
         tokenizer: str | None = None,
         lora: LoRA | None = None,
         attention: str | None = None,
+        head_kernel: HeadKernel = "own",
+        liger_layers: bool = False,
         gradient_checkpointing: bool = False,
         checkpoint_every: int = 1,
         compile_layers: bool = False,
@@ -89,6 +94,8 @@ class DomainSFT(LightningModule):
         self.architecture = architecture
         self.lora = lora
         self.attention = attention
+        self.head_kernel: HeadKernel = head_kernel
+        self.liger_layers = liger_layers
         self.gradient_checkpointing = gradient_checkpointing
         self.checkpoint_every = checkpoint_every
         self.compile_layers = compile_layers
@@ -120,6 +127,11 @@ class DomainSFT(LightningModule):
         return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
 
     @property
+    def head_dtype(self) -> torch.dtype:
+        """What the head takes its operands as, where it is not float64."""
+        return torch.bfloat16 if self.trainer.precision == "bf16-true" else self.mixed_dtype or torch.float32
+
+    @property
     def loss_name(self) -> str:
         """The strategies from the outermost in with their options, such as ``L2(coefficient=0.001) around Standard()``."""
         return " around ".join(f"{type(part).__name__}({part.extra_repr()})" for part in self.loss.modules())
@@ -141,6 +153,8 @@ class DomainSFT(LightningModule):
         sharded = isinstance(trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy))
         setting = Setting(self.pretrained is not None, self.lora is not None, sharded, str(trainer.precision), shards_weights(trainer.strategy))
         self.loss.check(setting)
+        if self.compile_layers and self.liger_layers:
+            raise ValueError("`model.compile_layers` and `model.liger_layers` are two ways to the same end; leave one out.")
         if self.compile_layers and shards_weights(trainer.strategy):
             raise ValueError("`model.compile_layers` is not supported where every weight is sharded (ZeRO-3, FSDP2); leave it out.")
         if missing := self.loss.needs - COMPUTED:
@@ -208,11 +222,15 @@ class DomainSFT(LightningModule):
             frozen = self.mixed_dtype if self.lora is not None else None  # what is not trained needs no more than the forward reads
             with zero3_drawing(strategy):
                 model = load_model(self.pretrained, self.revision, self.architecture, vocab_size, self.attention, frozen)
+        if self.liger_layers:
+            use_liger_layers(model)
         if is_zero3(strategy):
             exact_buffers(model)
-        backbone = Backbone(model, self.lora)
+        backbone = Backbone(model, self.lora, self.head_kernel)
         if backbone.head.out_features < vocab_size:
             raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
+        if self.head_kernel != "own" and self.trainer.state.fn == "fit":
+            backbone.head.try_kernel(strategy.root_device, self.head_dtype, "entropy" in self.loss.needs, "top_entropy" in self.loss.needs)
         if self.data.batching.packing and model.config._attn_implementation not in ISOLATING:
             raise ValueError(
                 f"`data.batching.packing` needs an attention that keeps the examples of a row apart, which `{model.config._attn_implementation}` is not known "
@@ -251,10 +269,12 @@ class DomainSFT(LightningModule):
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def forward(self, batch: Batch, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None) -> BackboneOutput:
+    def forward(
+        self, batch: Batch, correct: bool = False, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None
+    ) -> BackboneOutput:
         assert self.backbone is not None
         tokens = batch["input_ids"], batch["attention_mask"], batch["labels"], batch["position_ids"], batch["supervised"]
-        return self.backbone(*tokens, entropy=entropy, top_entropy=top_entropy, reference=reference)
+        return self.backbone(*tokens, correct=correct, entropy=entropy, top_entropy=top_entropy, reference=reference)
 
     def token_stats(self, batch: Batch) -> TokenStats:
         """What the loss strategy sees of a training micro-batch."""
@@ -309,7 +329,8 @@ class DomainSFT(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self._val_sums is not None
-        output = self(batch)
+        output = self(batch, correct=True)
+        assert output.correct is not None
         parts = output.nll, output.correct, batch["labels"] != IGNORE_INDEX
         self._val_sums = self._val_sums + torch.stack([part.sum(dtype=torch.float64) for part in parts])
 

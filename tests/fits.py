@@ -75,7 +75,7 @@ def fit(
     folder: Path,
     loss: LossStrategy,
     steps: int = 5,
-    module_class: type[DomainSFT] = DomainSFT,
+    module_class: Callable[..., DomainSFT] = DomainSFT,
     optimizer: Any = SGD,
     architecture: dict[str, Any] | None = None,
     lora: LoRA | None = None,

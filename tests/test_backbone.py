@@ -1,3 +1,6 @@
+import sys
+from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -5,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from lit_talr.backbone import Backbone, load_model
+from lit_talr.backbone import Backbone, load_model, use_liger_layers
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from tests.models import ARCHITECTURES, SMALL
 
@@ -48,7 +51,7 @@ def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: st
     expected = {name: weight.grad.clone() for name, weight in text if weight.grad is not None}
     model.zero_grad()
     backbone = Backbone(model)
-    output = backbone(input_ids, attention_mask, labels, entropy=True)
+    output = backbone(input_ids, attention_mask, labels, correct=True, entropy=True)
     torch.testing.assert_close(output.nll, naive, rtol=1e-5, atol=1e-5)
     output.nll.sum().backward()
     assert expected and expected.keys() == {name for name, weight in text}
@@ -58,6 +61,34 @@ def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: st
     entropy = torch.distributions.Categorical(logits=logits).entropy()
     torch.testing.assert_close(output.entropy, entropy * mask, rtol=1e-4, atol=1e-5)
     assert torch.equal(output.correct, (logits.argmax(-1) == labels) & mask)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available() or not find_spec("liger_kernel"), reason="needs a GPU and pip install lit-talr[liger]")
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_ligers_layers_are_the_family_own(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(family).cuda()
+    modeling = sys.modules[type(model).__module__]
+    for name, value in list(vars(modeling).items()):
+        monkeypatch.setattr(modeling, name, value)  # so that models of later tests are the family's own
+    tokens = [tensor.cuda() for tensor in batch()]
+    own = Backbone(deepcopy(model))
+    expected = own(*tokens).nll
+    expected.sum().backward()
+    use_liger_layers(model)
+    fused = Backbone(model)
+    nll = fused(*tokens).nll
+    nll.sum().backward()
+    torch.testing.assert_close(nll, expected, rtol=1e-4, atol=1e-4)
+    for (name, weight), other in zip(fused.named_parameters(), own.parameters(), strict=True):
+        if other.grad is not None:
+            torch.testing.assert_close(weight.grad, other.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_ligers_layers_without_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="`model.liger_layers` needs a GPU and `pip install lit-talr.liger.`; leave it out"):
+        use_liger_layers(model_of("qwen2"))
 
 
 def packed(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -197,6 +197,12 @@ def test_statistics_that_are_not_computed_are_refused_by_name(folder: Path) -> N
         fit(folder, Needy(), steps=1)
 
 
+def test_compiled_layers_beside_ligers_are_refused() -> None:
+    module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.1), Constant(), architecture=QWEN3, compile_layers=True, liger_layers=True)
+    with pytest.raises(ValueError, match="`model.compile_layers` and `model.liger_layers` are two ways to the same end; leave one out"):
+        module.check(Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False))
+
+
 def test_a_tokenizer_larger_than_the_models_head_is_refused(folder: Path) -> None:
     module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.1), Constant(), architecture={**QWEN3, "vocab_size": 200})
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)

@@ -1,5 +1,6 @@
 """The gradient of an optimizer step does not depend on how the step is split. SGD, so that nothing hides a wrong scale."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_talr.data.base import Batch
-from lit_talr.losses import DFT, L2, TALR, Standard
+from lit_talr.losses import DFT, EAFT, L2, TALR, LossStrategy, Standard
 from lit_talr.module import DomainSFT
 from tests.fits import LOSSES, distance, fit
 
@@ -32,6 +33,28 @@ def whole(folder: Path) -> dict[str, dict[str, Tensor]]:
 def test_a_step_is_the_same_however_it_is_split(folder: Path, start: Any, whole: Any, name: str, batching: dict[str, int]) -> None:
     split = fit(folder, LOSSES[name](), batching=batching)
     assert distance(split, whole[name], start) < 1e-10
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_is_the_same_by_torchs_own_head(folder: Path, start: Any, whole: Any, name: str) -> None:
+    other = fit(folder, LOSSES[name](), module_class=partial(DomainSFT, head_kernel="torch"), batching={"micro_batch_size": 4})
+    assert distance(other, whole[name], start) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("kernel", "loss", "options", "message"),
+    [
+        ("torch", EAFT(), {}, "gives neither `correct` nor entropies; use the head `own`"),
+        ("torch", Standard(), {"precision": "bf16-mixed"}, "rounds the NLLs of torch.bfloat16 operands.*; use the head `own`, or float32"),
+        ("liger", Standard(), {}, "`model.head_kernel: liger` is for Hopper GPUs .H100, H200.; use the head `own`"),
+        ("fused", Standard(), {}, "`model.head_kernel` must be one of own, torch, liger, got 'fused'"),
+    ],
+)
+def test_a_head_that_cannot_do_it_is_refused_before_the_first_step(
+    folder: Path, kernel: str, loss: LossStrategy, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(folder, loss, module_class=partial(DomainSFT, head_kernel=kernel), trainer=options)
 
 
 def test_the_losses_differ(start: Any, whole: Any) -> None:

@@ -160,7 +160,7 @@ class _TokenKL(torch.autograd.Function):
                     _add_product(grad_weight_VD, dlogits_CV.T, hidden_CD)
                 del log_CV, reference_CV, dlogits_CV
         grads = (grad_hidden_ND, hidden_ND), (grad_weight_VD, weight_VD), (grad_bias_V, bias_V)
-        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), None, None, None, None
+        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), *[None] * 4
 
 
 def _divergence(log_CV: Tensor, reference_CV: Tensor, spare_CV: Tensor) -> Tensor:

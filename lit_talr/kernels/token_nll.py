@@ -22,8 +22,8 @@ class TokenNLL(NamedTuple):
     """What ``token_nll`` returns."""
 
     nll: Tensor  # [N] nats, carries gradient, 0 where ignored
-    correct: Tensor  # [N] bool, whether no token is more likely than the label; False where ignored
-    entropy: Tensor | None  # [N] nats, detached, 0 where ignored; None unless asked for
+    correct: Tensor | None = None  # [N] bool, whether no token is more likely than the label, False where ignored; None, like the rest, unless asked for
+    entropy: Tensor | None = None  # [N] nats, detached, 0 where ignored
     top_entropy: Tensor | None = None  # [N] the same of the TOP most likely tokens, renormalised
 
 
@@ -38,6 +38,7 @@ def token_nll(
     chunk_tokens: int = 1024,
     kept_bytes: int = KEPT_BYTES,
     all_supervised: bool = False,
+    correct: bool = False,
     entropy: bool = False,
     top_entropy: bool = False,
 ) -> TokenNLL:
@@ -71,16 +72,37 @@ def token_nll(
         chunk_tokens: Supervised tokens whose logits are held at a time, at least 1.
         all_supervised: No label is ``IGNORE_INDEX``.
         kept_bytes: How large all logits may be to be kept for backward, at least 0 (never).
+        correct: Also tell whether the label is the most likely token.
         entropy: Also give each distribution's entropy.
         top_entropy: Also give the entropy of its TOP most likely tokens.
 
     Returns:
         ``nll`` ``[N]`` float32 (float64 for float64 arguments), whose incoming gradient may differ from token to token; with nothing supervised the
         gradients are exact zeros, not ``None``. They cannot be differentiated again. ``correct`` ``[N]`` bool; ``entropy`` and
-        ``top_entropy`` ``[N]`` of the dtype of ``nll``, detached.
+        ``top_entropy`` ``[N]`` of the dtype of ``nll``, detached; ``None`` unless asked for.
 
     Raises:
         ValueError: For shapes or dtypes that do not fit together, a label out of range (on CUDA a device-side assertion), or an option out of range.
+    """
+    dtype, rows = check_arguments(hidden_ND, weight_VD, labels_N, bias_V, softcap, all_supervised)
+    if chunk_tokens < 1:
+        raise ValueError(f"`chunk_tokens` must be at least 1, got {chunk_tokens}.")
+    if kept_bytes < 0:
+        raise ValueError(f"`kept_bytes` must be 0 (keep no logits) or a positive integer, got {kept_bytes}.")
+    head = _Head(dtype, softcap, scale, chunk_tokens)
+    size = len(rows) * len(weight_VD) * head.sum_dtype.itemsize
+    trained = any(tensor is not None and tensor.requires_grad for tensor in (hidden_ND, weight_VD, bias_V))
+    keep = size <= kept_bytes and softcap is None and torch.is_grad_enabled() and trained
+    return TokenNLL(*_TokenNLL.apply(hidden_ND, weight_VD, bias_V, labels_N, rows, head, keep, correct, entropy, top_entropy))
+
+
+def check_arguments(
+    hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, bias_V: Tensor | None, softcap: float | None, all_supervised: bool
+) -> tuple[torch.dtype, Tensor]:
+    """What a matrix product takes its operands as, and where the supervised tokens are, ``[C]``.
+
+    Raises:
+        ValueError: As ``token_nll`` promises.
     """
     tensors = [hidden_ND, weight_VD] if bias_V is None else [hidden_ND, weight_VD, bias_V]
     shapes = [tuple(tensor.shape) for tensor in [labels_N, *tensors]]
@@ -90,20 +112,13 @@ def token_nll(
     dtypes = {_autocast_dtype(tensor) for tensor in tensors}
     if len(dtypes) > 1:
         raise ValueError(f"`hidden_ND`, `weight_VD` and `bias_V` must have one dtype, got {[tensor.dtype for tensor in tensors]}; cast them or use autocast.")
-    if chunk_tokens < 1:
-        raise ValueError(f"`chunk_tokens` must be at least 1, got {chunk_tokens}.")
-    if kept_bytes < 0:
-        raise ValueError(f"`kept_bytes` must be 0 (keep no logits) or a positive integer, got {kept_bytes}.")
     if softcap is not None and softcap <= 0:
         raise ValueError(f"`softcap` must be above 0, or None for no soft-cap, got {softcap}.")
     rows = torch.arange(num_tokens, device=labels_N.device) if all_supervised else (labels_N != IGNORE_INDEX).nonzero().squeeze(1)
     wrong = (labels_N[rows] < 0) | (labels_N[rows] >= num_vocabulary)
     if not labels_N.is_cuda and wrong.any():  # CUDA asserts where it indexes, without making the host wait
         raise ValueError(f"`labels_N` must lie in [0, {num_vocabulary}) or be {IGNORE_INDEX}, got {int(labels_N[rows][wrong][0])}.")
-    head = _Head(dtypes.pop(), softcap, scale, chunk_tokens)
-    size = len(rows) * num_vocabulary * head.sum_dtype.itemsize
-    keep = size <= kept_bytes and softcap is None and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return TokenNLL(*_TokenNLL.apply(hidden_ND, weight_VD, bias_V, labels_N, rows, head, keep, entropy, top_entropy))
+    return dtypes.pop(), rows
 
 
 def _autocast_dtype(tensor: Tensor) -> torch.dtype:
@@ -171,10 +186,11 @@ class _TokenNLL(torch.autograd.Function):
         rows: Tensor,
         head: _Head,
         keep: bool,
+        correct: bool,
         entropy: bool,
         top_entropy: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        correct_N = torch.zeros_like(labels_N, dtype=torch.bool)
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        correct_N = torch.zeros_like(labels_N, dtype=torch.bool) if correct else None
         nll_N, top_N, sum_N = (hidden_ND.new_zeros(len(hidden_ND), dtype=head.sum_dtype) for _ in range(3))
         entropy_N, top_entropy_N = (torch.zeros_like(nll_N) if asked else None for asked in (entropy, top_entropy))
         ctx.kept_NV = hidden_ND.new_empty(len(rows), len(weight_VD), dtype=head.sum_dtype) if keep else None
@@ -182,7 +198,8 @@ class _TokenNLL(torch.autograd.Function):
             for rows_C, _, logits_CV in head.chunks(hidden_ND, head.operand(weight_VD), bias_V, rows, ctx.kept_NV):
                 top_C = logits_CV.amax(1)
                 label_logit_C = logits_CV.gather(1, labels_N[rows_C, None]).squeeze(1)
-                correct_N[rows_C] = label_logit_C == top_C
+                if correct_N is not None:
+                    correct_N[rows_C] = label_logit_C == top_C
                 if top_entropy_N is not None:
                     top_entropy_N[rows_C] = torch.special.entr(logits_CV.topk(min(TOP, logits_CV.shape[1])).values.softmax(1)).sum(1)
                 exp_CV = logits_CV.sub_(top_C[:, None]).exp_()
@@ -230,4 +247,4 @@ class _TokenNLL(torch.autograd.Function):
                 if grad_weight_VD is not None:
                     _add_product(grad_weight_VD, dlogits_CV.T, hidden_CD)
         grads = (grad_hidden_ND, hidden_ND), (grad_weight_VD, weight_VD), (grad_bias_V, bias_V)
-        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), None, None, None, None, None, None
+        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), *[None] * 7

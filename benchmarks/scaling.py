@@ -51,7 +51,7 @@ def step(width: int, length: int, vocabulary: int) -> Callable[[], object]:
     sequence = torch.arange(ROWS)[:, None].expand(ROWS, length)
 
     def run() -> None:
-        output = backbone(ids, torch.ones_like(ids), labels)
+        output = backbone(ids, labels)
         stats = TokenStats(output.nll, labels >= 0, sequence)
         (loss(stats, loss.weights(stats)) / (labels >= 0).sum()).backward()
         optimizer.step()

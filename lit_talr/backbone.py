@@ -18,6 +18,7 @@ from lit_talr.kernels.token_kl import TokenKL, token_kl
 from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
 from lit_talr.kernels.torch_nll import torch_nll
 from lit_talr.lora import LoRA, add_adapters
+from lit_talr.packing import Packing
 from lit_talr.weight_files import refuse_adapter
 
 FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
@@ -154,28 +155,29 @@ class Backbone(nn.Module):
         return self.model.get_output_embeddings()  # type: ignore[return-value]
 
     @torch.no_grad()
-    def reference(self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None = None) -> Reference:
+    def reference(self, input_ids: Tensor, packing: Packing | None = None) -> Reference:
         """This model at tokens ``[B, T]``, in evaluation mode and without its adapters: where these alone are trained, the starting model."""
         adapted = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
         for module in adapted:
             module.enable_adapters(False)
         with evaluation_mode(self):
-            hidden = self.states(input_ids, attention_mask, position_ids)
+            hidden = self.states(input_ids, packing)
         for module in adapted:
             module.enable_adapters(True)
         return Reference(hidden, self.head.weight.detach(), None if self.head.bias is None else self.head.bias.detach())
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None = None) -> Tensor:
-        """``[B, T, D]`` of the decoder. Without a mask, attention does not go over places where positions begin anew."""
-        output = self.decoder(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False)
-        return output.last_hidden_state
+    def states(self, input_ids: Tensor, packing: Packing | None = None) -> Tensor:
+        """``[B, T, D]`` of the decoder for rows that are padded on the right: a mask is not needed, since causal attention looks to the left."""
+        places: dict[str, Any] = {} if packing is None else {"position_ids": packing.position_ids}
+        if packing is not None and str(self.model.config._attn_implementation).startswith("flash_attention"):  # or each layer would search for them
+            places |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), packing.boundaries) | dict.fromkeys(("max_length_q", "max_length_k"), packing.longest)
+        return self.decoder(input_ids=input_ids, use_cache=False, **places).last_hidden_state
 
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | None,
         labels: Tensor,
-        position_ids: Tensor | None = None,
+        packing: Packing | None = None,
         supervised: Tensor | None = None,
         correct: bool = False,
         entropy: bool = False,
@@ -185,17 +187,16 @@ class Backbone(nn.Module):
         """Score labels.
 
         Args:
-            input_ids: ``[B, T]`` int64.
-            attention_mask: ``[B, T]`` int64, 0 at padding; ``None`` for packed rows.
+            input_ids: ``[B, T]`` int64, padded on the right.
             labels: ``[B, T]`` int64, the token that position t has to predict, ``IGNORE_INDEX`` where it carries no loss.
-            position_ids: ``[B, T]`` int64, from 0 in each example of a packed row; by default the rows are not packed.
+            packing: Where the examples of a packed row lie; by default each row is one.
             supervised: ``[N]`` int64, where the flattened labels are not ``IGNORE_INDEX``; by default they are searched for, which a GPU has to be waited for.
             correct: Also tell whether labels are the most likely tokens.
             entropy: Also give the entropy of each distribution.
             top_entropy: Also give that of its twenty most likely tokens.
             reference: Of the same tokens, with hidden states ``[B, T, D]``; also give the divergence from it.
         """
-        hidden = self.states(input_ids, attention_mask, position_ids)
+        hidden = self.states(input_ids, packing)
         places, shape = (labels != IGNORE_INDEX).flatten().nonzero()[:, 0] if supervised is None else supervised, labels.shape
         chosen = hidden.flatten(0, 1)[places]
         tokens: TokenNLL = self.head(chosen, labels.flatten()[places], correct, entropy, top_entropy)

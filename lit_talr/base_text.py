@@ -55,7 +55,7 @@ def written(trainer: Trainer, module: DomainSFT, start: int, num_sequences: int,
     generator, device = torch.Generator().manual_seed(seed), trainer.strategy.root_device
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         tokens = sample(backbone.model, start, num_sequences, length, generator)
-        parts = [backbone.reference(rows, torch.ones_like(rows)).hidden for rows in tokens[:, :-1].to(device).split(ROWS)]
+        parts = [backbone.reference(rows).hidden for rows in tokens[:, :-1].to(device).split(ROWS)]
     text = BaseText(tokens, torch.cat(parts).cpu())
     del backbone, parts
     torch.cuda.empty_cache()

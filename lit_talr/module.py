@@ -273,14 +273,14 @@ class DomainSFT(LightningModule):
         self, batch: Batch, correct: bool = False, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None
     ) -> BackboneOutput:
         assert self.backbone is not None
-        tokens = batch["input_ids"], batch["attention_mask"], batch["labels"], batch["position_ids"], batch["supervised"]
+        tokens = batch["input_ids"], batch["labels"], batch["packing"], batch["supervised"]
         return self.backbone(*tokens, correct=correct, entropy=entropy, top_entropy=top_entropy, reference=reference)
 
     def token_stats(self, batch: Batch) -> TokenStats:
         """What the loss strategy sees of a training micro-batch."""
         needs, mask = self.loss.needs, batch["labels"] != IGNORE_INDEX
         start = (self.start or (self.backbone,))[0]  # without adapters, the model that they are in
-        beside = start.reference(batch["input_ids"], batch["attention_mask"], batch["position_ids"]) if "reference_kl" in needs and start is not None else None
+        beside = start.reference(batch["input_ids"], batch["packing"]) if "reference_kl" in needs and start is not None else None
         output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs, reference=beside)
         reference = self.reference.of(batch, output.nll.detach(), mask) if self.reference is not None else None
         return TokenStats(output.nll, mask, batch["sequence"], output.entropy, output.top_entropy, reference, output.reference_kl)

@@ -126,7 +126,7 @@ class Guard:
             spoiled = (~get_total_norm(own).isfinite()).to(self._sums).reshape(1)
             *sums, num_spoiled = sum_over_ranks(torch.cat([self._sums, spoiled]))
             self._total = torch.stack(sums)
-            finite = {"loss": bool(sums[0].isfinite()), "gradient": num_spoiled == 0}
+            finite = dict(zip(("loss", "gradient"), torch.stack([sums[0].isfinite(), num_spoiled == 0]).tolist(), strict=True))  # the step's one wait for a GPU
             self.skips = not all(finite.values())
             if self.skips:
                 self.refuse_or_count(next(name for name, right in finite.items() if not right), trainer, data)

@@ -144,7 +144,7 @@ def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, star
 
     def forward(batch: Batch) -> Tensor:
         with trainer.precision_plugin.forward_context():
-            return backbone(batch["input_ids"], batch["attention_mask"], batch["labels"], batch["position_ids"], batch["supervised"]).nll
+            return backbone(batch["input_ids"], batch["labels"], batch["packing"], batch["supervised"]).nll
 
     return score(forward, encoded, np.arange(len(encoded)), batching, trainer, "NLL under the starting model").float().cpu()
 

@@ -1,23 +1,29 @@
 import sys
 from copy import deepcopy
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lit_talr.backbone import Backbone, load_model, use_liger_layers
 from lit_talr.kernels.token_nll import IGNORE_INDEX
+from lit_talr.packing import Packing
 from tests.models import ARCHITECTURES, SMALL
 
 VOCABULARY = 43
+NO_SDPA = "transformers does not offer it for Gemma 2, whose attention has a soft-cap"
 
 
-def model_of(family: str) -> PreTrainedModel:
+def model_of(family: str, attention: str = "eager") -> PreTrainedModel:
     torch.manual_seed(0)
-    model = load_model(None, None, ARCHITECTURES[family], VOCABULARY, "eager")
+    model = load_model(None, None, ARCHITECTURES[family], VOCABULARY, attention)
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(20)  # so that the soft cap bends the logits
     return model
@@ -41,8 +47,12 @@ def logits_of(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
-def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: str) -> None:
-    model = model_of(family)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: str, attention: str) -> None:
+    """Whose attention is given a mask of the padding."""
+    if (family, attention) == ("gemma2", "sdpa"):
+        pytest.skip(NO_SDPA)
+    model = model_of(family, attention)
     input_ids, attention_mask, labels = batch()
     logits = logits_of(model, input_ids, attention_mask)
     naive = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORE_INDEX).view_as(labels)
@@ -51,7 +61,7 @@ def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: st
     expected = {name: weight.grad.clone() for name, weight in text if weight.grad is not None}
     model.zero_grad()
     backbone = Backbone(model)
-    output = backbone(input_ids, attention_mask, labels, correct=True, entropy=True)
+    output = backbone(input_ids, labels, correct=True, entropy=True)
     torch.testing.assert_close(output.nll, naive, rtol=1e-5, atol=1e-5)
     output.nll.sum().backward()
     assert expected and expected.keys() == {name for name, weight in text}
@@ -71,13 +81,13 @@ def test_ligers_layers_are_the_family_own(family: str, monkeypatch: pytest.Monke
     modeling = sys.modules[type(model).__module__]
     for name, value in list(vars(modeling).items()):
         monkeypatch.setattr(modeling, name, value)  # so that models of later tests are the family's own
-    tokens = [tensor.cuda() for tensor in batch()]
+    input_ids, _, labels = (tensor.cuda() for tensor in batch())
     own = Backbone(deepcopy(model))
-    expected = own(*tokens).nll
+    expected = own(input_ids, labels).nll
     expected.sum().backward()
     use_liger_layers(model)
     fused = Backbone(model)
-    nll = fused(*tokens).nll
+    nll = fused(input_ids, labels).nll
     nll.sum().backward()
     torch.testing.assert_close(nll, expected, rtol=1e-4, atol=1e-4)
     for (name, weight), other in zip(fused.named_parameters(), own.parameters(), strict=True):
@@ -91,9 +101,11 @@ def test_ligers_layers_without_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch
         use_liger_layers(model_of("qwen2"))
 
 
-def packed(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens and positions of two documents in one row."""
-    return torch.cat([first, second])[None], torch.cat([torch.arange(len(first)), torch.arange(len(second))])[None]
+def packed(first: Tensor, second: Tensor) -> tuple[Tensor, Packing]:
+    """Two documents in one row."""
+    position_ids = torch.cat([torch.arange(len(first)), torch.arange(len(second))])[None]
+    boundaries = torch.tensor([0, len(first), len(first) + len(second)], dtype=torch.int32)
+    return torch.cat([first, second])[None], Packing(position_ids, boundaries, max(len(first), len(second)))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa", pytest.param("flex_attention", marks=pytest.mark.slow)])
@@ -101,16 +113,39 @@ def packed(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def test_packed_documents_do_not_see_each_other(family: str, attention: str) -> None:
     """They are longer than Gemma's sliding windows, 16 tokens here."""
     if (family, attention) == ("gemma2", "sdpa"):
-        pytest.skip("transformers does not offer it for Gemma 2, whose attention has a soft-cap")
+        pytest.skip(NO_SDPA)
     torch.manual_seed(0)
     backbone = Backbone(load_model(None, None, ARCHITECTURES[family], VOCABULARY, attention)).eval()
     first, other, second = (torch.randint(0, 40, (size,), generator=torch.Generator().manual_seed(size)) for size in (25, 26, 40))
     with torch.no_grad():
-        before = backbone.states(packed(first, second)[0], None, packed(first, second)[1])
-        changed = backbone.states(packed(other[1:], second)[0], None, packed(first, second)[1])
-        alone = [backbone.states(document[None], torch.ones_like(document[None])) for document in (first, second)]
+        before = backbone.states(*packed(first, second))
+        changed = backbone.states(*packed(other[1:], second))
+        alone = [backbone.states(document[None]) for document in (first, second)]
     assert torch.equal(before[:, 25:], changed[:, 25:]) and not torch.equal(before[:, :25], changed[:, :25])
     torch.testing.assert_close(before, torch.cat(alone, dim=1), rtol=1e-5, atol=1e-5)
+
+
+def variable_length(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, **options: Any) -> tuple[Tensor, None]:
+    """What FlashAttention computes when it is told where documents lie: ``[1, H, T, D]`` to ``[1, T, H, D]``."""
+    assert options["cu_seq_lens_q"] is options["cu_seq_lens_k"] and options["max_length_q"] == options["max_length_k"]
+    bounds = options["cu_seq_lens_q"].tolist()
+    assert max(end - start for start, end in pairwise(bounds)) == options["max_length_q"]
+    parts = [
+        functional.scaled_dot_product_attention(*(x[:, :, start:end] for x in (query, key, value)), is_causal=True, scale=options["scaling"], enable_gqa=True)
+        for start, end in pairwise(bounds)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_flash_attention_is_told_where_packed_documents_lie(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each layer would search for them, and a GPU would be waited for."""
+    backbone = Backbone(model_of(family)).eval()
+    first, second = torch.arange(13), torch.arange(20, 27)
+    alone = torch.cat([backbone.states(document[None]) for document in (first, second)], dim=1)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_naive", variable_length)
+    backbone.config._attn_implementation = "flash_attention_naive"
+    torch.testing.assert_close(backbone.states(*packed(first, second)), alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -134,7 +169,7 @@ def test_gemma3_freezes_its_vision_parts_only() -> None:
 def test_a_batch_without_supervised_tokens_gives_zero_gradients(family: str) -> None:
     backbone = Backbone(model_of(family))
     ids = torch.zeros(1, 2, dtype=torch.int64)
-    backbone(ids, torch.ones_like(ids), torch.full_like(ids, IGNORE_INDEX)).nll.sum().backward()
+    backbone(ids, torch.full_like(ids, IGNORE_INDEX)).nll.sum().backward()
     for name, weight in backbone.named_parameters():
         assert not weight.requires_grad or (weight.grad is not None and not weight.grad.any()), name
 

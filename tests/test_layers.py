@@ -46,6 +46,7 @@ FLOORS = (
     "strategies",
     "kernels",
     "weight_files",
+    "packing",
     "evaluation_mode",
     "files",
     "overview",

@@ -38,9 +38,9 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     backbone = lit_talr.reference.Backbone
 
     class Counted(backbone):  # type: ignore[misc, valid-type]
-        def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *others: Tensor) -> Any:
+        def forward(self, input_ids: Tensor, labels: Tensor, *others: Any) -> Any:
             counted.append(int((labels != IGNORE_INDEX).any(1).sum()))  # without empty micro-batches
-            return super().forward(input_ids, attention_mask, labels, *others)
+            return super().forward(input_ids, labels, *others)
 
     monkeypatch.setattr(lit_talr.reference, "Backbone", Counted)
     yield counted
@@ -67,8 +67,8 @@ def plain_loop(folder: Path, batch: Batch) -> list[list[float]]:
     """Of each example of a batch, the NLL of its supervised tokens: one forward each, full logits, float32."""
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
     found = []
-    for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
-        width = int(mask.sum())
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        width = len(labels) - int((labels.flip(0) != -100).int().argmax())  # without padding
         with torch.no_grad():
             logits = model(input_ids=ids[None, :width]).logits[0]
         nll = torch.nn.functional.cross_entropy(logits, labels[:width], ignore_index=-100, reduction="none")

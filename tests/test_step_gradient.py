@@ -77,8 +77,8 @@ class NaiveStandard(DomainSFT):
         assert self.backbone is not None
         super().training_step(batch, batch_idx)
         total = torch.zeros((), dtype=torch.float64)
-        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
-            width = int(mask.sum())
+        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            width = len(labels) - int((labels.flip(0) != -100).int().argmax())  # without padding
             logits = self.backbone.model(input_ids=ids[None, :width]).logits[0]
             total = total + torch.nn.functional.cross_entropy(logits, labels[:width], ignore_index=-100, reduction="sum")
         return {"loss": total / batch["num_step_tokens"]}

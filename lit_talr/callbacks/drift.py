@@ -221,18 +221,18 @@ def read_text(file: Path, num_bytes: int) -> str:
 def states(module: DomainSFT, tokens: Tensor) -> Tensor:
     """``[B, T, D]`` of the decoder for tokens ``[B, T]`` without padding."""
     assert module.backbone is not None
-    return module.backbone.states(tokens, torch.ones_like(tokens))
+    return module.backbone.states(tokens)
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Any:
     """A batch whose labels are all tokens but the first of each row."""
     longest = max(map(len, rows)) - 1
-    inputs, mask = (torch.zeros(len(rows), longest, dtype=torch.int64) for _ in range(2))
+    inputs = torch.zeros(len(rows), longest, dtype=torch.int64)
     labels = torch.full_like(inputs, IGNORE_INDEX)
     for number, row in enumerate(rows):
         width = len(row) - 1
-        inputs[number, :width], labels[number, :width], mask[number, :width] = torch.tensor(row[:-1]), torch.tensor(row[1:]), 1
-    return {"input_ids": inputs.to(device), "attention_mask": mask.to(device), "position_ids": None, "supervised": None, "labels": labels.to(device)}
+        inputs[number, :width], labels[number, :width] = torch.tensor(row[:-1]), torch.tensor(row[1:])
+    return {"input_ids": inputs.to(device), "labels": labels.to(device), "packing": None, "supervised": None}
 
 
 def base_head(module: DomainSFT) -> tuple[Tensor, Tensor | None]:

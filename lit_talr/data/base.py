@@ -23,6 +23,7 @@ from lit_talr.data.token_cache import MANY, encode_many, encode_row
 from lit_talr.example import Example, place
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.packing import Packing
 
 Split = Literal["train", "val", "test"]
 TEST_WINDOW = 16  # forwards of test prompts that are sorted by length together
@@ -32,8 +33,7 @@ class Batch(TypedDict):
     """A micro-batch as the module sees it; position t predicts token t + 1. No floats: DeepSpeed rounds them to its own precision."""
 
     input_ids: Tensor  # [B, T] int64
-    attention_mask: Tensor | None  # [B, T] int64, 0 at padding; None where examples are packed
-    position_ids: Tensor | None  # [1, T] int64, from 0 in each example of a packed row; None where they are not packed
+    packing: Packing | None  # where the examples of a packed row lie; None for an example a row, padded on the right, which causal attention never sees
     labels: Tensor  # [B, T] int64, the token that position t predicts, IGNORE_INDEX where it carries no loss
     supervised: Tensor | None  # [N] int64, the places in flattened rows that carry loss, so that no device has to be waited for; None: to be searched for
     sequence: Tensor  # [B, T] int64, which example of the micro-batch a token belongs to
@@ -263,7 +263,7 @@ class EncodedExamples(Dataset):
         shape = (rows, columns) if ids else (1, 2)  # an empty one runs through the model like any other
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        attention_mask, position_ids, sequence = (np.zeros(shape, dtype=np.int64) if ids else np.ones(shape, dtype=np.int64) for _ in range(3))
+        position_ids, sequence = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         starts = np.cumsum(widths) - widths if packed else np.zeros_like(widths)
         for number, (index, first, width) in enumerate(zip(ids, starts.tolist(), widths.tolist(), strict=True)):
             start, stop = self.offsets[index], self.offsets[index + 1]
@@ -271,13 +271,12 @@ class EncodedExamples(Dataset):
             tokens = self.tokens[start:stop]
             input_ids[place] = tokens[:-1]
             labels[place] = np.where(self.supervised[start + 1 : stop], tokens[1:], IGNORE_INDEX)
-            attention_mask[place] = 1
             position_ids[place] = np.arange(width)
             sequence[place if packed else number] = number
+        boundaries = np.append(starts, columns).astype(np.int32)
         return Batch(
             input_ids=torch.from_numpy(input_ids),
-            attention_mask=None if packed else torch.from_numpy(attention_mask),
-            position_ids=torch.from_numpy(position_ids) if packed else None,
+            packing=Packing(torch.from_numpy(position_ids), torch.from_numpy(boundaries), int(widths.max())) if packed else None,
             labels=torch.from_numpy(labels),
             supervised=torch.from_numpy(np.flatnonzero(labels != IGNORE_INDEX)),
             sequence=torch.from_numpy(sequence),

@@ -41,7 +41,7 @@ def score(backbone: Backbone, rows: Sequence[Encoded], title: str = "") -> Token
         tokens = torch.from_numpy(row.input_ids).long().to(device)
         mask = torch.from_numpy(row.supervised).to(device)[1:]
         inputs, labels = tokens[None, :-1], tokens[1:][mask]
-        hidden = backbone.states(inputs, torch.ones_like(inputs))[0][mask]
+        hidden = backbone.states(inputs)[0][mask]
         found = backbone.head(hidden, labels, entropy=True)
         parts.append([found.nll, ranks(hidden, labels, backbone.head), found.entropy])
     return TokenScores(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))

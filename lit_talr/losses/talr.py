@@ -93,7 +93,7 @@ class TALR(LossStrategy):
                 return stats.nll.new_tensor(math.inf)
             return self.step_temperature.to(stats.nll)
         if self.scope == "ranks":
-            values = gather_over_ranks(values[~values.isnan()])
+            values = gather_over_ranks(values)
         temperature = lower_median(values)
         self._used.append(torch.stack([temperature.nan_to_num(0.0), (~temperature.isnan()).to(temperature.dtype)]))
         return temperature.nan_to_num(1.0).clamp(min=SMALLEST_TEMPERATURE)
@@ -102,7 +102,7 @@ class TALR(LossStrategy):
         if self._step_values:
             values = torch.cat(self._step_values)
             self._step_values.clear()
-            median = lower_median(gather_over_ranks(values[~values.isnan()]))
+            median = lower_median(gather_over_ranks(values))
             before = median.new_tensor(math.inf) if self.step_temperature is None else self.step_temperature.to(median)
             # Of a step without a number (which is skipped, or ends the run) nothing is learned: the temperature stays.
             self.step_temperature = self._logged = torch.where(median.isnan(), before, median.clamp(min=SMALLEST_TEMPERATURE))

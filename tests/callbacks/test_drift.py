@@ -225,11 +225,7 @@ def test_a_text_is_cut_between_characters(tmp_path: Path, num_bytes: int, text: 
 
 def test_padding_is_neither_read_nor_counted() -> None:
     batch = padded([[7, 8, 9], [7, 8]], torch.device("cpu"))
-    assert (
-        batch["input_ids"].tolist() == [[7, 8], [7, 0]]
-        and batch["labels"].tolist() == [[8, 9], [8, -100]]
-        and batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
-    )
+    assert batch["input_ids"].tolist() == [[7, 8], [7, 0]] and batch["labels"].tolist() == [[8, 9], [8, -100]]
 
 
 def no_file(folder: Path) -> Path:

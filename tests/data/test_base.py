@@ -28,7 +28,6 @@ def encoded() -> EncodedExamples:
 def test_a_micro_batch_is_padded_on_the_right_and_its_labels_are_the_next_tokens(encoded: EncodedExamples) -> None:
     batch = encoded[MicroBatch((0, 2), 17)]
     assert batch["input_ids"].tolist() == [[1, 2, 3], [7, 8, PAD]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[IGNORE, 3, 4], [8, IGNORE, IGNORE]]
     assert batch["sequence"].tolist() == [[0, 0, 0], [1, 1, 1]]
     assert batch["ids"] == [0, 2]
@@ -39,7 +38,10 @@ def test_a_micro_batch_is_padded_on_the_right_and_its_labels_are_the_next_tokens
 def test_packed_examples_stand_one_behind_the_other_and_positions_begin_anew(encoded: EncodedExamples) -> None:
     batch = encoded[MicroBatch((0, 1, 2), 17, packed=True)]
     assert batch["input_ids"].tolist() == [[1, 2, 3, 5, 7, 8]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]] and batch["attention_mask"] is None
+    assert batch["packing"] is not None
+    position_ids, boundaries, longest = batch["packing"]
+    assert position_ids.tolist() == [[0, 1, 2, 0, 0, 1]]
+    assert (boundaries.tolist(), boundaries.dtype, longest) == ([0, 3, 4, 6], torch.int32, 3)
     assert batch["labels"].tolist() == [[IGNORE, 3, 4, 6, 8, IGNORE]]
     assert batch["sequence"].tolist() == [[0, 0, 0, 1, 2, 2]]
     assert (batch["num_tokens"], batch["num_step_tokens"]) == (6, 17)
@@ -52,7 +54,7 @@ def test_a_batch_holds_no_floats_for_an_engine_to_round(encoded: EncodedExamples
 def test_an_empty_micro_batch_is_one_row_of_two_pad_tokens(encoded: EncodedExamples) -> None:
     batch = encoded[MicroBatch((), 5, packed=True)]
     assert batch["input_ids"].tolist() == [[PAD, PAD]]
-    assert batch["attention_mask"].tolist() == [[1, 1]]
+    assert batch["packing"] is None
     assert batch["labels"].tolist() == [[IGNORE, IGNORE]]
     assert batch["ids"] == []
     assert batch["num_tokens"] == 0

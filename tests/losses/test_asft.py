@@ -48,8 +48,8 @@ class Naive(DomainSFT):
         assert self.backbone is not None
         super().training_step(batch, batch_idx)
         total = torch.zeros((), dtype=torch.float64)
-        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
-            width = int(mask.sum())
+        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            width = len(labels) - int((labels.flip(0) != -100).int().argmax())  # without padding
             logs = [model(input_ids=ids[None, :width]).logits[0].log_softmax(-1) for model in (self.backbone.model, self.frozen[0])]
             places = (labels[:width] != -100).nonzero()[:, 0]
             own, other = (found[places] for found in logs)

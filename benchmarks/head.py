@@ -1,7 +1,8 @@
 """Time and memory of the language-model head's NLL, forward and backward: python -m benchmarks.head [--tokens 2048] [--width 896] [--vocab 32768]
 
 ``ours`` recomputes logits in backward; ``ours_kept`` keeps them up to 256 MiB, as a run does. ``trl_tiles`` is what TRL's SFTTrainer runs (pip install
-lit_talr[bench]). Every variant runs in a process of its own. Time is the median of five calls after a warm-up call. Memory is what the calls add to the
+lit_talr[bench]), ``liger`` Liger's function (pip install lit-talr[liger]), which on a CPU is plain torch. ``--chunks`` measures ``ours`` in chunks of other
+sizes instead. Every variant runs in a process of its own. Time is the median of five calls after a warm-up call. Memory is what the calls add to the
 process's peak resident memory (``ru_maxrss``), the arguments excluded, the gradients of hidden states and weight included; on CUDA, to the allocator's
 peak.
 """
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lit_talr.kernels.liger_nll import liger_nll
 from lit_talr.kernels.token_nll import IGNORE_INDEX, token_nll
+from lit_talr.kernels.torch_nll import torch_nll
 
 Variant = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -35,8 +38,11 @@ def kept_logits_supervised(hidden: Tensor, weight: Tensor, labels: Tensor) -> Te
 
 
 def torch_chunks(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=512)
-    return functional.linear_cross_entropy(hidden, weight, labels, reduction="none", ignore_index=IGNORE_INDEX, options=options)
+    return torch_nll(hidden, weight, labels, chunk_tokens=512).nll
+
+
+def liger(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return liger_nll(hidden, weight, labels).nll
 
 
 def trl_tiles(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -61,11 +67,17 @@ def ours_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return token_nll(hidden, weight, labels, kept_bytes=0, entropy=True).nll
 
 
+def chunks_of(chunk_tokens: int) -> Variant:
+    return lambda hidden, weight, labels: token_nll(hidden, weight, labels, kept_bytes=0, chunk_tokens=chunk_tokens).nll
+
+
 VARIANTS: dict[str, Variant] = {
     variant.__name__: variant
-    for variant in (kept_logits, kept_logits_supervised, torch_chunks, trl_tiles, ours, ours_kept, ours_entropy)
-    if (variant is not torch_chunks or hasattr(functional, "linear_cross_entropy")) and (variant is not trl_tiles or find_spec("trl"))
+    for variant in (kept_logits, kept_logits_supervised, torch_chunks, trl_tiles, liger, ours, ours_kept, ours_entropy)
+    if (variant is not torch_chunks or hasattr(functional, "linear_cross_entropy"))
+    and all(variant is not needy or find_spec(package) for needy, package in ((trl_tiles, "trl"), (liger, "liger_kernel")))
 }
+CHUNKS: dict[str, Variant] = {f"chunks of {tokens}": chunks_of(tokens) for tokens in (64, 128, 256, 512, 1024, 2048, 4096)}
 
 
 def peak(device: str) -> float:
@@ -106,16 +118,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--variant", choices=VARIANTS, help="measure this one in this process, and print JSON")
+    parser.add_argument("--chunks", action="store_true")
+    parser.add_argument("--variant", choices=[*VARIANTS, *CHUNKS], help="measure this one in this process, and print JSON")
     arguments = vars(parser.parse_args())
-    variant = arguments.pop("variant")
+    variant, variants = arguments.pop("variant"), ["kept_logits", *CHUNKS] if arguments.pop("chunks") else list(VARIANTS)
     if variant is not None:
-        print(json.dumps(measure(VARIANTS[variant], **arguments)))
+        print(json.dumps(measure({**VARIANTS, **CHUNKS}[variant], **arguments)))
         return
     print(f"{arguments}, torch {torch.__version__}\n\n| variant | s | ratio | MiB | ratio |\n|---|---|---|---|---|")
     options = [f"--{name}={value}" for name, value in arguments.items()]
     baseline: tuple[float, float] | None = None
-    for name in VARIANTS:
+    for name in variants:
         output = subprocess.run([sys.executable, "-m", "benchmarks.head", f"--variant={name}", *options], check=True, stdout=subprocess.PIPE, text=True).stdout
         seconds, memory = json.loads(output)
         baseline = baseline or (seconds, memory)

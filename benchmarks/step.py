@@ -3,7 +3,11 @@
     python -m benchmarks.step --train $LIT_TALR_DATA/medcalc/train_subset.parquet --test $LIT_TALR_DATA/medcalc/test_v1.0.parquet --tokenizer tokenizer
         (the tokenizer is one of 32,000 tokens: python benchmarks/tokenizer.py $LIT_TALR_DATA/general_text/*.txt.gz --vocabulary 32000 --out tokenizer)
 
-All start from the same random weights of a Qwen3 shape and train on the same MedCalc-Bench rows in the same order with AdamW, float32 on a CPU:
+On a GPU, a Qwen2.5-3B shape and random rows of one length, so that nothing is padding:
+
+    python -m benchmarks.step --device cuda --tokenizer lit_talr/models/lab --shape qwen2.5-3b --documents 4x1024 --packing --attention flex_attention
+
+All start from the same random weights and train on the same rows in the same order with fused AdamW, float32 or, with ``--device cuda``, ``bf16-mixed``:
 
     ours           lit_talr with TALR, without callbacks
     ours, watched  the same with ``TokenProbability``: statistics of every token, histograms, temperature
@@ -11,8 +15,9 @@ All start from the same random weights of a Qwen3 shape and train on the same Me
     trl            TRL's SFTTrainer with ``loss_type="dft"``, which weighs tokens too
 
 Each runs in a process of its own, in turn and several times over. A step is what lies between the ends of two optimizer steps, loading and collation
-included. Memory is the process's peak (``ru_maxrss``), everything imported included. The loss of the first step, before anything is learned, must be
-that of the bare loop: TALR's for ours, DFT's for TRL.
+included. Memory is the process's peak (``ru_maxrss``), everything imported included; on CUDA the allocator's. The loss of the first step, before
+anything is learned, must be that of the bare loop: TALR's for ours, DFT's for TRL. Model FLOPs are 6 a parameter and token, and those of causal
+attention; what is computed twice does not count.
 """
 
 import argparse
@@ -25,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,23 +43,77 @@ from torch.nn import functional
 VARIANTS = ("ours", "ours, watched", "bare", "trl")
 IGNORE_INDEX = -100
 LEARNING_RATE = 1e-5
-MICRO_BATCH = 4
-QWEN3 = {
-    "model_type": "qwen3",
-    "hidden_size": 256,
-    "intermediate_size": 768,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
+SHAPES: dict[str, dict[str, Any]] = {
+    "small": {
+        "model_type": "qwen3",
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+    },
+    "qwen2.5-3b": {
+        "model_type": "qwen2",
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "rope_theta": 1e6,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": True,
+        "vocab_size": 151936,
+    },
 }
 
 
-def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int) -> None:
+@dataclass(frozen=True)
+class Setting:
+    """What the variants have in common."""
+
+    steps: int
+    threads: int
+    device: str
+    micro_batch: int
+    packing: bool
+    attention: str
+
+    @property
+    def half(self) -> bool:
+        return self.device == "cuda"
+
+    def model(self, folder: Path) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32, attn_implementation=self.attention).train()
+
+
+def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int, shape: str, documents: str | None, num_rows: int) -> None:
     """Rows as tokens, in the order of the first epoch, and the starting weights."""
     from lit_talr.backbone import load_model
+    from lit_talr.data.encoding import load_tokenizer
+
+    if documents is None:
+        lengths, tokens, supervised = medcalc_rows(train, test, tokenizer, max_length)
+    else:
+        lengths = [int(documents.partition("x")[2])] * num_rows
+        tokens = np.random.default_rng(0).integers(0, len(load_tokenizer(tokenizer)), sum(lengths))
+        supervised = np.ones(len(tokens), dtype=bool)
+        supervised[:: lengths[0]] = False
+    np.savez(folder / "rows.npz", lengths=lengths, tokens=tokens, supervised=supervised)
+    torch.manual_seed(0)
+    load_model(None, None, SHAPES[shape], len(load_tokenizer(tokenizer)), None).save_pretrained(folder / "model")
+    load_tokenizer(tokenizer).save_pretrained(folder / "model")
+    ends = np.cumsum(lengths)
+    answers = np.diff(np.cumsum(supervised)[ends - 1], prepend=0)
+    print(f"{len(lengths)} rows of {np.median(lengths - answers):.0f} prompt and {np.median(answers):.0f} answer tokens (medians)")
+
+
+def medcalc_rows(train: str, test: str, tokenizer: str, max_length: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     from lit_talr.data import MedCalc
     from lit_talr.data.batch_plan import epoch_order
     from lit_talr.data.encoding import Encoding, TooLong
@@ -64,15 +124,8 @@ def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int
         with suppress(TooLong):  # even without its note
             rows.append(data.encoder.encode(example))
     rows = [rows[index] for index in epoch_order(len(rows), 0, 0, shuffle=True)]
-    lengths = [len(row.input_ids) for row in rows]
-    arrays = {"tokens": np.concatenate([row.input_ids for row in rows]), "supervised": np.concatenate([row.supervised for row in rows])}
-    np.savez(folder / "rows.npz", lengths=lengths, **arrays)
-    torch.manual_seed(0)
-    load_model(None, None, QWEN3, len(data.encoder.tokenizer), None).save_pretrained(folder / "model")
-    data.encoder.tokenizer.save_pretrained(folder / "model")
-    prompts = [int((~row.supervised).sum()) for row in rows]
-    answers = np.subtract(lengths, prompts)
-    print(f"{len(rows)} rows of {np.median(prompts):.0f} prompt and {np.median(answers):.0f} answer tokens (medians)")
+    parts = [np.concatenate([getattr(row, name) for row in rows]) for name in ("input_ids", "supervised")]
+    return [len(row.input_ids) for row in rows], *parts
 
 
 def read_rows(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -90,14 +143,17 @@ class Times:
         self.ends: list[float] = []
 
     def end(self, loss: float) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
         self.losses.append(loss)
 
     def report(self) -> dict[str, Any]:
-        return {"seconds": np.diff(self.ends).tolist(), "loss": self.losses[0], "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        mib = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"seconds": np.diff(self.ends).tolist(), "loss": self.losses[0], "mib": mib}
 
 
-def ours(folder: Path, steps: int, watched: bool) -> dict[str, Any]:
+def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
     from lightning.pytorch import Callback, Trainer, seed_everything
 
     from lit_talr.callbacks import TokenProbability
@@ -124,14 +180,17 @@ def ours(folder: Path, steps: int, watched: bool) -> dict[str, Any]:
             times.end(float(trainer.callback_metrics["train/loss"]))
 
     seed_everything(0, verbose=False)
-    optimizer: Any = partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0)
-    module = DomainSFT(TALR(), optimizer, Constant(), pretrained=str(folder / "model"))
-    data = Prepared(str(folder / "model"), batching=Batching(MICRO_BATCH, MICRO_BATCH))
+    optimizer: Any = partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    module = DomainSFT(TALR(), optimizer, Constant(), pretrained=str(folder / "model"), attention=setting.attention)
+    tokens = sum(len(row) - 1 for row, _ in read_rows(folder)[: setting.micro_batch])
+    layout: Any = {"micro_batch_tokens": tokens, "packing": True} if setting.packing else {"micro_batch_size": setting.micro_batch}
+    data = Prepared(str(folder / "model"), batching=Batching(setting.micro_batch, **layout))
     data.plan = partial(without_shuffle, data.plan)  # type: ignore[method-assign]
     watching = [TokenProbability(probe_size=4)] if watched else []
     off: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    options: Any = {"max_epochs": 1, "max_steps": steps, "gradient_clip_val": 1.0, "limit_val_batches": 0, "num_sanity_val_steps": 0}
-    Trainer(accelerator="cpu", devices=1, precision="32-true", callbacks=[*watching, Clock()], default_root_dir=str(folder), **options, **off).fit(module, data)
+    options: Any = {"max_epochs": 1, "max_steps": setting.steps, "gradient_clip_val": 1.0, "limit_val_batches": 0, "num_sanity_val_steps": 0}
+    options |= {"accelerator": setting.device, "precision": "bf16-mixed" if setting.half else "32-true"}
+    Trainer(devices=1, callbacks=[*watching, Clock()], default_root_dir=str(folder), **options, **off).fit(module, data)
     return times.report()
 
 
@@ -140,11 +199,11 @@ def without_shuffle(plan: Any, split: str, shuffle: bool = False) -> Any:
     return plan(split)
 
 
-def batches(folder: Path, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def batches(folder: Path, setting: Setting) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Tokens, mask and labels, padded on the right, as one would write it."""
     rows = read_rows(folder)
-    for first in range(0, steps * MICRO_BATCH, MICRO_BATCH):
-        part = rows[first : first + MICRO_BATCH]
+    for first in range(0, setting.steps * setting.micro_batch, setting.micro_batch):
+        part = rows[first : first + setting.micro_batch]
         longest = max(len(tokens) for tokens, _ in part) - 1
         ids, mask = torch.zeros(2, len(part), longest, dtype=torch.int64)
         labels = torch.full_like(ids, IGNORE_INDEX)
@@ -152,19 +211,18 @@ def batches(folder: Path, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]
             width = len(tokens) - 1
             ids[row, :width], mask[row, :width] = torch.from_numpy(tokens[:-1]), 1
             labels[row, :width] = torch.from_numpy(np.where(supervised[1:], tokens[1:], IGNORE_INDEX))
-        yield ids, mask, labels
+        yield ids.to(setting.device), mask.to(setting.device), labels.to(setting.device)
 
 
-def bare(folder: Path, steps: int) -> dict[str, Any]:
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+def bare(folder: Path, setting: Setting) -> dict[str, Any]:
+    model = setting.model(folder).to(setting.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     times, dft = Times(), None
-    for ids, mask, labels in batches(folder, steps):
+    for ids, mask, labels in batches(folder, setting):
         supervised = labels != IGNORE_INDEX
-        hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[supervised]
-        nll = functional.cross_entropy(model.lm_head(hidden), labels[supervised], reduction="none")
+        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.half):
+            hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[supervised]
+            nll = functional.cross_entropy(model.lm_head(hidden).float(), labels[supervised], reduction="none")
         means = torch.stack([part.mean() for part in nll.detach().split(supervised.sum(1).tolist())])
         weights = (-nll.detach() / means.median()).exp().clamp(min=0.01)
         loss = (weights * nll).mean()
@@ -177,13 +235,14 @@ def bare(folder: Path, steps: int) -> dict[str, Any]:
     return {**times.report(), "dft": dft}
 
 
-def trl(folder: Path, steps: int) -> dict[str, Any]:
+def trl(folder: Path, setting: Setting) -> dict[str, Any]:
     import datasets
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    rows = [{"input_ids": tokens.tolist(), "completion_mask": mask.astype(int).tolist()} for tokens, mask in read_rows(folder)[: steps * MICRO_BATCH]]
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    used = read_rows(folder)[: setting.steps * setting.micro_batch]
+    rows = [{"input_ids": tokens.tolist(), "completion_mask": mask.astype(int).tolist()} for tokens, mask in used]
+    model, batch_size = setting.model(folder), setting.micro_batch
     times = Times()
 
     class Clock(TrainerCallback):
@@ -192,19 +251,32 @@ def trl(folder: Path, steps: int) -> dict[str, Any]:
 
     options: Any = {"loss_type": "dft", "completion_only_loss": True, "max_length": None, "max_grad_norm": 1.0, "lr_scheduler_type": "constant"}
     quiet: Any = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
-    plain: Any = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "sequential", "max_steps": steps}
-    arguments = SFTConfig(str(folder / "trl"), per_device_train_batch_size=MICRO_BATCH, learning_rate=LEARNING_RATE, **options, **quiet, **plain)
+    plain: Any = {"gradient_checkpointing": False, "train_sampling_strategy": "sequential", "max_steps": setting.steps}
+    plain |= {"use_cpu": setting.device == "cpu", "bf16": setting.half}
+    arguments = SFTConfig(str(folder / "trl"), per_device_train_batch_size=batch_size, learning_rate=LEARNING_RATE, **options, **quiet, **plain)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     trainer = SFTTrainer(model, arguments, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Clock()])
     trainer.train()
     return {**times.report(), "loss": next(row["loss"] for row in trainer.state.log_history if "loss" in row)}
 
 
-def measure(variant: str, folder: Path, steps: int, threads: int) -> dict[str, Any]:
-    torch.set_num_threads(threads)
+def measure(variant: str, folder: Path, setting: Setting) -> dict[str, Any]:
+    torch.set_num_threads(setting.threads)
     if variant.startswith("ours"):
-        return ours(folder, steps, watched=variant != "ours")
-    return bare(folder, steps) if variant == "bare" else trl(folder, steps)
+        return ours(folder, setting, watched=variant != "ours")
+    return bare(folder, setting) if variant == "bare" else trl(folder, setting)
+
+
+def model_flops(shape: str, tokenizer: str, length: int) -> float:
+    """A token of training, in documents of one length: 6 a parameter, and causal attention."""
+    from lit_talr.backbone import load_model
+    from lit_talr.data.encoding import load_tokenizer
+
+    with torch.device("meta"):
+        model = load_model(None, None, SHAPES[shape], len(load_tokenizer(tokenizer)), None)
+    config = model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 6 * sum(weight.numel() for weight in model.parameters()) + 6 * config.num_hidden_layers * config.num_attention_heads * width * length
 
 
 def main() -> None:
@@ -212,24 +284,36 @@ def main() -> None:
     parser.add_argument("--train", help="rows of MedCalc-Bench")
     parser.add_argument("--test", help="likewise, those of the test set, whose notes are left out of training")
     parser.add_argument("--tokenizer", help="a folder")
+    parser.add_argument("--documents", metavar="4x1024", help="instead of MedCalc-Bench's rows: random ones, and how many of what length are a micro-batch")
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--packing", action="store_true", help="ours, in one row")
+    parser.add_argument("--attention", default="sdpa")
+    parser.add_argument(
+        "--peak-tflops", type=float, default=989, help="of the device, for the share of model FLOPs with --documents; of an H100 and H200 in bf16"
+    )
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=15, help="of each process; the first three are left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variant", choices=VARIANTS, help="measure this one in this process, and print JSON")
     parser.add_argument("--folder", type=Path, help="with --variant: what was prepared")
+    parser.add_argument("--setting", type=json.loads, help="likewise")
     arguments = parser.parse_args()
     if arguments.variant:
-        print(json.dumps(measure(arguments.variant, arguments.folder, arguments.steps, arguments.threads)))
+        print(json.dumps(measure(arguments.variant, arguments.folder, Setting(**arguments.setting))))
         return
+    micro_batch = int(arguments.documents.partition("x")[0]) if arguments.documents else 4
+    setting = Setting(arguments.steps, arguments.threads, arguments.device, micro_batch, arguments.packing, arguments.attention)
     found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, arguments.train, arguments.test, arguments.tokenizer, arguments.max_length)
-        tokens = [int(mask.sum()) for _, mask, _ in batches(folder, arguments.steps)][3:]
+        sources = arguments.train, arguments.test, arguments.tokenizer, arguments.max_length
+        prepare(folder, *sources, arguments.shape, arguments.documents, arguments.steps * micro_batch)
+        tokens = [int(mask.sum()) for _, mask, _ in batches(folder, setting)][3:]
         for _ in range(arguments.rounds):
             for variant in VARIANTS:
-                words = [f"--variant={variant}", f"--folder={folder}", f"--steps={arguments.steps}", f"--threads={arguments.threads}"]
+                words = [f"--variant={variant}", f"--folder={folder}", f"--setting={json.dumps(asdict(setting))}"]
                 output = subprocess.run([sys.executable, "-m", "benchmarks.step", *words], check=True, stdout=subprocess.PIPE, text=True).stdout
                 found[variant].append(json.loads(output.splitlines()[-1]))
     medians = {variant: [statistics.median(run["seconds"][2:]) for run in runs] for variant, runs in found.items()}
@@ -241,6 +325,13 @@ def main() -> None:
         rounds = ", ".join(f"{seconds:.3f}" for seconds in medians[variant])
         losses = f"{found[variant][0]['loss']:.6f}"
         print(f"| {variant} | {rounds} | {ratio:.2f} | {speed:,.0f} | {memory[variant]:,.0f} | {memory[variant] / memory['bare']:.2f} | {losses} |")
+    if arguments.documents:
+        flops = model_flops(arguments.shape, arguments.tokenizer, int(arguments.documents.partition("x")[2]))
+        for variant in VARIANTS:
+            speed = statistics.mean(tokens) / statistics.median(medians[variant])
+            print(
+                f"{'' if variant != VARIANTS[0] else chr(10)}{variant}: {speed * flops / arguments.peak_tflops / 1e12:.1%} of {arguments.peak_tflops:g} TFLOP/s"
+            )
     own, floor, other = (found[variant][0] for variant in ("ours", "bare", "trl"))
     print(f"\nLosses of step 1: TALR, ours / bare - 1 = {own['loss'] / floor['loss'] - 1:.1e}; DFT, TRL / bare - 1 = {other['loss'] / floor['dft'] - 1:.1e}")
     ratios = [own / theirs for own, theirs in zip(medians["ours"], medians["trl"], strict=True)]

@@ -1,6 +1,7 @@
 """All that is asked of transformers: load a causal language model, find its decoder and head."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -15,7 +16,7 @@ from lit_talr.evaluation_mode import evaluation_mode
 from lit_talr.files import shipped
 from lit_talr.kernels.liger_nll import liger_nll
 from lit_talr.kernels.token_kl import TokenKL, token_kl
-from lit_talr.kernels.token_nll import IGNORE_INDEX, TokenNLL, token_nll
+from lit_talr.kernels.token_nll import IGNORE_INDEX, KEPT_BYTES, TokenNLL, token_nll
 from lit_talr.kernels.torch_nll import torch_nll
 from lit_talr.lora import LoRA, add_adapters
 from lit_talr.packing import Packing
@@ -46,11 +47,12 @@ class Head(nn.Linear):
     softcap: float | None
     scale: float
     kernel: HeadKernel
+    kept_bytes: int
 
     @classmethod
-    def take_over(cls, linear: nn.Linear, softcap: float | None, scale: float, kernel: HeadKernel) -> "Head":
+    def take_over(cls, linear: nn.Linear, softcap: float | None, scale: float, kernel: HeadKernel, kept_bytes: int) -> "Head":
         linear.__class__ = cls
-        linear.softcap, linear.scale, linear.kernel = softcap, scale, kernel  # type: ignore[assignment]
+        linear.softcap, linear.scale, linear.kernel, linear.kept_bytes = softcap, scale, kernel, kept_bytes  # type: ignore[assignment]
         return linear  # type: ignore[return-value]
 
     def forward(  # type: ignore[override]
@@ -68,8 +70,9 @@ class Head(nn.Linear):
             return token_kl(hidden, self.weight, reference.hidden, reference.weight, self.bias, reference.bias, **caps)  # type: ignore[arg-type]
         if labels is None:
             return super().forward(hidden)
-        kernels: dict[HeadKernel, Callable[..., TokenNLL]] = {"own": token_nll, "torch": torch_nll, "liger": liger_nll}
-        kernel = kernels[self.kernel] if torch.is_grad_enabled() else token_nll
+        own = partial(token_nll, kept_bytes=self.kept_bytes)
+        kernels: dict[HeadKernel, Callable[..., TokenNLL]] = {"own": own, "torch": torch_nll, "liger": liger_nll}
+        kernel = kernels[self.kernel] if torch.is_grad_enabled() else own
         options: dict[str, Any] = {"softcap": self.softcap, "scale": self.scale, "correct": correct, "entropy": entropy, "top_entropy": top_entropy}
         return kernel(hidden, self.weight, labels, self.bias, all_supervised=True, **options)
 
@@ -84,7 +87,7 @@ class Head(nn.Linear):
         small = nn.utils.skip_init(nn.Linear, 64, 128, bias=self.bias is not None, device=device, dtype=dtype)
         for parameter in small.parameters():
             nn.init.zeros_(parameter)
-        head = Head.take_over(small, self.softcap, self.scale, self.kernel)
+        head = Head.take_over(small, self.softcap, self.scale, self.kernel, self.kept_bytes)
         label = torch.zeros(1, dtype=torch.int64, device=device)
         head(torch.ones(1, 64, dtype=dtype, device=device), label, entropy=entropy, top_entropy=top_entropy).nll.sum().backward()
 
@@ -109,15 +112,19 @@ class Backbone(nn.Module):
         model: As loaded by ``load_model``.
         lora: Adapters to train in place of the weights, which are frozen then.
         head_kernel: What computes the NLL where it carries gradient; elsewhere it is always ``own``.
+        kept_logits: Bytes of a micro-batch's logits up to which ``own`` keeps them for the gradient, at least 0; larger ones it computes twice.
 
     Raises:
-        ValueError: If the kernel is none of them, the model has no linear head, or is of a family whose head this class has not been tested with.
+        ValueError: If the kernel is none of them, the bytes are negative, or the model has no linear head or is of a family whose head this class has not
+            been tested with.
     """
 
-    def __init__(self, model: PreTrainedModel, lora: LoRA | None = None, head_kernel: HeadKernel = "own") -> None:
+    def __init__(self, model: PreTrainedModel, lora: LoRA | None = None, head_kernel: HeadKernel = "own", kept_logits: int = KEPT_BYTES) -> None:
         super().__init__()
         if head_kernel not in get_args(HeadKernel):
             raise ValueError(f"`model.head_kernel` must be one of {', '.join(get_args(HeadKernel))}, got {head_kernel!r}.")
+        if kept_logits < 0:
+            raise ValueError(f"`model.kept_logits` must be 0 (keep none) or a positive number of bytes, got {kept_logits}.")
         config = model.config.get_text_config()
         linear = model.get_output_embeddings()
         if model.config.model_type not in FAMILIES or not isinstance(linear, nn.Linear):
@@ -127,7 +134,7 @@ class Backbone(nn.Module):
             )
         self.model = model
         self.config = config
-        Head.take_over(linear, getattr(config, "final_logit_softcapping", None), 1.0, head_kernel)
+        Head.take_over(linear, getattr(config, "final_logit_softcapping", None), 1.0, head_kernel, kept_logits)
         trained = {id(parameter) for module in (self.decoder, self.head) for parameter in module.parameters()}
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in trained and lora is None)

@@ -15,7 +15,7 @@ from lit_talr.backbone import ISOLATING, Backbone, BackboneOutput, HeadKernel, R
 from lit_talr.data.base import Batch, DomainDataModule
 from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.generation import Answer, Generation, generate
-from lit_talr.kernels.token_nll import IGNORE_INDEX
+from lit_talr.kernels.token_nll import IGNORE_INDEX, KEPT_BYTES
 from lit_talr.lora import LoRA
 from lit_talr.losses.base import LossStrategy, Setting, TokenStats, sum_over_ranks
 from lit_talr.non_finite import Guard, NonFinite
@@ -51,6 +51,8 @@ class DomainSFT(LightningModule):
         attention: Attention implementation of transformers, such as ``sdpa``, ``eager`` or ``flash_attention_2``; its own choice by default.
         head_kernel: What computes the NLL and its gradient in training: ``own``, torch's ``linear_cross_entropy`` (``torch``, without half precision) or
             Liger's function (``liger``, on Hopper GPUs in bf16).
+        kept_logits: Bytes of a micro-batch's logits (4 a supervised token and word of the vocabulary) up to which ``own`` keeps them for the gradient; larger
+            ones are computed twice. A soft-cap forbids it.
         liger_layers: Use Liger's fused norms, MLPs and rotary positions, on GPUs.
         gradient_checkpointing: Recompute layers in backward to save memory.
         checkpoint_every: Of which only every so many-th is recomputed, at least 1 (all of them).
@@ -75,6 +77,7 @@ class DomainSFT(LightningModule):
         lora: LoRA | None = None,
         attention: str | None = None,
         head_kernel: HeadKernel = "own",
+        kept_logits: int = KEPT_BYTES,
         liger_layers: bool = False,
         gradient_checkpointing: bool = False,
         checkpoint_every: int = 1,
@@ -95,6 +98,7 @@ class DomainSFT(LightningModule):
         self.lora = lora
         self.attention = attention
         self.head_kernel: HeadKernel = head_kernel
+        self.kept_logits = kept_logits
         self.liger_layers = liger_layers
         self.gradient_checkpointing = gradient_checkpointing
         self.checkpoint_every = checkpoint_every
@@ -226,7 +230,7 @@ class DomainSFT(LightningModule):
             use_liger_layers(model)
         if is_zero3(strategy):
             exact_buffers(model)
-        backbone = Backbone(model, self.lora, self.head_kernel)
+        backbone = Backbone(model, self.lora, self.head_kernel, self.kept_logits)
         if backbone.head.out_features < vocab_size:
             raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
         if self.head_kernel != "own" and self.trainer.state.fn == "fit":

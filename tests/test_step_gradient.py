@@ -41,6 +41,13 @@ def test_a_step_is_the_same_by_torchs_own_head(folder: Path, start: Any, whole: 
     assert distance(other, whole[name], start) < 1e-10
 
 
+def test_a_step_is_the_same_with_and_without_logits_kept(folder: Path, start: Any, whole: Any) -> None:
+    twice = fit(folder, LOSSES["talr-step"](), module_class=partial(DomainSFT, kept_logits=0), batching={"micro_batch_size": 4})
+    assert distance(twice, whole["talr-step"], start) < 1e-10
+    with pytest.raises(ValueError, match="`model.kept_logits` must be 0 .keep none. or a positive number of bytes, got -1"):
+        fit(folder, Standard(), module_class=partial(DomainSFT, kept_logits=-1))
+
+
 @pytest.mark.parametrize(
     ("kernel", "loss", "options", "message"),
     [

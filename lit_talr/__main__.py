@@ -8,9 +8,10 @@ from lit_talr.overview import OVERVIEW
 
 def main() -> None:
     """Run the command line of this process."""
-    if sys.argv[1:] in ([], ["-h"], ["--help"]):
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    if words in ([], ["-h"], ["--help"]):
         print(OVERVIEW)
-    elif sys.argv[1:] == ["--version"]:
+    elif words == ["--version"]:
         print(f"lit-talr {__version__}")
     else:
         from lit_talr.cli import main as run

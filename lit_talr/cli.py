@@ -209,11 +209,14 @@ def refuse_linked(words: Sequence[str]) -> None:
     given = [word.split("=")[0] for word in words if re.match(r"--data\.(init_args\.)?tokenizer", word)]
     for path in [path for flag, path in pairwise(words) if flag in ("-c", "--config")]:
         try:
-            config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: is not YAML ({error}).") from error
-        data = config.get("data") or {} if isinstance(config, dict) else {}
-        given += [f"{path}: data.{name}" for name in {**data, **(data.get("init_args") or {})} if name.startswith("tokenizer")]
+        if not isinstance(config, dict):
+            raise ValueError(f"{path}: holds no settings, such as `trainer: {{max_epochs: 2}}`; write some, or leave it out.")
+        data = config.get("data")
+        parts = [part for part in (data, data.get("init_args")) if isinstance(part, dict)] if isinstance(data, dict) else []
+        given += [f"{path}: data.{name}" for part in parts for name in part if str(name).startswith("tokenizer")]
     if given:
         raise ValueError(f"`{given[0]}` is not an option of its own: the tokenizer is the model's, or `model.tokenizer`.")
 

@@ -20,7 +20,7 @@ def check_trainer(trainer: Any, bf16_weights: bool, lora: bool = False) -> None:
         raise ValueError(f"`trainer.strategy` {type(strategy).__name__} is not supported; use one of configs/strategy.")
     if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage") not in (1, 2, 3):
         raise ValueError("DeepSpeed is supported with ZeRO stage 1, 2 or 3; use configs/strategy/zero2.yaml or its like.")
-    if is_zero3(strategy) and (strategy.config or {})["zero_optimization"].get("offload_param", {}).get("device") == "nvme":
+    if is_zero3(strategy) and ((strategy.config or {})["zero_optimization"].get("offload_param") or {}).get("device") == "nvme":
         raise ValueError("DeepSpeed's `offload_param` to nvme is not supported, since models are loaded into memory, each rank its part; offload to cpu.")
     if lora and shards_weights(strategy):
         raise ValueError("`model.lora` is not supported where every weight is sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml.")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lit_talr.cli import main
+from lit_talr.cli import main, refuse_linked
 from tests.fits import QWEN3, write_data
 
 BASE = ["-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/talr.yaml"]
@@ -109,6 +109,18 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(words: list[str], capsys
     (tmp_path / "mine.yaml").write_text("model: [1,\n  2\nrun: x")
     error = refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
     assert "mine.yaml: is not YAML" in error and "line 3" in error
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "mine.yaml: holds no settings"), (b"# \xe9", "mine.yaml: is not YAML")])
+def test_a_file_without_settings_is_named(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    assert message in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("content", ["data: lit_talr.data.Clinic", "data: [a]", "data: {init_args: {1: 2}}"])
+def test_odd_data_in_a_file_is_left_to_the_parser(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    refuse_linked(["-c", str(tmp_path / "mine.yaml")])
 
 
 def test_a_checkpoint_cut_short_is_refused_before_anything_is_built(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def test_it_lists_every_command() -> None:
     assert max(map(len, OVERVIEW.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["--version"], ["--debug", "--help"]])
 def test_it_is_printed_before_anything_is_imported(words: list[str]) -> None:
     program = f"import sys; sys.argv = ['lit-talr', *{words}]; from lit_talr.__main__ import main; main(); assert not {{'torch', 'yaml'}} & {{*sys.modules}}"
     printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout

@@ -160,12 +160,14 @@ class DomainDataModule(LightningDataModule):
             with self.progress() as progress:
                 return [encode_row(self.encoder, example) for example in progress.track(examples, description=title)]
         folder = Path(self.trainer.default_root_dir).resolve().parent / ".reference"
-        rows, first = None, self.trainer.local_rank == 0
-        try:
-            if first:
+        rows, failure = None, None
+        if self.trainer.local_rank == 0:
+            try:
                 rows = encode_many(self.encoder, examples, folder, title, self.trainer.is_global_zero)
-        finally:  # the others fail by themselves
-            self.trainer.strategy.barrier()
+            except Exception as error:  # raised below, once the others know
+                failure = error
+        if self.trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
+            raise failure or ValueError("The rows could not be encoded; the first process of a machine says why.")
         return encode_many(self.encoder, examples, folder, title, show=False) if rows is None else rows
 
     def encode_prompts(self, split: Split) -> None:
@@ -239,10 +241,10 @@ class EncodedExamples(Dataset):
         self.pad_token_id = pad_token_id
         lengths = np.array([len(row.input_ids) for row in encoded], dtype=np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-        self.tokens = np.concatenate([row.input_ids for row in encoded]).astype(np.int32)
+        self.tokens = np.concatenate([row.input_ids for row in encoded]).astype(np.int32, copy=False)
         self.supervised = np.concatenate([row.supervised for row in encoded])
         self.lengths = lengths - 1  # the last token is never an input
-        self.num_supervised = np.add.reduceat(self.supervised.astype(np.int64), self.offsets[:-1])
+        self.num_supervised = np.add.reduceat(self.supervised, self.offsets[:-1], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.lengths)

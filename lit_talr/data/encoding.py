@@ -277,11 +277,11 @@ class ChatEncoder:
         turns = [{"role": message["role"], "content": message["content"]} for message in messages]
         try:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **self.encoding.template_arguments)
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:  # what a template's own expressions raise
             roles = ", ".join(message["role"] for message in messages)
             raise ValueError(
                 f"The chat template of {self.name!r} cannot render turns of the roles {roles}: {error}; leave out the turn that it refuses (a system text "
-                "can stand in the first user turn), or give another `encoding.chat_template`."
+                "can stand in the first user turn), look at `encoding.template_arguments`, or give another `encoding.chat_template`."
             ) from error
         assert isinstance(text, str)
         return text

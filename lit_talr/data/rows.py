@@ -38,7 +38,7 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
         raise ValueError(f"{source}: has no rows.")
     for column in columns:
         if column not in rows.column_names:
-            names = ", ".join(f"`{' '.join(name.split())}`" for name in rows.column_names)
+            names = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in rows.column_names)
             raise ValueError(f"{source}: column `{column}` is missing; the file has {names if len(names) < 500 else names[:500] + ' ...'}.")
     return rows
 

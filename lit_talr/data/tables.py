@@ -1,6 +1,7 @@
 """Files and data sets of the hub as tables of `datasets`."""
 
 import glob
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -31,7 +32,9 @@ def load_file(path: Path, read: Reader | None) -> datasets.Dataset:
     if read is not None:
         return table_of(path, read(path))
     try:
-        rows = datasets.load_dataset("parquet", data_files=glob.escape(str(path)), split="train")
+        with path.open("rb") as file:  # a name of the content: datasets keeps what it read under the file's name and time
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        rows = datasets.load_dataset("parquet", f"content-{content}", data_files=glob.escape(str(path)), split="train")
         rows.data.validate(full=True)  # texts that are not UTF-8, and JSON that is none, would show later
         for _ in rows if "Json(" in repr(rows.features) else ():
             pass
@@ -72,5 +75,5 @@ def as_json(path: Path, index: int, value: Any) -> str:
 def load_from_hub(name: str, split: str, revision: str | None, subset: str | None) -> datasets.Dataset:
     try:
         return datasets.load_dataset(name, subset, split=split, revision=revision)
-    except (DatasetsError, OSError, ValueError) as error:  # a ValueError is about the subset or the split
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:  # a ValueError is about the subset or the split, a RuntimeError about a script
         raise ValueError(f"{name}: no such file, and no data set of that name could be read from the hub ({reason(error)}).") from error

@@ -1,14 +1,17 @@
 """Many examples as tokens: encoded by several processes, and kept by content for the next run."""
 
+import ctypes
 import hashlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from itertools import chain
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +19,14 @@ from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from lit_talr.data import encoding
 from lit_talr.data.encoding import ChatEncoder, Encoded, TooLong, tokenizer_hash
 from lit_talr.example import Example, Message, place
 from lit_talr.files import write_bytes
 
 logger = logging.getLogger(__name__)
-FORMAT = f"1 {version('transformers')} {version('tokenizers')}"
+CODE = hashlib.sha256(Path(encoding.__file__).read_bytes()).hexdigest()
+FORMAT = f"1 {version('transformers')} {version('tokenizers')} {CODE}"
 MANY = 4096
 """Examples from which on starting processes and keeping a file is worth it: some seconds of one process."""
 PIECE = 512
@@ -47,7 +52,8 @@ def encode_row(encoder: ChatEncoder, example: Example) -> Row:
 
 
 def encode_many(encoder: ChatEncoder, examples: Sequence[Example], folder: Path, title: str, show: bool) -> list[Row]:
-    """``encode_row`` of each, read from where an earlier run kept them, or else computed and kept there. Where they cannot be kept, the run goes on.
+    """``encode_row`` of each, read from where an earlier run kept them, or else computed and kept there. Where they cannot be kept, the run goes on; those of
+    an encoder of another class, whose code may change, never are.
 
     Args:
         encoder: Its tokenizer, template and options, with versions and the examples' texts, are what is kept under.
@@ -55,14 +61,18 @@ def encode_many(encoder: ChatEncoder, examples: Sequence[Example], folder: Path,
         folder: Where files of earlier runs are.
         title: Of a progress bar.
         show: Whether there is one.
+
+    Raises:
+        ValueError: With the row's place, or if a process has died.
     """
-    key = content_key(encoder, examples)
-    path = folder / f"tokens-{key[:32]}.safetensors"
-    kept = read(path, key)
+    key = content_key(encoder, examples) if type(encoder) is ChatEncoder else None
+    path = folder / f"tokens-{(key or '')[:32]}.safetensors"
+    kept = None if key is None else read(path, key)
     if kept is not None:
         return kept
     rows = list(chain.from_iterable(track(encoded_pieces(encoder, examples), title, -(-len(examples) // PIECE), transient=True, disable=not show)))
-    write(path, key, rows)
+    if key is not None:
+        write(path, key, rows)
     return rows
 
 
@@ -74,8 +84,27 @@ def encoded_pieces(encoder: ChatEncoder, examples: Sequence[Example]) -> Iterato
     if num_processes == 1:
         yield from map(encode_piece, starts)
         return
-    with ProcessPoolExecutor(num_processes, get_context("fork")) as processes:
-        yield from processes.map(encode_piece, starts)
+    before = active_children()
+    with ProcessPoolExecutor(num_processes, get_context("fork"), end_with, (os.getpid(),)) as processes:
+        try:
+            pieces = processes.map(encode_piece, starts)
+        except OSError as error:  # those that were started would be waited for at the end
+            for process in set(active_children()) - set(before):
+                process.kill()
+                process.join()
+            logger.warning(f"{num_processes} processes could not be started to encode rows ({error}); one does it.")
+            pieces = map(encode_piece, starts)
+        try:
+            yield from pieces
+        except BrokenProcessPool as error:
+            raise ValueError("A process that encodes rows has died, most often for want of memory; free some, or take fewer rows.") from error
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent does, however that ends: else it would wait for work for ever, and hold the run folder's lock."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def encode_piece(start: int) -> list[Row]:
@@ -86,12 +115,17 @@ def encode_piece(start: int) -> list[Row]:
 def content_key(encoder: ChatEncoder, examples: Sequence[Example]) -> str:
     """Of all that the tokens depend on; the render of a short conversation shows what a template writes of its own, such as today's date."""
     options = encoder.encoding
-    short = encoder.render([Message(role="user", content="a"), Message(role="assistant", content="b")], prompt=False)
-    about = [FORMAT, tokenizer_hash(encoder.tokenizer), str(options.max_length), options.too_long, repr(sorted(options.template_arguments.items())), short]
+    turns = [Message(role="user", content="a"), Message(role="assistant", content="b")]
+    about = [FORMAT, tokenizer_hash(encoder.tokenizer), str(options.max_length), options.too_long, repr(sorted(options.template_arguments.items()))]
+    about.append(encoder.render(turns, prompt=False))
+    try:
+        about.append(encoder.render([Message(role="system", content="c"), *turns], prompt=False))
+    except ValueError:
+        about.append("no system turns")
     digest = hashlib.sha256("\0".join(about).encode())
     for example in examples:
-        turns = [part for message in example.messages for part in (message["role"], message["content"])]
-        digest.update(repr((turns, example.supervised)).encode())
+        texts = [part for message in example.messages for part in (message.get("role"), message.get("content"))]
+        digest.update(repr((texts, example.supervised)).encode())
     return digest.hexdigest()
 
 

@@ -266,6 +266,10 @@ class TestRefusals:
             with pytest.raises(ValueError, match="'tiny-gemma2' cannot render turns of the roles system, user.*: System role not supported; leave out"):
                 encode(talk("1", "2", system="S"))
 
+    def test_a_template_whose_expression_fails(self) -> None:
+        with pytest.raises(ValueError, match="'tiny-plain' cannot render .*str.*int.*look at `encoding.template_arguments`"):
+            encoder("plain", "{{ 'Date: ' + date }}{% for m in messages %}{{ m.content }}{% endfor %}", template_arguments={"date": 2024})
+
     def test_a_template_that_leaves_nothing_of_an_answer(self) -> None:
         coder = encoder(
             "plain", "{% for m in messages if m.role == 'user' %}{{ m.content }}<pad>{% endfor %}{% if not add_generation_prompt %}<eos>{% endif %}"

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -9,6 +10,20 @@ import pytest
 from lit_talr.data.rows import load_rows
 
 ROWS = [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": ""}]
+
+
+def test_a_parquet_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    """Also where its time is that of the old one, as ``cp -p`` and archives leave it."""
+    for prompt in "ac":
+        datasets.Dataset.from_list([{"prompt": prompt}]).to_parquet(tmp_path / "rows.parquet")
+        os.utime(tmp_path / "rows.parquet", (1e9, 1e9))
+        assert list(load_rows(str(tmp_path / "rows.parquet"), "train", [])) == [{"prompt": prompt}]
+
+
+def test_white_space_in_a_column_name_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt, response\na,b\n")
+    with pytest.raises(ValueError, match="column `response` is missing; the file has `prompt`, ' response'"):
+        load_rows(str(tmp_path / "rows.csv"), "train", ["prompt", "response"])
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.csv", "rows.parquet", "rows.json"])

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +84,65 @@ def test_a_row_that_is_wrong_is_named_from_whichever_process(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="rows.csv: row 9: Turn 1 has an empty answer"):
         encode_many(encoder(), wrong, tmp_path, "", show=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_turn_without_a_role_is_named(tmp_path: Path) -> None:
+    wrong = [*EXAMPLES[:2], Example([{"content": "a"}, {"role": "assistant", "content": "b"}], (1,), {"where": "rows.csv: row 3"})]  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="rows.csv: row 3: Turn 0 must have a `role`"):
+        encode_many(encoder(), wrong, tmp_path, "", show=False)
+
+
+def test_an_encoder_of_another_class_is_asked_each_time(tmp_path: Path) -> None:
+    class Other(ChatEncoder):
+        pass
+
+    other = Other(byte_tokenizer(), Encoding(max_length=40, too_long="drop"))
+    assert in_words(encode_many(other, EXAMPLES, tmp_path, "", show=False)) == in_words([encode_row(other, example) for example in EXAMPLES])
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_processes_cannot_be_started_one_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    forks: list[int] = []
+    fork = os.fork
+
+    def second_fails() -> int:
+        if len(forks) == 1:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        forks.append(fork())
+        return forks[-1]
+
+    monkeypatch.setattr("os.fork", second_fails)
+    assert len(encode_many(encoder(), EXAMPLES, tmp_path, "", show=False)) == 11
+    assert "2 processes could not be started to encode rows ([Errno 11] Resource temporarily unavailable); one does it" in caplog.text
+    assert not active_children()
+
+
+def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_cache, "encode_row", lambda *_: os._exit(9))
+    with pytest.raises(ValueError, match="A process that encodes rows has died, most often for want of memory"):
+        encode_many(encoder(), EXAMPLES, tmp_path, "", show=False)
+
+
+PROGRAM = """
+import os, time
+from lit_talr.data import token_cache
+
+def slow(*_):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+token_cache.encode_row = slow
+os.sched_getaffinity = lambda _: {0, 1}
+list(token_cache.encoded_pieces(None, range(2000)))
+"""
+
+
+def test_processes_end_with_the_run_however_that_ends() -> None:
+    run = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    assert {run.stdout.readline() for _ in range(2)}  # both work
+    run.kill()
+    assert run.stdout.read() == ""  # which is known when the last process that has the pipe has ended
 
 
 def test_a_run_keeps_and_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:

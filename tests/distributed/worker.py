@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
 
+import lit_talr.data.base
 from lit_talr.callbacks import TokenProbability
 from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, end_ranks
 from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, fit
@@ -26,6 +27,7 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    lit_talr.data.base.MANY = 10  # one rank encodes the rows, and the other reads them
     folder, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     for case in sys.argv[4:]:
         strategy_name, loss_name, size = case.split(":")

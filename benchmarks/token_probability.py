@@ -1,8 +1,8 @@
-"""What the training histogram costs of a step: python -m benchmarks.token_probability -c configs/model/clinic.yaml -c configs/data/clinic.yaml \
--c configs/loss/talr.yaml
+"""What statistics cost of a step: python -m benchmarks.token_probability -c configs/model/clinic.yaml -c configs/data/clinic.yaml -c configs/loss/talr.yaml
 
-The words are those of ``lit-talr fit``. Every micro-batch is timed from its start to the end of its backward pass or optimizer step, and the callback's
-own work after it by itself; both are medians over the micro-batches after the first ten, in one run.
+The words are those of ``lit-talr fit``, with TALR as the loss. Every micro-batch is timed from its start to the end of its backward pass or optimizer step,
+within it TALR's temperature and weights, and after it what ``TokenProbability`` does: the statistics of all tokens and their histogram. All are medians
+over the micro-batches after the first ten, in one run.
 """
 
 import json
@@ -10,18 +10,33 @@ import statistics
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from lit_talr.callbacks import TokenProbability
 from lit_talr.cli import main
+from lit_talr.losses import TALR
+from lit_talr.losses.base import TokenStats
 
 
 def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+class TimedTALR(TALR):
+    """Keeps what its weights took."""
+
+    seconds: ClassVar[list[float]] = []
+
+    def weights(self, stats: TokenStats) -> Tensor:
+        started = now()
+        weights = super().weights(stats)
+        TimedTALR.seconds.append(now() - started)
+        return weights
 
 
 class Timed(TokenProbability):
@@ -45,14 +60,16 @@ class Timed(TokenProbability):
         self.tokens.append(arguments[3]["labels"].numel())
 
     def on_fit_end(self, *arguments: Any) -> None:
-        step, histogram = statistics.median(self.steps[10:]), statistics.median(self.histograms[10:])
-        print("| micro-batches | tokens, padding included | threads | micro-step, ms | histogram, ms | share |\n|---|---|---|---|---|---|")
-        tokens = f"{statistics.median(self.tokens):,.0f}"
-        print(f"| {len(self.steps)} | {tokens} | {torch.get_num_threads()} | {step * 1e3:.1f} | {histogram * 1e3:.3f} | {histogram / step:.2%} |")
+        step, weights, histogram = (statistics.median(seconds[10:]) for seconds in (self.steps, TimedTALR.seconds, self.histograms))
+        print("| micro-batches | tokens, padding included | threads | micro-step, ms | temperature and weights, ms | histogram, ms | share of both |")
+        print("|---|---|---|---|---|---|---|")
+        counts = f"| {len(self.steps)} | {statistics.median(self.tokens):,.0f} | {torch.get_num_threads()}"
+        print(f"{counts} | {step * 1e3:.1f} | {weights * 1e3:.3f} | {histogram * 1e3:.3f} | {(weights + histogram) / step:.2%} |")
 
 
 if __name__ == "__main__":
     callbacks = json.dumps([{"class_path": "benchmarks.token_probability.Timed"}])
     with tempfile.TemporaryDirectory() as folder:
         options = ["--trainer.callbacks", callbacks, "--trainer.logger", "false", "--trainer.enable_checkpointing", "false", "--run", folder]
-        main(["fit", "-c", "configs/base.yaml", *sys.argv[1:], *options])
+        loss = ["--model.loss", "benchmarks.token_probability.TimedTALR"]
+        main(["fit", "-c", "configs/base.yaml", *sys.argv[1:], *loss, *options])

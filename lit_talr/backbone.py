@@ -1,5 +1,6 @@
 """All that is asked of transformers: load a causal language model, find its decoder and head."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
+from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_FALLBACK
 from transformers.utils import is_liger_kernel_available
 
 from lit_talr.evaluation_mode import evaluation_mode
@@ -24,7 +26,8 @@ from lit_talr.weight_files import refuse_adapter
 
 FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
 """Model types whose per-token NLL is tested against transformers' own logits."""
-ISOLATING = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
+FLASH = ("flash_attention_2", "flash_attention_3")
+ISOLATING = ("eager", "sdpa", "flex_attention", *FLASH, *(FLASH_ATTN_KERNEL_FALLBACK[name] for name in FLASH))
 """Attention implementations that keep the examples of a packed row apart by their positions alone."""
 HeadKernel = Literal["own", "torch", "liger"]
 """What computes the NLL and its gradient in training: ``lit_talr.kernels``' own, torch's or Liger's function."""
@@ -153,6 +156,18 @@ class Backbone(nn.Module):
             module._buffers[name] = buffer.to(moved.device)
         return self
 
+    def check_packing(self) -> None:
+        """Refuse an attention that is not known to keep the examples of a packed row apart.
+
+        Raises:
+            ValueError: With those that are.
+        """
+        if self.model.config._attn_implementation not in ISOLATING:
+            raise ValueError(
+                f"`data.batching.packing` needs an attention that keeps the examples of a row apart, which `{self.model.config._attn_implementation}` is not "
+                f"known to do; set `model.attention` to one of {', '.join(ISOLATING)}, or leave `data.batching.packing` out."
+            )
+
     @property
     def decoder(self) -> nn.Module:
         return self.model.get_decoder()
@@ -176,7 +191,7 @@ class Backbone(nn.Module):
     def states(self, input_ids: Tensor, packing: Packing | None = None) -> Tensor:
         """``[B, T, D]`` of the decoder for rows that are padded on the right: a mask is not needed, since causal attention looks to the left."""
         places: dict[str, Any] = {} if packing is None else {"position_ids": packing.position_ids}
-        if packing is not None and str(self.model.config._attn_implementation).startswith("flash_attention"):  # or each layer would search for them
+        if packing is not None and "flash" in str(self.model.config._attn_implementation):  # or each layer would search for them
             places |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), packing.boundaries) | dict.fromkeys(("max_length_q", "max_length_k"), packing.longest)
         return self.decoder(input_ids=input_ids, use_cache=False, **places).last_hidden_state
 
@@ -218,6 +233,14 @@ class Backbone(nn.Module):
             reference_kl=None if others is None else scatter(others.kl, places, shape),
             agreement=None if others is None else scatter(others.agreement, places, shape),
         )
+
+
+def compile_layers(decoder: nn.Module) -> None:
+    """Compile each layer, once for all lengths of rows, for training forwards; evaluation mode runs them as they are."""
+    for layer in decoder.layers:  # type: ignore[union-attr]
+        layer.compile(dynamic=True)
+    torch._dynamo.config.recompile_limit = 64  # adapters on and off, recomputed or not, one row or several: each is a variant
+    torch._dynamo.config.ignore_logging_functions.add(logging.Logger.warning_once)  # type: ignore[attr-defined]  # FlashAttention's, else a graph's end
 
 
 def use_liger_layers(model: PreTrainedModel) -> None:

@@ -35,7 +35,7 @@ import lit_talr.losses
 import lit_talr.strategies  # noqa: F401
 from lit_talr import __version__
 from lit_talr.checkpoints import check_checkpoint, kind, last_checkpoint, lock, optimizer_files, refuse_code, step_of
-from lit_talr.cli_errors import of_runtime_error, one_sentence
+from lit_talr.cli_errors import of_library_error, one_sentence
 from lit_talr.data import DomainDataModule
 from lit_talr.files import read_json, write_json
 from lit_talr.module import DomainSFT
@@ -297,8 +297,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except SIGTERMException:
         end_ranks()
         sys.exit(128 + signal.SIGTERM)
-    except (ValueError, OSError, RuntimeError, SafetensorError, MisconfigurationException) as error:
-        sentence = of_runtime_error(str(error)) if isinstance(error, RuntimeError) else one_sentence(str(error))
+    except (ValueError, OSError, RuntimeError, ImportError, SafetensorError, MisconfigurationException) as error:
+        sentence = of_library_error(str(error)) if isinstance(error, (RuntimeError, ImportError)) else one_sentence(str(error))
         if debug or sentence is None:
             raise
         rank = os.environ.get("LOCAL_RANK", "0")

@@ -59,8 +59,10 @@ def exports(package: str, member: type) -> bool:
     return getattr(sys.modules.get(package), member.__name__, None) is member
 
 
-def of_runtime_error(message: str) -> str | None:
-    """In one sentence what torch says in a page, where it is no fault of the code; None for anything else."""
+def of_library_error(message: str) -> str | None:
+    """In one sentence what torch and transformers say in a page, where it is no fault of the code; None for anything else."""
+    if "has been toggled on" in message or "doesn't seem to be installed" in message:
+        return f"`model.attention` is not installed here; install its package, or set another, such as sdpa ({' '.join(message.split())})."
     if "DataLoader worker" in message:
         return (
             "a process that prepares batches (`data.batching.num_workers`) has died, most often for want of memory or of room in /dev/shm; "

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import LBFGS
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_talr.backbone import ISOLATING, Backbone, BackboneOutput, HeadKernel, Reference, load_model, use_liger_layers
+from lit_talr.backbone import Backbone, BackboneOutput, HeadKernel, Reference, compile_layers, load_model, use_liger_layers
 from lit_talr.data.base import Batch, DomainDataModule
 from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.generation import Answer, Generation, generate
@@ -89,6 +89,8 @@ class DomainSFT(LightningModule):
         super().__init__()
         if checkpoint_every < 1:
             raise ValueError(f"`model.checkpoint_every` must be at least 1 (recompute every layer), got {checkpoint_every}.")
+        if checkpoint_every > 1 and not gradient_checkpointing:
+            raise ValueError("`model.checkpoint_every` says which layers `model.gradient_checkpointing` recomputes; set that too, or leave it out.")
         self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
@@ -235,18 +237,14 @@ class DomainSFT(LightningModule):
             raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
         if self.head_kernel != "own" and self.trainer.state.fn == "fit":
             backbone.head.try_kernel(strategy.root_device, self.head_dtype, "entropy" in self.loss.needs, "top_entropy" in self.loss.needs)
-        if self.data.batching.packing and model.config._attn_implementation not in ISOLATING:
-            raise ValueError(
-                f"`data.batching.packing` needs an attention that keeps the examples of a row apart, which `{model.config._attn_implementation}` is not known "
-                f"to do; set `model.attention` to one of {', '.join(ISOLATING)}, or leave `data.batching.packing` out."
-            )
+        if self.data.batching.packing:
+            backbone.check_packing()
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             for index, layer in enumerate(backbone.decoder.layers):  # type: ignore[arg-type]
                 layer.gradient_checkpointing = index % self.checkpoint_every == 0
-        if self.compile_layers:
-            for layer in backbone.decoder.layers:  # type: ignore[union-attr]
-                layer.compile(dynamic=True)
+        if self.compile_layers and self.trainer.state.fn == "fit":
+            compile_layers(backbone.decoder)
         if mesh is not None:
             shard(backbone, backbone.decoder.layers, mesh, self.mixed_dtype)  # type: ignore[arg-type]
         if folder is not None:
@@ -289,13 +287,26 @@ class DomainSFT(LightningModule):
         reference = self.reference.of(batch, output.nll.detach(), mask) if self.reference is not None else None
         return TokenStats(output.nll, mask, batch["sequence"], output.entropy, output.top_entropy, reference, output.reference_kl)
 
+    def idles(self, batch: Batch, batch_idx: int) -> bool:
+        """Whether a forward is spared: of no examples, inside a step, and where no engine waits for every weight's gradient."""
+        strategy = self.trainer.strategy
+        engine = isinstance(strategy, (DeepSpeedStrategy, FSDP2Strategy)) or getattr(strategy, "_ddp_kwargs", {}).get("static_graph", False)
+        return not batch["ids"] and (batch_idx + 1) % self.trainer.accumulate_grad_batches != 0 and not engine
+
+    def idle_stats(self, batch: Batch) -> TokenStats:
+        """Of no supervised token, with a gradient of zero."""
+        weight = min((weight for weight in self.parameters() if weight.requires_grad), key=Tensor.numel)
+        nll = torch.zeros(batch["labels"].shape, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device) + weight.sum() * 0
+        optional = [nll.detach() if name in self.loss.needs else None for name in ("entropy", "top_entropy", "reference_nll", "reference_kl")]
+        return TokenStats(nll, torch.zeros_like(nll, dtype=torch.bool), batch["sequence"], *optional)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss to be differentiated and, for callbacks, the statistics of the tokens and their weights, both detached."""
-        stats = self.token_stats(batch)
+        stats = self.idle_stats(batch) if self.idles(batch, batch_idx) else self.token_stats(batch)
         weights = torch.where(stats.mask, self.loss.weights(stats).detach(), 0)
         loss = self.loss(stats, weights) / batch["num_step_tokens"]
         sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_step_tokens"]])
-        self.guard.see(batch["ids"], stats, sums)
+        self.guard.see(batch["ids"], batch["packing"] is not None, stats, sums)
         return {"loss": loss * self.layout_factor(), "stats": stats.detach(), "weights": weights}
 
     def layout_factor(self) -> int:
@@ -333,6 +344,8 @@ class DomainSFT(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self._val_sums is not None
+        if not batch["ids"] and not shards_weights(self.trainer.strategy):
+            return
         output = self(batch, correct=True)
         assert output.correct is not None
         parts = output.nll, output.correct, batch["labels"] != IGNORE_INDEX

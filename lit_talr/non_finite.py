@@ -25,6 +25,8 @@ from lit_talr.losses.l2 import run_closure
 logger = logging.getLogger(__name__)
 Action = Literal["stop", "skip"]
 FILE = "non_finite.jsonl"
+MANY_SCALED = 30
+"""A scaler starts at 2^16 and halves its scale at each such step: after thirty, no scale is small enough."""
 MAX_CHARACTERS = 2000  # of a prompt, and of an answer, in the file
 
 
@@ -55,6 +57,7 @@ class Seen(NamedTuple):
     """What is kept of a micro-batch until its step ends."""
 
     ids: Sequence[int]
+    packed: bool  # in one row
     stats: TokenStats
     sums: Tensor
 
@@ -62,7 +65,8 @@ class Seen(NamedTuple):
 class Guard:
     """Sums a step's loss over micro-batches and ranks, and keeps the optimizer from a step where the sum, or the norm of a rank's gradient, is not finite.
 
-    The gradient is not looked at under DeepSpeed, which in half precision skips such steps by itself, uncounted.
+    The gradient is not looked at under DeepSpeed, which in half precision skips such steps by itself, uncounted. A scaler of ``16-mixed`` skips them too, to
+    find its scale; where it does so MANY_SCALED times in a row, the run ends.
 
     All ranks decide the same, once a step, from the sum that is logged: one collective, with the guard as without it.
 
@@ -73,20 +77,22 @@ class Guard:
     def __init__(self, options: NonFinite) -> None:
         self.options = options
         self.num_skipped = 0  # steps of the whole run
+        self.num_scaled = 0  # steps in a row that a scaler left out
         self.skips = False  # whether the step that was decided last is skipped
         self._seen: list[Seen] = []  # this rank's micro-batches of the open step
         self._sums: Tensor | None = None  # over them
         self._total: Tensor | None = None  # over all ranks, once the open step is decided
 
-    def see(self, ids: Sequence[int], stats: TokenStats, sums: Tensor) -> None:
+    def see(self, ids: Sequence[int], packed: bool, stats: TokenStats, sums: Tensor) -> None:
         """Count in a micro-batch.
 
         Args:
             ids: The numbers of its examples.
+            packed: Whether they stand in one row.
             stats: Of its tokens.
             sums: ``[2]``, detached, weight times NLL and NLL, summed and divided by the step's number of tokens.
         """
-        self._seen.append(Seen(ids, TokenStats(stats.nll.detach(), stats.mask, stats.sequence), sums))
+        self._seen.append(Seen(ids, packed, TokenStats(stats.nll.detach(), stats.mask, stats.sequence), sums))
         self._sums = sums if self._sums is None else self._sums + sums
 
     def attach(self, optimizer: Optimizer, trainer: Trainer, data: DomainDataModule) -> None:
@@ -133,8 +139,19 @@ class Guard:
         return self._total
 
     def step_end(self, trainer: Trainer, data: DomainDataModule) -> Tensor:
-        """The sums of the step, which is forgotten. Collective where no hook was called: scalers and DeepSpeed skip non-finite gradients by themselves."""
+        """The sums of the step, which is forgotten. Collective where no hook was called: scalers and DeepSpeed skip non-finite gradients by themselves.
+
+        Raises:
+            ValueError: As ``decide``, and where a scaler has left out too many steps in a row.
+        """
+        scaled = self._total is None and getattr(trainer.precision_plugin, "scaler", None) is not None
         total = self.decide(trainer, data)
+        self.num_scaled = self.num_scaled + 1 if scaled and not self.skips else 0
+        if self.num_scaled >= MANY_SCALED:
+            raise ValueError(
+                f"The gradient of {MANY_SCALED} steps in a row was not finite at any loss scale ({self.report(trainer, data)}); nothing was learned in them. "
+                "Use `trainer.precision: bf16-mixed`, lower the learning rate, or look at the rows."
+            )
         self._seen.clear()
         self._sums = self._total = None
         return total
@@ -155,9 +172,11 @@ class Guard:
         place = {"step": trainer.global_step + 1, "epoch": trainer.current_epoch + 1, "rank": trainer.global_rank}
         rows: list[dict[str, Any]] = []
         for everything in (False, True):  # where no micro-batch is to blame by itself, the step is
-            rows = rows or gather([{**place, **describe(index, nll, data)} for index, nll in to_blame(self._seen, everything)])
+            rows = rows or gather([{**place, "packed": packed, **describe(index, nll, data)} for index, packed, nll in to_blame(self._seen, everything)])
         path = Path(trainer.default_root_dir) / FILE
         number = f"{len(rows)} example{'s' if len(rows) > 1 else ''}"
+        if any(row["packed"] for row in rows):
+            number += " of packed rows, where what is not finite spreads from one to all"
         if trainer.is_global_zero:
             try:
                 before = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -168,12 +187,15 @@ class Guard:
         return f"{number}, see {path}"
 
 
-def to_blame(seen: Sequence[Seen], everything: bool) -> Iterator[tuple[int, Tensor]]:
-    """Number and supervised NLLs of each example with an NLL that is not finite; where a micro-batch has none but its loss is not, of all in it."""
-    for ids, stats, sums in seen:
+def to_blame(seen: Sequence[Seen], everything: bool) -> Iterator[tuple[int, bool, Tensor]]:
+    """Number, whether packed, and supervised NLLs of each example with an NLL that is not finite; where a micro-batch has none but its loss is not, of all
+    in it.
+    """
+    for ids, packed, stats, sums in seen:
         examples = [(index, stats.nll[stats.mask & (stats.sequence == place)]) for place, index in enumerate(ids)]
         blamed = [(index, nll) for index, nll in examples if not nll.isfinite().all()]
-        yield from examples if everything or not (blamed or sums[0].isfinite()) else blamed
+        for index, nll in examples if everything or not (blamed or sums[0].isfinite()) else blamed:
+            yield index, packed, nll
 
 
 def describe(index: int, nll: Tensor, data: DomainDataModule) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def reference_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching
     Where it cannot be kept, the run goes on without.
     """
     starts = np.concatenate([[0], np.cumsum(encoded.num_supervised)])
-    key = content_key(encoded, f"{FORMAT} {weights_hash(trainer, start.pretrained, start.revision)} {trainer.precision} {start.dtype}")
+    key = content_key(encoded, f"{FORMAT} {weights_hash(trainer, start.pretrained, start.revision)} {trainer.precision} {start.dtype} {start.attention}")
     path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"{key[:32]}.safetensors"
     problem = trainer.strategy.broadcast(why_not(path, key, int(starts[-1])) if trainer.is_global_zero else None)
     if problem is None:
@@ -141,6 +141,8 @@ def write(path: Path, key: str, pretrained: str, nll: Tensor) -> bool:
 def compute(trainer: Trainer, encoded: EncodedExamples, batching: Batching, start: StartingModel) -> Tensor:
     """``[N]`` float32 on the CPU: a forward over all examples by a model of its own, in evaluation mode, in the precision of training."""
     backbone = start.load(trainer)
+    if batching.packing:
+        backbone.check_packing()
 
     def forward(batch: Batch) -> Tensor:
         with trainer.precision_plugin.forward_context():
@@ -165,11 +167,13 @@ def score(
     num_tokens = encoded.num_supervised[ids]
     starts = np.concatenate([[0], np.cumsum(num_tokens)])
     plan = BatchPlan(encoded.lengths[ids], num_tokens, batching, world_size=trainer.world_size, rank=trainer.global_rank, shuffle=False)
-    # The plan has as many micro-batches on each rank: under sharding all must run together.
+    together = shards_weights(trainer.strategy)  # then all ranks run as many, and the plan has as many on each
     nll: Tensor | None = None
     micro_batches = track(plan, title or "", len(plan), transient=True, console=Console(stderr=True), disable=not title or not trainer.is_global_zero)
     with torch.no_grad():
         for micro_batch in micro_batches:
+            if not (micro_batch.ids or together or nll is None):
+                continue
             batch = encoded[micro_batch._replace(ids=tuple(ids[list(micro_batch.ids)].tolist()))]
             mask = batch["labels"] >= 0
             found = forward(trainer.strategy.batch_to_device(batch))

@@ -1,6 +1,7 @@
 """The command line as its users meet it: what it refuses, and in which words."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.tokenizer", "./nowhere"], "./nowhere"),
         (["--model.tokenizer", "configs"], "configs is a folder without a tokenizer (tokenizer_config.json)"),
         (["--model.tokenizer", "null"], "Give `model.pretrained` or `model.tokenizer`"),
+        pytest.param(
+            ["--model.attention", "flash_attention_2"],
+            "`model.attention` is not installed here; install its package, or set another, such as sdpa",
+            marks=pytest.mark.skipif(find_spec("flash_attn") is not None or find_spec("kernels") is not None, reason="it is installed here"),
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

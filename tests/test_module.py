@@ -7,8 +7,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 
+from lit_talr.data.base import Batch
 from lit_talr.data.batch_plan import MicroBatch
 from lit_talr.losses import L2, TALR, Standard
 from lit_talr.losses.base import LossStrategy
@@ -140,12 +142,16 @@ def test_the_schedules_length_comes_from_the_plan(folder: Path, max_epochs: int,
     assert counted == [expected]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", None])
 @pytest.mark.parametrize("loss", [Standard, lambda: L2(Standard(), coefficient=0.1)], ids=["standard", "l2"])
-def test_a_fused_optimizer_clips_and_pulls_as_any_other(folder: Path, precision: str, loss: Callable[[], LossStrategy]) -> None:
-    """Lightning refuses to clip for one, and a hook before its step would see gradients times the loss scale."""
-    own: Any = {"precision": precision, "gradient_clip_val": 0.1}
-    plain, fused = (fit(folder, loss(), optimizer=partial(torch.optim.AdamW, lr=0.01, fused=fused), trainer=own) for fused in (False, True))
+def test_a_fused_optimizer_clips_and_pulls_as_any_other(folder: Path, precision: str | None, loss: Callable[[], LossStrategy]) -> None:
+    """Lightning refuses to clip for one, and a hook before its step would see gradients times the loss scale, which ``16-mixed`` has (here ``None``)."""
+    results = []
+    for choice in (False, True):
+        plugins = [] if precision else [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]
+        own: Any = {"precision": precision, "plugins": plugins, "gradient_clip_val": 0.1}
+        results.append(fit(folder, loss(), optimizer=partial(torch.optim.AdamW, lr=0.01, fused=choice), trainer=own))
+    plain, fused = results
     for name, weight in plain.items():
         torch.testing.assert_close(fused[name], weight, rtol=1e-4, atol=1e-4)
 
@@ -195,6 +201,29 @@ def test_statistics_that_are_not_computed_are_refused_by_name(folder: Path) -> N
 
     with pytest.raises(ValueError, match="Needy needs gradient_norm, which is not computed; there are entropy, reference_kl, reference_nll, top_entropy"):
         fit(folder, Needy(), steps=1)
+
+
+def test_every_second_layer_of_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="`model.checkpoint_every` says which layers `model.gradient_checkpointing` recomputes; set that too"):
+        DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.1), Constant(), architecture=QWEN3, checkpoint_every=2)
+
+
+def test_a_micro_batch_without_examples_is_spared_but_at_the_end_of_a_step(folder: Path) -> None:
+    """The weights are those of steps that are one micro-batch: tests/test_step_gradient.py."""
+    dealt: list[tuple[bool, int]] = []
+    forwards: list[int] = []
+
+    class Counted(DomainSFT):
+        def on_train_start(self) -> None:
+            assert self.backbone is not None
+            self.backbone.register_forward_pre_hook(lambda module, tokens: forwards.append(len(tokens[0])))
+
+        def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+            super().on_train_batch_start(batch, batch_idx)
+            dealt.append((bool(batch["ids"]), batch_idx))
+
+    fit(folder, TALR(), module_class=Counted, batching={"micro_batch_tokens": 300, "packing": True})
+    assert 0 < len(forwards) == sum(used for used, _ in dealt) < len(dealt)
 
 
 def test_compiled_layers_beside_ligers_are_refused() -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from lit_talr.callbacks import TokenProbability
@@ -226,14 +227,30 @@ def test_a_file_that_cannot_be_written_is_said(folder: Path, tmp_path: Path, cap
     assert watch.metrics.get("train/skipped_steps") == (1 if action == "skip" else None)
 
 
+def test_a_scaler_that_finds_no_scale_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It skips each step before any hook is called, and the loss is finite."""
+    monkeypatch.setattr("lit_talr.non_finite.MANY_SCALED", 4)
+    plugins = [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]
+    trainer: dict[str, Any] = {"precision": None, "plugins": plugins, "default_root_dir": str(tmp_path)}
+    fit(folder, Spoiled(Standard(), "gradient", range(1, 4)), optimizer=ADAMW, steps=6, trainer=trainer)
+    with pytest.raises(ValueError, match="The gradient of 4 steps in a row was not finite at any loss scale .8 examples, see .*nothing was learned in them"):
+        fit(folder, Spoiled(Standard(), "gradient", range(1, 5)), optimizer=ADAMW, steps=6, trainer=trainer)
+
+
+def test_examples_of_a_packed_row_are_blamed_together(folder: Path, tmp_path: Path) -> None:
+    watch = watched(folder, tmp_path, Spoiled(Standard()), batching={"micro_batch_tokens": 600, "packing": True})
+    assert watch.error is not None and "examples of packed rows, where what is not finite spreads from one to all" in watch.error
+    assert all(row["packed"] for row in rows(tmp_path))
+
+
 def test_who_is_to_blame() -> None:
     def seen(ids: list[int], nll: list[list[float]], loss: float) -> Seen:
         stats = TokenStats(torch.tensor(nll), torch.tensor([[True, False]] * len(nll)), torch.arange(len(nll)).unsqueeze(1).expand(-1, 2))
-        return Seen(ids, stats, torch.tensor([loss, 1.0]))
+        return Seen(ids, False, stats, torch.tensor([loss, 1.0]))
 
     token, weight = seen([5, 3], [[1, 0], [math.inf, 0]], math.inf), seen([7, 8], [[1, 0], [2, 0]], math.nan)
     fine, empty = seen([1], [[1, 0]], 3e38), seen([], [[0, 0]], 0)
-    blamed = lambda *micro_batches, everything=False: [index for index, _ in to_blame(micro_batches, everything)]  # noqa: E731
+    blamed = lambda *micro_batches, everything=False: [index for index, _, _ in to_blame(micro_batches, everything)]  # noqa: E731
     assert blamed(token, weight, fine, empty) == [3, 7, 8]
     assert blamed(fine, fine) == []
     assert blamed(fine, empty, fine, everything=True) == [1, 1]

@@ -1,5 +1,6 @@
 """The starting model's NLL: right, computed once, never taken from anything but a whole file of the same model and rows."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -29,6 +30,19 @@ def own(tmp_path: Path) -> Path:
     """A folder to write into: ``.reference`` comes to lie beside it."""
     write_data(tmp_path / "run")
     return tmp_path / "run"
+
+
+def test_what_is_refused_keeps_no_reference(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a row that does not fit, nor an attention that would mix the examples of a packed row."""
+    trainer = {"default_root_dir": str(own / "runs" / "one")}
+    with (own / "val.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "?" * 300, "response": "!"}) + "\n")
+    with pytest.raises(ValueError, match=r"val.jsonl: row 5: This val example has \d+ tokens, more than `data.batching.micro_batch_tokens`, 250; raise"):
+        fit(own, FLOW(), batching={"micro_batch_tokens": 250}, trainer=trainer)
+    monkeypatch.setattr("lit_talr.backbone.ISOLATING", ("eager",))
+    with pytest.raises(ValueError, match="`data.batching.packing` needs an attention"):
+        fit(own, FLOW(), batching={"micro_batch_tokens": 900, "packing": True}, trainer=trainer)
+    assert not list((own / "runs").rglob("*.safetensors"))
 
 
 @pytest.fixture

@@ -1,17 +1,31 @@
 """The gradient of an optimizer step does not depend on how the step is split. SGD, so that nothing hides a wrong scale."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_talr.data.base import Batch
 from lit_talr.losses import DFT, EAFT, L2, TALR, LossStrategy, Standard
 from lit_talr.module import DomainSFT
-from tests.fits import LOSSES, distance, fit
+from tests.fits import LOSSES, distance, fit, records
+
+PACKED = {"micro_batch_tokens": 300, "packing": True}
+
+
+def test_packed_rows_hold_several_examples_and_some_micro_batches_none(folder: Path) -> None:
+    """So that the tests below are of what they say."""
+    data = records(folder, **PACKED)
+    data.trainer = Trainer(accelerator="cpu", devices=1, max_epochs=10, logger=False, enable_progress_bar=False)
+    data.setup("fit")
+    assert data.train_plan is not None
+    sizes = Counter(len(micro_batch.ids) for step in range(data.train_plan.steps_per_epoch) for micro_batch in data.train_plan.micro_batches(step))
+    assert sizes[2] + sizes[3] > 3 and sizes[0] > 0
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +41,7 @@ def whole(folder: Path) -> dict[str, dict[str, Tensor]]:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(
     "batching",
-    [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {"micro_batch_size": 4}, {"micro_batch_tokens": 150}, {"micro_batch_tokens": 150, "packing": True}],
+    [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {"micro_batch_size": 4}, {"micro_batch_tokens": 150}, PACKED],
     ids=str,
 )
 def test_a_step_is_the_same_however_it_is_split(folder: Path, start: Any, whole: Any, name: str, batching: dict[str, int]) -> None:
@@ -70,11 +84,11 @@ def test_the_losses_differ(start: Any, whole: Any) -> None:
 
 
 def test_packing_without_an_attention_that_is_known_to_isolate_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_talr.module.ISOLATING", ("eager", "flex_attention"))
+    monkeypatch.setattr("lit_talr.backbone.ISOLATING", ("eager", "flex_attention"))
     with pytest.raises(
         ValueError, match="`data.batching.packing` needs an attention .*which `sdpa` is not known to do; set `model.attention` to one of eager, flex"
     ):
-        fit(folder, Standard(), batching={"micro_batch_tokens": 150, "packing": True})
+        fit(folder, Standard(), batching=PACKED)
 
 
 class NaiveStandard(DomainSFT):

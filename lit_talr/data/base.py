@@ -67,6 +67,7 @@ class DomainDataModule(LightningDataModule):
         self.encoding = encoding
         self.batching = batching
         self.train_plan: BatchPlan | None = None
+        self.val_plan: BatchPlan | None = None
         self.mixture: Mixture | None = None  # how training rows of two kinds share an epoch
         self.kept: dict[Split, Sequence[Example]] = {}
         self.encoded: dict[Split, EncodedExamples] = {}
@@ -98,6 +99,7 @@ class DomainDataModule(LightningDataModule):
         if stage in ("fit", "validate"):
             self.encode("val")
             num_rows, num_ranks = len(self.encoded["val"]), self.trainer.world_size
+            self.val_plan = self.plan("val")
             if num_rows < num_ranks:
                 raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
         if stage == "test":
@@ -116,6 +118,12 @@ class DomainDataModule(LightningDataModule):
 
     def plan(self, split: Split, shuffle: bool = False) -> BatchPlan:
         encoded, mixture = self.encoded[split], self.mixture if split == "train" else None
+        longest, limit = int(encoded.lengths.argmax()), self.batching.micro_batch_tokens
+        if limit is not None and encoded.lengths[longest] > limit:
+            raise ValueError(
+                f"{place(self.kept[split][longest])}This {split} example has {encoded.lengths[longest]} tokens, more than `data.batching.micro_batch_tokens`, "
+                f"{limit}; raise it to at least that, or lower `data.encoding.max_length`."
+            )
         num_examples = len(encoded) if mixture is None else mixture.num_examples(encoded.num_supervised)
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
         epochs_of_steps = [-(-steps * self.batching.batch_size // num_examples)] if steps >= 0 else []
@@ -199,7 +207,8 @@ class DomainDataModule(LightningDataModule):
         return self.loader(self.encoded["train"], self.train_plan)
 
     def val_dataloader(self) -> DataLoader:
-        return self.loader(self.encoded["val"], self.plan("val"))
+        assert self.val_plan is not None
+        return self.loader(self.encoded["val"], self.val_plan)
 
     def test_dataloader(self) -> DataLoader:
         """Yields ``MicroBatch``es; the prompts are looked up by their ids."""

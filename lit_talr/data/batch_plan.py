@@ -29,7 +29,8 @@ class Batching:
         micro_batch_tokens: Instead of ``micro_batch_size``: as many examples as stay within this number of tokens, padding included (rows times
             the longest). The examples of a step are the same either way.
         packing: Put the examples of a micro-batch one behind the other into one row of at most ``micro_batch_tokens``, without padding. Positions begin anew
-            with each, and attention stays within it, so that nothing but speed and memory changes.
+            with each, and attention stays within it, so that nothing but speed and memory changes (and what a loss takes from one forward, such as TALR's
+            temperature with its default scope).
         seed: Of the order of the examples, and of dropout, at least 0.
         eval_batch_size: Prompts answered at once on one rank in test and scoring, at least 1.
         num_workers: Processes that collate batches, 0 for the training process itself.
@@ -78,7 +79,8 @@ class BatchPlan(DistributedSampler[MicroBatch]):
     A pure function of its arguments and the epoch. Which examples form a step depends only on (number of examples, seed, epoch, batch size):
     consecutive chunks of a permutation, the last one with the rest. Lengths only arrange a step's members: sorted and cut by ``arrange``, then
     dealt to the ranks in turn, forth and back, so that a micro-step's ranks work alike and their sums over the step differ by at most one
-    micro-batch. Every step has ``accumulate`` micro-batches on every rank; the missing ones are empty.
+    micro-batch. Every step has ``accumulate`` micro-batches on every rank; the missing ones are empty, and micro-steps that are empty on every rank come
+    first: the last one ends the step, and must not be spared.
 
     A ``DistributedSampler`` whose ``__init__`` is not called, so that Lightning does not replace it, and calls ``set_epoch``, which is torch's.
 
@@ -199,7 +201,8 @@ class BatchPlan(DistributedSampler[MicroBatch]):
             )
         num_tokens = self.num_step_tokens(step)
         places = (self.rank, self.num_replicas - 1 - self.rank)  # forth and back
-        mine = (micro_step * self.num_replicas + places[micro_step % 2] for micro_step in range(self.accumulate))
+        num_used = math.ceil(len(arranged) / self.num_replicas)
+        mine = (micro_step * self.num_replicas + places[micro_step % 2] for micro_step in (*range(num_used, self.accumulate), *range(num_used)))
         return [MicroBatch(tuple(arranged[place].tolist()) if place < len(arranged) else (), num_tokens, self.batching.packing) for place in mine]
 
 

@@ -48,6 +48,8 @@ class Replay(DomainDataModule):
         super().__init__(tokenizer, tokenizer_revision, encoding, batching)
         self.domain = domain(tokenizer, tokenizer_revision, encoding, batching)
         self.general = general(tokenizer, tokenizer_revision, encoding, batching)
+        if any(isinstance(part, Replay) for part in (self.domain, self.general)):
+            raise ValueError("A `Replay` inside a `Replay` is not supported; put all general rows into one file.")
         self.share = share
         self.counts = self.domain.counts
         self.source_name = self.domain.source_name

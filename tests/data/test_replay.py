@@ -47,6 +47,11 @@ def test_validation_and_test_are_the_domains() -> None:
     assert type(data.metric()) is type(domain.metric())
 
 
+def test_one_inside_another_is_refused() -> None:
+    with pytest.raises(ValueError, match="A `Replay` inside a `Replay` is not supported; put all general rows into one file"):
+        Replay(TOKENIZER, lambda tokenizer, *_: Replay(tokenizer, CLINIC, SKILLS), SKILLS)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
 def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="`share` must lie between 0 and 1, got"):

@@ -31,7 +31,7 @@ if __name__ == "__main__":
     folder, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     for case in sys.argv[4:]:
         strategy_name, loss_name, size = case.split(":")
-        batching = {"micro_batch_tokens": 150, "packing": True} if size == "packed" else {"micro_batch_size": int(size)}
+        batching = {"micro_batch_tokens": 300, "packing": True} if size == "packed" else {"micro_batch_size": int(size)}
         strategy = STRATEGIES[strategy_name]()
         name = case.replace(":", "_")
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])

@@ -14,6 +14,8 @@ IGNORE_INDEX = -100
 """The label of a token that carries no loss."""
 KEPT_BYTES = 2**28
 """Logits of up to this size are kept for the gradient instead of being computed twice, unless another bound is given."""
+CHUNK_TOKENS, CHUNK_TOKENS_CUDA = 512, 1024
+"""Tokens of a chunk, unless another number is given: on a CPU the least that is as fast as any (benchmarks/results/head-cpu.md); on CUDA by reasoning alone."""
 TOP = 20
 """How many of the most likely tokens ``top_entropy`` is of; all where the vocabulary has fewer."""
 
@@ -35,7 +37,7 @@ def token_nll(
     *,
     softcap: float | None = None,
     scale: float = 1.0,
-    chunk_tokens: int = 1024,
+    chunk_tokens: int | None = None,
     kept_bytes: int = KEPT_BYTES,
     all_supervised: bool = False,
     correct: bool = False,
@@ -69,7 +71,7 @@ def token_nll(
         bias_V: ``[V]``, the head's bias; carries gradient.
         softcap: Bound of the logits, above 0; ``None`` for none.
         scale: Factor of the logits.
-        chunk_tokens: Supervised tokens whose logits are held at a time, at least 1.
+        chunk_tokens: Supervised tokens whose logits are held at a time, at least 1; by default CHUNK_TOKENS, or CHUNK_TOKENS_CUDA.
         all_supervised: No label is ``IGNORE_INDEX``.
         kept_bytes: How large all logits may be to be kept for backward, at least 0 (never).
         correct: Also tell whether the label is the most likely token.
@@ -85,6 +87,8 @@ def token_nll(
         ValueError: For shapes or dtypes that do not fit together, a label out of range (on CUDA a device-side assertion), or an option out of range.
     """
     dtype, rows = check_arguments(hidden_ND, weight_VD, labels_N, bias_V, softcap, all_supervised)
+    if chunk_tokens is None:
+        chunk_tokens = CHUNK_TOKENS_CUDA if hidden_ND.is_cuda else CHUNK_TOKENS
     if chunk_tokens < 1:
         raise ValueError(f"`chunk_tokens` must be at least 1, got {chunk_tokens}.")
     if kept_bytes < 0:

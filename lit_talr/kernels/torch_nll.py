@@ -15,7 +15,7 @@ def torch_nll(
     *,
     softcap: float | None = None,
     scale: float = 1.0,
-    chunk_tokens: int = 1024,
+    chunk_tokens: int = 512,
     all_supervised: bool = False,
     correct: bool = False,
     entropy: bool = False,

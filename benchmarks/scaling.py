@@ -91,6 +91,9 @@ def plot(found: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
         for axis, place, label in ((column[0], 1, "ms a step"), (column[1], 2, "MiB")):
             axis.loglog([point[0] for point in points], [point[place] * (1e3 if place == 1 else 1) for point in points], "o-", markersize=3)
             axis.set_ylabel(label)
+            low, high = axis.get_ylim()
+            if high < 4 * low:  # or noise would fill the height
+                axis.set_ylim(low / 2, high * 2)
             axis.set_xticks([point[0] for point in points], [f"{point[0]:,}" for point in points], fontsize=8)
             axis.minorticks_off()
             axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

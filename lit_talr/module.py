@@ -8,7 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim import LBFGS
+from torch.optim import LBFGS, Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_talr.backbone import Backbone, BackboneOutput, HeadKernel, Reference, compile_layers, load_model, use_liger_layers
@@ -262,6 +262,11 @@ class DomainSFT(LightningModule):
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # of a fused one: gradients are unscaled before hooks and clipping
         if isinstance(optimizer, LBFGS):
             raise ValueError("LBFGS is not supported: it evaluates a step several times, of which only the last micro-batch would be seen; use AdamW.")
+        if optimizer.defaults.get("fused") and not isinstance(optimizer, Adam) and isinstance(self.trainer.strategy, FSDP2Strategy):
+            raise ValueError(
+                f"A fused {self._optimizer_name} is not supported under FSDP2, since torch has none for split weights; set `model.optimizer.fused: false`, "
+                "or use AdamW."
+            )
         if isinstance(optimizer, Muon) and isinstance(self.trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy)):
             raise ValueError("Muon is not supported where the optimizer is split among ranks: it makes whole matrices orthogonal; use DDP, or AdamW.")
         check_same("model.optimizer", self._loaded_optimizer or self._optimizer_name, self._optimizer_name)

@@ -38,7 +38,8 @@ def options(folder: Path, path: Path, loss: Sequence[str] = L2) -> list[str]:
     return [
         *("-c", "configs/base.yaml", "-c", "configs/data/records.yaml", *loss),
         *("--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer"), *files, "--run", str(path)),
-        *("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.3", "--model.schedule", "Constant", "--trainer.gradient_clip_val", "null"),
+        *("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.3", "--model.optimizer.fused", "false"),
+        *("--model.schedule", "Constant", "--trainer.gradient_clip_val", "null"),
         *("--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "2", "--data.batching.eval_batch_size", "2"),
         *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--model.generation.max_new_tokens", "6"),
     ]

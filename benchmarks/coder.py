@@ -1,4 +1,4 @@
-"""Texts coded with a model, beside gzip and xz: python -m benchmarks.coder --data FOLDER [--model lit_talr/models/lab]
+"""Texts coded with a model, beside gzip and xz: python -m benchmarks.coder --data FOLDER [--model lit_talr/lab/base]
 
 ``--data`` is the folder whose ``general_text`` holds books; without it there is no row for English. Seconds are those of the processor, which other work
 on the machine does not change much. Every coded text is decoded and compared.
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lit_talr.data.skills import Skills
-from lit_talr.files import shipped
+from lit_talr.lab.skills import Skills
 from lit_talr.theory import bits_per_byte, code_length, compress, decompress
 from lit_talr.theory.walk import start_token
+from lit_talr.utils.files import shipped
 
 BOOK = "pg1342_pride_and_prejudice.txt.gz"
 
@@ -67,7 +67,7 @@ def row(name: str, text: str, model: PreTrainedModel, tokenizer: PreTrainedToken
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lit_talr/models/lab")
+    parser.add_argument("--model", default="lit_talr/lab/base")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--bytes", type=int, default=65536)
     parser.add_argument("--context", type=int, default=256)

@@ -16,7 +16,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lit_talr.callbacks import Drift
-from lit_talr.cli import main
+from lit_talr.cli.command_line import main
 from lit_talr.module import DomainSFT
 
 

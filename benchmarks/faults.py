@@ -23,22 +23,22 @@ from rich.console import Console
 from rich.progress import track
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_talr.cli import main as lit_talr
+from lit_talr.cli.command_line import main as lit_talr
 
 LOSSES = ("standard", "talr-step", "l2")
 PLACES = {"one process": ("--trainer.accelerator", "cpu", "--trainer.devices", "1"), "ZeRO-2, two ranks": ("-c", "configs/strategy/zero2-cpu.yaml")}
 STEPS = 60
 TESTED = {
-    "a checkpoint cut short, both of them": "tests/test_cli.py -k cut_short",
-    "a checkpoint folder that lacks a file, or has an older one": "tests/test_faults.py -k newest_whole",
-    "SIGKILL inside the writing of a checkpoint": "tests/test_kill.py -k KillInCheckpoint",
-    "SIGTERM, one process": "tests/test_faults.py -k told_to_end",
+    "a checkpoint cut short, both of them": "tests/cli/test_command_line.py -k cut_short",
+    "a checkpoint folder that lacks a file, or has an older one": "tests/training/test_faults.py -k newest_whole",
+    "SIGKILL inside the writing of a checkpoint": "tests/training/test_kill.py -k KillInCheckpoint",
+    "SIGTERM, one process": "tests/training/test_faults.py -k told_to_end",
     "SIGTERM to either of two ranks, DDP and ZeRO-2": "tests/distributed/test_faults.py -k told_to_end",
     "a rank that dies, either of two": "tests/distributed/test_faults.py -k dies",
-    "a full disk": "tests/test_faults.py -k full_disk",
-    "a data worker that dies": "tests/test_faults.py -k data_worker",
-    "two runs in one folder": "tests/test_faults.py -k second_run",
-    "a loss that is not finite, stop and skip": "tests/test_non_finite.py",
+    "a full disk": "tests/training/test_faults.py -k full_disk",
+    "a data worker that dies": "tests/training/test_faults.py -k data_worker",
+    "two runs in one folder": "tests/training/test_faults.py -k second_run",
+    "a loss that is not finite, stop and skip": "tests/training/test_non_finite.py",
     "the same on two ranks, six strategies": "tests/distributed/test_non_finite.py",
 }
 
@@ -108,7 +108,7 @@ def main(arguments: argparse.Namespace) -> bool:
     print("| fault | tried | outcome |\n|---|---|---|", flush=True)
     shared = [
         *("fit", "-c", "configs/base.yaml", "-c", "configs/model/tiny.yaml", "-c", "configs/data/medcalc.yaml", "--data.target", "label"),
-        *("--model.tokenizer", "lit_talr/models/lab", "--data.train", str(arguments.train), "--data.test", str(arguments.test)),
+        *("--model.tokenizer", "lit_talr/lab/base", "--data.train", str(arguments.train), "--data.test", str(arguments.test)),
         *("--data.encoding.max_length", "256", "--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "2"),
         *("--trainer.max_steps", str(STEPS), "--trainer.precision", "32-true"),
         *("--trainer.callbacks+", '{"class_path": "WholeCheckpoint", "init_args": {"every_n_train_steps": 3}}'),

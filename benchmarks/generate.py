@@ -9,12 +9,12 @@ import time
 
 import numpy as np
 
-from lit_talr.backbone import load_model
-from lit_talr.data import Clinic
 from lit_talr.data.batch_plan import Batching, BatchPlan
-from lit_talr.generation import Generation, generate
+from lit_talr.lab import Clinic
+from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.generation import Generation, generate
 
-LAB = "lit_talr/models/lab"
+LAB = "lit_talr/lab/base"
 
 
 def main() -> None:

@@ -20,15 +20,15 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.progress import track
 
-from lit_talr.backbone import load_model
-from lit_talr.data import Clinic
-from lit_talr.files import new_folder
+from lit_talr.lab import Clinic
 from lit_talr.losses import Standard
+from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
 from lit_talr.module import DomainSFT
-from lit_talr.schedules import Constant
-from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
+from lit_talr.training.schedules import Constant
+from lit_talr.utils.files import new_folder
 
-TOKENIZER = "lit_talr/models/lab"
+TOKENIZER = "lit_talr/lab/base"
 LLAMA = {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 16, "num_key_value_heads": 4, "num_hidden_layers": 14}
 STRATEGIES: dict[str, Any] = {
     "zero3": partial(DeepSpeedCPUStrategy, stage=3),

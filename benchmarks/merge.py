@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from lit_talr.files import write_json
-from lit_talr.merge import merge
+from lit_talr.checkpoint.merge import merge
+from lit_talr.utils.files import write_json
 
 WAYS = ("import", "lit-talr merge", "whole models")
 

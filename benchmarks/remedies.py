@@ -17,8 +17,8 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from lit_talr.cli import main as lit_talr
-from lit_talr.files import read_json
+from lit_talr.cli.command_line import main as lit_talr
+from lit_talr.utils.files import read_json
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HEAD = "| remedy | val/nll | test/score | mean weight | p > .2 of the probe |\n|---|---|---|---|---|"

@@ -5,7 +5,7 @@
 
 On a GPU, a Qwen2.5-3B shape and random rows of one length, so that nothing is padding:
 
-    python -m benchmarks.step --device cuda --tokenizer lit_talr/models/lab --shape qwen2.5-3b --documents 4x1024 --packing --attention flex_attention
+    python -m benchmarks.step --device cuda --tokenizer lit_talr/lab/base --shape qwen2.5-3b --documents 4x1024 --packing --attention flex_attention
 
 All start from the same random weights and train on the same rows in the same order with fused AdamW, float32 or, with ``--device cuda``, ``bf16-mixed``:
 
@@ -94,8 +94,8 @@ class Setting:
 
 def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int, shape: str, documents: str | None, num_rows: int) -> None:
     """Rows as tokens, in the order of the first epoch, and the starting weights."""
-    from lit_talr.backbone import load_model
     from lit_talr.data.encoding import load_tokenizer
+    from lit_talr.modeling.backbone import load_model
 
     if documents is None:
         lengths, tokens, supervised = medcalc_rows(train, test, tokenizer, max_length)
@@ -114,9 +114,9 @@ def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int
 
 
 def medcalc_rows(train: str, test: str, tokenizer: str, max_length: int) -> tuple[list[int], np.ndarray, np.ndarray]:
-    from lit_talr.data import MedCalc
     from lit_talr.data.batch_plan import epoch_order
     from lit_talr.data.encoding import Encoding, TooLong
+    from lit_talr.domains import MedCalc
 
     data = MedCalc(tokenizer, train=train, test=test, encoding=Encoding(max_length=max_length, too_long="truncate_prompt"))
     rows = []
@@ -157,12 +157,14 @@ def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
     from lightning.pytorch import Callback, Trainer, seed_everything
 
     from lit_talr.callbacks import TokenProbability
-    from lit_talr.data.base import DomainDataModule, EncodedExamples, Split
     from lit_talr.data.batch_plan import Batching
+    from lit_talr.data.encoded import EncodedExamples
     from lit_talr.data.encoding import Encoded
+    from lit_talr.data.example import Split
+    from lit_talr.domains.base import DomainDataModule
     from lit_talr.losses import TALR
     from lit_talr.module import DomainSFT
-    from lit_talr.schedules import Constant
+    from lit_talr.training.schedules import Constant
 
     class Prepared(DomainDataModule):
         def encode(self, split: Split) -> None:
@@ -269,8 +271,8 @@ def measure(variant: str, folder: Path, setting: Setting) -> dict[str, Any]:
 
 def model_flops(shape: str, tokenizer: str, length: int) -> float:
     """A token of training, in documents of one length: 6 a parameter, and causal attention."""
-    from lit_talr.backbone import load_model
     from lit_talr.data.encoding import load_tokenizer
+    from lit_talr.modeling.backbone import load_model
 
     with torch.device("meta"):
         model = load_model(None, None, SHAPES[shape], len(load_tokenizer(tokenizer)), None)

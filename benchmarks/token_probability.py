@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_talr.callbacks import TokenProbability
-from lit_talr.cli import main
+from lit_talr.cli.command_line import main
 from lit_talr.losses import TALR
 from lit_talr.losses.base import TokenStats
 

@@ -23,8 +23,8 @@ SETTINGS = {
 }
 FIELDS = {
     "top_entropy": "entropy of the top 20",
-    "reference_nll": "NLL under the starting model",
-    "reference_kl": "KL to the starting model",
+    "base_nll": "NLL under the starting model",
+    "base_kl": "KL to the starting model",
     "entropy": "entropy",
 }
 HEAD = """# The losses
@@ -37,7 +37,7 @@ term that does. Every loss works with every data set, model, precision and strat
 by name before anything is loaded. Losses that hold another one (`L2`, `Truncation`) compose.
 
 The NLL under the starting model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together,
-and kept in `.reference/` beside the run folder under the hash of weights, rows as tokens and precision: the next run over the same reads it.
+and kept in `.cache/` beside the run folder under the hash of weights, rows as tokens and precision: the next run over the same reads it.
 
 Two remedies are not losses. LoRA composes with any loss but L2: `-c configs/lora.yaml`. Wise-FT comes after training:
 `lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C`.
@@ -80,7 +80,7 @@ def overview() -> list[str]:
         page = parse(inspect.getdoc(loss) or "")
         needs = ", ".join(FIELDS[need] for need in sorted(loss.needs)) or "-"
         refuses = ", ".join(name for name, setting in SETTINGS.items() if refusal(loss, setting)) or "-"
-        layout = "that of the loss it holds" if "loss" in inspect.signature(loss).parameters else "yes" if make(loss).layout_free else "not by default"
+        layout = "that of the loss it holds" if "loss" in inspect.signature(loss).parameters else "yes" if make(loss).batching_invariant else "not by default"
         name = loss.__name__
         lines.append(f"| [{name}](#{name.lower()}) | {one_line(page.short_description).rstrip('.')} | {needs} | {layout} | {refuses} |".replace("||", "\\|\\|"))
     return lines

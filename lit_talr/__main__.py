@@ -3,7 +3,31 @@
 import sys
 
 from lit_talr import __version__
-from lit_talr.overview import OVERVIEW
+
+COMMANDS = {
+    "fit": "train; every option is a key of a YAML file (-c) or a word (--model.optimizer.lr 1e-6)",
+    "validate": "the loss of a model or checkpoint on the validation rows",
+    "test": "generate answers to the test rows, keep and score them",
+    "sweep": "many runs: remedies, rates, seeds",
+    "report": "runs as one page: what each gained on its domain and lost in general",
+    "curriculum": "how hard the tokens of runs are, epoch by epoch",
+    "heatmap": "a page of texts whose tokens are coloured by their probability before and after",
+    "merge": "Wise-FT: interpolate a model with the one that it started from",
+    "export": "a checkpoint of any strategy as a Hugging Face folder",
+    "demo": "a small study in a few minutes, on a CPU, without a download",
+}
+OVERVIEW = "\n".join(
+    [
+        "usage: lit-talr COMMAND ...",
+        "",
+        "Fine-tune language models on a domain without losing their general abilities.",
+        "",
+        *(f"  {name:<12}{says}" for name, says in COMMANDS.items()),
+        "",
+        "lit-talr COMMAND --help explains all its options; --model.loss.help TALR those of a class.",
+        "lit-talr --version; --debug with any command shows the traceback of an error.",
+    ]
+)
 
 
 def main() -> None:
@@ -14,7 +38,7 @@ def main() -> None:
     elif words == ["--version"]:
         print(f"lit-talr {__version__}")
     else:
-        from lit_talr.cli import main as run
+        from lit_talr.cli.command_line import main as run
 
         run()
 

@@ -11,25 +11,27 @@ from torch import Tensor
 from torch.optim import LBFGS, Adam
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_talr.backbone import Backbone, BackboneOutput, HeadKernel, Reference, compile_layers, load_model, use_liger_layers
-from lit_talr.data.base import Batch, DomainDataModule
 from lit_talr.data.batch_plan import BatchPlan, MicroBatch
-from lit_talr.generation import Answer, Generation, generate
+from lit_talr.data.encoded import Batch
+from lit_talr.domains.base import DomainDataModule
 from lit_talr.kernels.token_nll import IGNORE_INDEX, KEPT_BYTES
-from lit_talr.lora import LoRA
-from lit_talr.losses.base import LossStrategy, Setting, TokenStats, sum_over_ranks
-from lit_talr.non_finite import Guard, NonFinite
-from lit_talr.optimizers import Muon
-from lit_talr.reference import ReferenceNLL, StartingModel, reference_nll, weights_hash
-from lit_talr.resume import check_same, set_progress
-from lit_talr.schedules import Schedule
-from lit_talr.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
-from lit_talr.strategies import FSDP2Strategy, is_zero3, shards_weights
-from lit_talr.supported import check_trainer
-from lit_talr.vllm_engine import VLLMEngine
-from lit_talr.weight_files import model_folder
+from lit_talr.lab.muon import Muon
+from lit_talr.losses.base import LossStrategy, Setting, TokenStats
+from lit_talr.modeling.backbone import Backbone, BackboneOutput, BaseLogits, HeadKernel, compile_layers, load_model, use_liger_layers
+from lit_talr.modeling.generation import Generation, Response, generate
+from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
+from lit_talr.modeling.strategies import FSDP2Strategy, is_zero3, shards_weights
+from lit_talr.modeling.vllm_engine import VLLMEngine
+from lit_talr.training.base_nll import BaseModel, BaseNLL, load_base_nll, weights_hash
+from lit_talr.training.non_finite import Guard, NonFinite
+from lit_talr.training.resume import check_same, set_progress
+from lit_talr.training.schedules import Schedule
+from lit_talr.training.supported import check_trainer
+from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.utils.weight_files import model_folder
 
-COMPUTED = frozenset({"entropy", "top_entropy", "reference_nll", "reference_kl"})
+COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
 
 
@@ -109,7 +111,7 @@ class DomainSFT(LightningModule):
         self.guard = Guard(non_finite)
         self.bf16_weights = bf16_weights
         self.backbone: Backbone | None = None
-        self.reference: ReferenceNLL | None = None
+        self.base_nll: BaseNLL | None = None
         self.start: tuple[Backbone, ...] = ()  # the starting model where it runs beside; in a tuple it is no part of this module, which would train and keep it
         self.frozen_weights: str | None = None  # hash of what LoRA's adapters are beside, or the starting model that runs beside
         self._optimizer_name = ""
@@ -168,7 +170,7 @@ class DomainSFT(LightningModule):
         if self.lora is not None and self.pretrained is None:
             raise ValueError("`model.lora` adapts weights that stay as they are, and random ones are of no use; give `model.pretrained`, or leave it out.")
 
-    def check_answers(self, trainer: Trainer, settings: Generation | None = None) -> None:
+    def check_generation(self, trainer: Trainer, settings: Generation | None = None) -> None:
         """Refuse to generate where weights are sharded: ranks that have answered would have to go on for those that have not; by vLLM where the weights are not
         those of a folder; and by transformers beside vLLM, which takes the device's memory.
 
@@ -194,27 +196,27 @@ class DomainSFT(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "test":
-            self.check_answers(self.trainer)
+            self.check_generation(self.trainer)
         if stage == "fit":
             self.check(self.trainer)
-            if "reference_nll" in self.loss.needs:
+            if "base_nll" in self.loss.needs:
                 encoded = self.data.encoded["train"]
-                self.reference = reference_nll(self.trainer, encoded, self.data.batching, self.starting_model())
-                self.loss.prepare(self.reference.nll.numpy(), encoded.num_supervised)
-            if "reference_kl" in self.loss.needs and self.lora is None:
-                self.start = (self.starting_model().load(self.trainer).requires_grad_(False),)
-            if self.lora is not None or "reference_kl" in self.loss.needs:
+                self.base_nll = load_base_nll(self.trainer, encoded, self.data.batching, self.base_model())
+                self.loss.prepare(self.base_nll.nll.numpy(), encoded.num_supervised)
+            if "base_kl" in self.loss.needs and self.lora is None:
+                self.start = (self.base_model().load(self.trainer).requires_grad_(False),)
+            if self.lora is not None or "base_kl" in self.loss.needs:
                 assert self.pretrained is not None
                 self.frozen_weights = weights_hash(self.trainer, self.pretrained, self.revision)
         strategy = self.trainer.strategy
         if isinstance(strategy, DeepSpeedStrategy) and isinstance(strategy.config, dict):
             strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)  # only for its log; Lightning would ask a batch sampler
 
-    def starting_model(self) -> StartingModel:
+    def base_model(self) -> BaseModel:
         """Not loaded yet, in the dtype that training has it in."""
         assert self.pretrained is not None
         cast = self.mixed_dtype if self.lora or isinstance(self.trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy)) else None
-        return StartingModel(self.pretrained, self.revision, self.attention, cast)
+        return BaseModel(self.pretrained, self.revision, self.attention, cast)
 
     def configure_model(self) -> None:
         if self.backbone is not None:
@@ -276,21 +278,19 @@ class DomainSFT(LightningModule):
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def forward(
-        self, batch: Batch, correct: bool = False, entropy: bool = False, top_entropy: bool = False, reference: Reference | None = None
-    ) -> BackboneOutput:
+    def forward(self, batch: Batch, correct: bool = False, entropy: bool = False, top_entropy: bool = False, base: BaseLogits | None = None) -> BackboneOutput:
         assert self.backbone is not None
         tokens = batch["input_ids"], batch["labels"], batch["packing"], batch["supervised"]
-        return self.backbone(*tokens, correct=correct, entropy=entropy, top_entropy=top_entropy, reference=reference)
+        return self.backbone(*tokens, correct=correct, entropy=entropy, top_entropy=top_entropy, base=base)
 
     def token_stats(self, batch: Batch) -> TokenStats:
         """What the loss strategy sees of a training micro-batch."""
         needs, mask = self.loss.needs, batch["labels"] != IGNORE_INDEX
         start = (self.start or (self.backbone,))[0]  # without adapters, the model that they are in
-        beside = start.reference(batch["input_ids"], batch["packing"]) if "reference_kl" in needs and start is not None else None
-        output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs, reference=beside)
-        reference = self.reference.of(batch, output.nll.detach(), mask) if self.reference is not None else None
-        return TokenStats(output.nll, mask, batch["sequence"], output.entropy, output.top_entropy, reference, output.reference_kl)
+        beside = start.base_logits(batch["input_ids"], batch["packing"]) if "base_kl" in needs and start is not None else None
+        output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs, base=beside)
+        reference = self.base_nll.of(batch, output.nll.detach(), mask) if self.base_nll is not None else None
+        return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, reference, output.base_kl)
 
     def idles(self, batch: Batch, batch_idx: int) -> bool:
         """Whether a forward is spared: of no examples, inside a step, and where no engine waits for every weight's gradient."""
@@ -302,15 +302,15 @@ class DomainSFT(LightningModule):
         """Of no supervised token, with a gradient of zero."""
         weight = min((weight for weight in self.parameters() if weight.requires_grad), key=Tensor.numel)
         nll = torch.zeros(batch["labels"].shape, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device) + weight.sum() * 0
-        optional = [nll.detach() if name in self.loss.needs else None for name in ("entropy", "top_entropy", "reference_nll", "reference_kl")]
-        return TokenStats(nll, torch.zeros_like(nll, dtype=torch.bool), batch["sequence"], *optional)
+        optional = [nll.detach() if name in self.loss.needs else None for name in ("entropy", "top_entropy", "base_nll", "base_kl")]
+        return TokenStats(nll, torch.zeros_like(nll, dtype=torch.bool), batch["sequence_ids"], *optional)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss to be differentiated and, for callbacks, the statistics of the tokens and their weights, both detached."""
         stats = self.idle_stats(batch) if self.idles(batch, batch_idx) else self.token_stats(batch)
         weights = torch.where(stats.mask, self.loss.weights(stats).detach(), 0)
-        loss = self.loss(stats, weights) / batch["num_step_tokens"]
-        sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_step_tokens"]])
+        loss = self.loss(stats, weights) / batch["num_items_in_batch"]
+        sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_items_in_batch"]])
         self.guard.see(batch["ids"], batch["packing"] is not None, stats, sums)
         return {"loss": loss * self.layout_factor(), "stats": stats.detach(), "weights": weights}
 
@@ -364,10 +364,10 @@ class DomainSFT(LightningModule):
         self.log("val/perplexity", (nll / number).exp())
         self.log("val/token_accuracy", correct / number)
 
-    def test_step(self, batch: MicroBatch, batch_idx: int) -> list[Answer]:  # type: ignore[override]
-        return self.answer([self.data.prompts["test"][index] for index in batch.ids])
+    def test_step(self, batch: MicroBatch, batch_idx: int) -> list[Response]:  # type: ignore[override]
+        return self.respond([self.data.prompts["test"][index] for index in batch.ids])
 
-    def answer(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Answer]:
+    def respond(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Response]:
         """Generate an answer for each prompt, by the module's settings unless others are given."""
         assert self.backbone is not None
         settings, tokenizer, stops = settings or self.generation, self.data.encoder.tokenizer, self.data.encoder.stop_token_ids
@@ -382,7 +382,7 @@ class DomainSFT(LightningModule):
 
     def origin(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues, beside the optimizer's class."""
-        reference = {} if self.reference is None else {"reference (hash of starting weights, rows and precision)": self.reference.key[:16]}
+        reference = {} if self.base_nll is None else {"reference (hash of starting weights, rows and precision)": self.base_nll.key[:16]}
         frozen = {} if self.frozen_weights is None else {"model.pretrained (hash of its weights)": self.frozen_weights[:16]}
         return {
             "model.loss": self.loss_name,

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fits import write_data
+from tests.helpers.fits import write_data
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer and rows for ``tests.fits.fit``; nobody writes into it."""
+    """A tokenizer and rows for ``tests.helpers.fits.fit``; nobody writes into it."""
     folder = tmp_path_factory.mktemp("data")
     write_data(folder)
     return folder

@@ -11,15 +11,15 @@ import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from lit_talr.backbone import load_model
-from lit_talr.cli import main
-from lit_talr.data.skill_items import SKILLS
-from tests.esci_rows import write_esci
-from tests.fits import write_data
-from tests.math_rows import write_gsm8k, write_metamath
-from tests.medcalc_rows import write_medcalc
-from tests.models import ARCHITECTURES
-from tests.tiny import save_tokenizer
+from lit_talr.cli.command_line import main
+from lit_talr.lab.skill_items import SKILLS
+from lit_talr.modeling.backbone import load_model
+from tests.helpers.esci_rows import write_esci
+from tests.helpers.fits import write_data
+from tests.helpers.math_rows import write_gsm8k, write_metamath
+from tests.helpers.medcalc_rows import write_medcalc
+from tests.helpers.models import ARCHITECTURES
+from tests.helpers.tiny import save_tokenizer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama3", "gemma2": "gemma2", "gemma3": "gemma3"}

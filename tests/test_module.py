@@ -10,14 +10,14 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 
-from lit_talr.data.base import Batch
 from lit_talr.data.batch_plan import MicroBatch
+from lit_talr.data.encoded import Batch
 from lit_talr.losses import L2, TALR, Standard
 from lit_talr.losses.base import LossStrategy
 from lit_talr.module import DomainSFT
-from lit_talr.schedules import Constant
-from lit_talr.supported import check_trainer
-from tests.fits import QWEN3, distance, fit, records
+from lit_talr.training.schedules import Constant
+from lit_talr.training.supported import check_trainer
+from tests.helpers.fits import QWEN3, distance, fit, records
 
 
 class Watch(Callback):
@@ -29,7 +29,7 @@ class Watch(Callback):
         self.modules: list[DomainSFT] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.outputs.append({**outputs, "num_step_tokens": batch["num_step_tokens"]})
+        self.outputs.append({**outputs, "num_items_in_batch": batch["num_items_in_batch"]})
         self.modules.append(pl_module)
 
     def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
@@ -58,7 +58,7 @@ def test_the_logged_nll_is_the_mean_over_the_steps_tokens(folder: Path) -> None:
     watch = watched_fit(folder, Standard(), batching={"micro_batch_size": 4}, steps=3)
     first = watch.outputs[:2]
     total, number = (sum(float(value) for value in parts) for parts in ((o["stats"].nll.sum() for o in first), (o["stats"].mask.sum() for o in first)))
-    assert number == first[0]["num_step_tokens"]
+    assert number == first[0]["num_items_in_batch"]
     assert watch.steps[0]["train/nll"] == pytest.approx(total / number, rel=1e-12)
 
 
@@ -199,7 +199,7 @@ def test_statistics_that_are_not_computed_are_refused_by_name(folder: Path) -> N
     class Needy(Standard):
         needs = frozenset({"entropy", "gradient_norm"})
 
-    with pytest.raises(ValueError, match="Needy needs gradient_norm, which is not computed; there are entropy, reference_kl, reference_nll, top_entropy"):
+    with pytest.raises(ValueError, match="Needy needs gradient_norm, which is not computed; there are entropy, base_kl, base_nll, top_entropy"):
         fit(folder, Needy(), steps=1)
 
 
@@ -209,7 +209,7 @@ def test_every_second_layer_of_none_is_refused() -> None:
 
 
 def test_a_micro_batch_without_examples_is_spared_but_at_the_end_of_a_step(folder: Path) -> None:
-    """The weights are those of steps that are one micro-batch: tests/test_step_gradient.py."""
+    """The weights are those of steps that are one micro-batch: tests/training/test_step_gradient.py."""
     dealt: list[tuple[bool, int]] = []
     forwards: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Answers, judged and kept: what the callbacks that score share."""
+"""Answers, judge_responses and kept: what the callbacks that score share."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import numpy as np
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 
-from lit_talr.example import Example
-from lit_talr.generation import Answer
+from lit_talr.data.example import Example
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.modeling.generation import Response
 
 
 class LogsDrop(Callback):
@@ -25,7 +25,7 @@ class LogsDrift(Callback):
     """How many optimizer steps the weights had made that were measured last."""
 
 
-def judged(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def judge_responses(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example], answers: Sequence[Response]) -> list[dict[str, Any]]:
     """A row for each answer, with what it was read as and whether it is right; the metric counts them."""
     metric.update([answer.text for answer in answers], examples)
     return [
@@ -34,7 +34,7 @@ def judged(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example]
     ]
 
 
-def of_all_ranks(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str, Any]]:
+def gather_rows(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str, Any]]:
     """In the order of their numbers, on every rank. Collective."""
     parts = [rows]
     if dist.is_available() and dist.is_initialized():
@@ -43,7 +43,7 @@ def of_all_ranks(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str,
     return sorted((row for part in parts for row in part), key=lambda row: row["id"])
 
 
-def answers_file(trainer: Trainer, name: str) -> Path:
+def responses_file(trainer: Trainer, name: str) -> Path:
     return Path(trainer.default_root_dir) / "answers" / f"{name}.jsonl"
 
 

@@ -1,4 +1,4 @@
-"""When checkpoints are written; that they are whole is lit_talr/checkpoints.py."""
+"""When checkpoints are written; that they are whole is lit_talr/checkpoint/whole.py."""
 
 import signal
 from pathlib import Path
@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_talr.checkpoints import remove, remove_parts, save_whole
-from lit_talr.losses.base import sum_over_ranks
+from lit_talr.checkpoint.whole import remove, remove_parts, save_whole
+from lit_talr.utils.collectives import sum_over_ranks
 
 
 class WholeCheckpoint(ModelCheckpoint):

@@ -10,13 +10,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.progress import track
 
-from lit_talr.callbacks.base import answers_file, judged, of_all_ranks
-from lit_talr.data.base import Split
+from lit_talr.callbacks.base import gather_rows, judge_responses, responses_file
 from lit_talr.data.batch_plan import MicroBatch
-from lit_talr.files import write_bytes, write_json_lines
-from lit_talr.generation import Answer
+from lit_talr.data.example import Split
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.modeling.generation import Response
 from lit_talr.module import DomainSFT
+from lit_talr.utils.files import write_bytes, write_json_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,36 +44,36 @@ class DomainScore(Callback):
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         if stage == "test" or (stage == "fit" and self.every_n_epochs):
-            pl_module.check_answers(trainer)
+            pl_module.check_generation(trainer)
 
     def start(self, module: DomainSFT) -> None:
         self.metric = module.data.metric().to(module.device)
         self.rows = []
 
-    def add(self, module: DomainSFT, split: Split, ids: Sequence[int], answers: Sequence[Answer]) -> None:
+    def add(self, module: DomainSFT, split: Split, ids: Sequence[int], answers: Sequence[Response]) -> None:
         assert self.metric is not None
-        self.rows += judged(self.metric, ids, [module.data.kept[split][index] for index in ids], answers)
+        self.rows += judge_responses(self.metric, ids, [module.data.kept[split][index] for index in ids], answers)
 
     def finish(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> None:
         """Collective: every rank calls it."""
         assert self.metric is not None
         for key, value in self.metric.compute().items():
             module.log(f"{split}/{key}", value.float())
-        rows = of_all_ranks(self.rows, trainer)
+        rows = gather_rows(self.rows, trainer)
         module.log(f"{split}/cut", torch.tensor(sum(row["cut"] for row in rows) / max(1, len(rows))))
         module.log(f"{split}/unanswered", torch.tensor(sum(row["unanswered"] for row in rows) / max(1, len(rows))))
         figure = self.metric.figure()
         if trainer.is_global_zero:
-            write_json_lines(answers_file(trainer, name), rows)
+            write_json_lines(responses_file(trainer, name), rows)
             if figure is not None:
-                publish(figure, answers_file(trainer, name).with_suffix(".png"), trainer, split)
+                publish(figure, responses_file(trainer, name).with_suffix(".png"), trainer, split)
         self.rows = []
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         self.start(pl_module)
 
     def on_test_batch_end(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: DomainSFT, outputs: list[Answer], batch: MicroBatch, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Trainer, pl_module: DomainSFT, outputs: list[Response], batch: MicroBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self.add(pl_module, "test", batch.ids, outputs)
 
@@ -88,7 +88,7 @@ class DomainScore(Callback):
         self.start(pl_module)
         batches = track(list(data.prompt_plan("val")), description="Answering", transient=True, disable=not trainer.is_global_zero)
         for batch in batches:
-            self.add(pl_module, "val", batch.ids, pl_module.answer([data.prompts["val"][index] for index in batch.ids]))
+            self.add(pl_module, "val", batch.ids, pl_module.respond([data.prompts["val"][index] for index in batch.ids]))
         self.finish(trainer, pl_module, "val", f"val-epoch-{trainer.current_epoch + 1}")
 
 

@@ -11,21 +11,21 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lit_talr.backbone import Reference
-from lit_talr.base_text import ROWS, BaseText, base_text
 from lit_talr.callbacks.base import LogsDrift
-from lit_talr.data.base import Batch
-from lit_talr.evaluation_mode import evaluation_mode
-from lit_talr.files import write_json_lines
+from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.losses.base import sum_over_ranks
+from lit_talr.modeling.backbone import BaseLogits
+from lit_talr.modeling.evaluation_mode import evaluation_mode
+from lit_talr.modeling.sharded import model_tensors
+from lit_talr.modeling.strategies import shards_weights
 from lit_talr.module import DomainSFT
-from lit_talr.resume import check_same
-from lit_talr.sharded import model_tensors
-from lit_talr.strategies import shards_weights
 from lit_talr.theory.code_length import TextBlocks, text_blocks
 from lit_talr.theory.walk import start_token
-from lit_talr.weight_files import model_folder, read_tensor
+from lit_talr.training.base_text import ROWS, BaseText, base_text
+from lit_talr.training.resume import check_same
+from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.utils.files import write_json_lines
+from lit_talr.utils.weight_files import model_folder, read_tensor
 
 
 class Drift(LogsDrift):
@@ -38,7 +38,7 @@ class Drift(LogsDrift):
     measurement is also a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without it.
 
     The text is sampled once for each starting model (temperature 1, all tokens, no stop, each sequence after BOS, or EOS where the tokenizer has no BOS) and
-    kept in ``.reference/`` beside the run folder with the starting model's hidden states, under the hash of its weights and the settings: runs side by
+    kept in ``.cache/`` beside the run folder with the starting model's hidden states, under the hash of its weights and the settings: runs side by
     side share it. Of the starting model nothing else is held but its head's weight, mapped from its file, which is on the device while it is used.
 
     The default is small enough for the lab's runs, whose epochs take seconds (less than 3 % of the time of their steps, docs/drift.md); a longer epoch
@@ -110,7 +110,7 @@ class Drift(LogsDrift):
             text = read_text(file, self.corpus_bytes)
             self.corpora[name] = Corpus(text_blocks(tokenizer, text, self.length), hashlib.sha256(text.encode()).hexdigest())
         with isolate_rng():  # loading a model draws
-            self.text = base_text(trainer, pl_module, start, self.num_sequences, self.length, self.seed)
+            self.text = base_text(trainer, pl_module.base_model(), start, self.num_sequences, self.length, self.seed)
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """The starting model; or, of a resumed run, what the checkpoint was written too early for."""
@@ -159,8 +159,8 @@ class Drift(LogsDrift):
         for first in range(0, len(own_ids), ROWS):
             ids = torch.tensor(own_ids[first : first + ROWS])
             hidden = states(module, self.text.tokens[ids, :-1].to(device)).flatten(0, 1)
-            reference = Reference(self.text.hidden[ids].to(device).flatten(0, 1), weight, bias)  # type: ignore[arg-type]
-            compared = module.backbone.head(hidden, reference=reference)
+            base = BaseLogits(self.text.hidden[ids].to(device).flatten(0, 1), weight, bias)  # type: ignore[arg-type]
+            compared = module.backbone.head(hidden, base=base)
             sums[ids.to(device)] = torch.stack([part.double().view(len(ids), -1).mean(1) for part in compared], 1)
         kl, agreement = sum_over_ranks(sums).unbind(1)
         return {"kl": float(kl.mean()), "kl_se": float(kl.std()) / math.sqrt(self.num_sequences), "agreement": float(agreement.mean())}

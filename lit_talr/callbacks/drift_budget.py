@@ -10,9 +10,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 
 from lit_talr.callbacks.base import LogsDrift
-from lit_talr.data.base import Batch
+from lit_talr.data.encoded import Batch
+from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.module import DomainSFT
-from lit_talr.strategies import FSDP2Strategy
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ import numpy as np
 from lightning.pytorch import Trainer
 from rich.progress import track
 
-from lit_talr.callbacks.base import LogsDrop, answers_file, judged, of_all_ranks, paired_error
-from lit_talr.data.base import DomainDataModule, Split
-from lit_talr.example import Example
-from lit_talr.files import read_json_lines, write_json_lines
-from lit_talr.generation import Answer, Generation
+from lit_talr.callbacks.base import LogsDrop, gather_rows, judge_responses, paired_error, responses_file
+from lit_talr.data.example import Example, Split
+from lit_talr.domains.base import DomainDataModule
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.modeling.generation import Generation, Response
 from lit_talr.module import DomainSFT
-from lit_talr.reference import weights_hash
+from lit_talr.training.base_nll import weights_hash
+from lit_talr.utils.files import read_json_lines, write_json_lines
 
 SuiteClass = Callable[[str, str | None], DomainDataModule]
 """Any data module, but for its tokenizer and revision, which are those of the run."""
@@ -40,7 +40,7 @@ class Scores(NamedTuple):
 class GeneralScore(LogsDrop):
     """Logs the score of general suites, ``general/<suite>``, their mean ``general/mean``, and what the mean lost, ``general/drop`` = starting model - now.
 
-    The starting model answers before training, and again nothing: its answers are kept in ``.reference/`` beside the run folder under the hash of its
+    The starting model answers before training, and again nothing: its answers are kept in ``.cache/`` beside the run folder under the hash of its
     weights and of the prompts, so that runs side by side share them. During ``fit`` the suites' validation items are asked, in ``test`` their test items.
     ``general/drop_se`` is the drop's standard error over items, paired: both models answered the same ones (it takes each suite's score for the share of
     right answers). Every answer is in ``answers/general-*.jsonl`` of the run folder. A suite from the domain's own source is logged but does not count
@@ -69,7 +69,7 @@ class GeneralScore(LogsDrop):
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         if not (stage == "test" or (stage == "fit" and self.every_n_epochs)):
             return
-        pl_module.check_answers(trainer, self.generation)
+        pl_module.check_generation(trainer, self.generation)
         data = pl_module.data
         self.suites = {name: suite(data.tokenizer_name, data.tokenizer_revision) for name, suite in self.classes.items()}
         for suite in self.suites.values():
@@ -82,7 +82,7 @@ class GeneralScore(LogsDrop):
         """The starting model, on validation items to compare with during training, and on test items for ``test``."""
         if not self.every_n_epochs:
             return
-        kept = answers_file(trainer, "general-epoch-0")
+        kept = responses_file(trainer, "general-epoch-0")
         if pl_module.loaded_step is None:
             self.before = self.start_scores(trainer, pl_module, "val", "general-epoch-0")
             if pl_module.pretrained is not None:
@@ -100,7 +100,7 @@ class GeneralScore(LogsDrop):
         self.publish(trainer, pl_module, self.scores_of(trainer, pl_module, "val"), self.before, f"general-epoch-{trainer.current_epoch + 1}")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        kept, before = answers_file(trainer, "general-base-test"), None
+        kept, before = responses_file(trainer, "general-base-test"), None
         if kept.is_file():
             before = self.scores_of(trainer, pl_module, "test", Known.of(read_json_lines(kept)))
         self.publish(trainer, pl_module, self.scores_of(trainer, pl_module, "test"), before, "general-test")
@@ -109,19 +109,19 @@ class GeneralScore(LogsDrop):
         for key, value in named(scores, before).items():
             module.log(key, value)
         if trainer.is_global_zero:
-            write_json_lines(answers_file(trainer, name), scores.rows)
+            write_json_lines(responses_file(trainer, name), scores.rows)
 
     def start_scores(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> Scores:
         """Of the starting model, which the module still is; its answers are taken from where they are kept, or kept for other runs. Collective."""
         path, known = None, None
         if module.pretrained is not None:
             key = self.key(f"{weights_hash(trainer, module.pretrained, module.revision)} {trainer.precision}", split)
-            path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"general-{key[:32]}.jsonl"
+            path = Path(trainer.default_root_dir).resolve().parent / ".cache" / f"general-{key[:32]}.jsonl"
             if trainer.strategy.broadcast(path.is_file()):
                 known = Known.of(read_json_lines(path))
         scores = self.scores_of(trainer, module, split, known)
         if trainer.is_global_zero:
-            write_json_lines(answers_file(trainer, name), scores.rows)
+            write_json_lines(responses_file(trainer, name), scores.rows)
             if path is not None and known is None:
                 write_json_lines(path, scores.rows)
         return scores
@@ -142,23 +142,23 @@ class GeneralScore(LogsDrop):
             for batch in track(list(suite.prompt_plan(split)), description=f"Asking {name}", transient=True, disable=not trainer.is_global_zero or bool(known)):
                 prompts = [suite.prompts[split][index] for index in batch.ids]
                 asked = [examples[index] for index in batch.ids]
-                answers = known.answers(name, batch.ids, asked) if known else module.answer(prompts, self.generation)
-                own += judged(metric, batch.ids, asked, answers)
+                answers = known.answers(name, batch.ids, asked) if known else module.respond(prompts, self.generation)
+                own += judge_responses(metric, batch.ids, asked, answers)
             by_suite[name] = float(metric.compute()["score"])
-            rows += [{"suite": name, "counts": name in counting, **row} for row in of_all_ranks(own, trainer)]
+            rows += [{"suite": name, "counts": name in counting, **row} for row in gather_rows(own, trainer)]
         return Scores(by_suite, counting, rows)
 
 
 class Known(NamedTuple):
     """Answers that were given before, and what was right then."""
 
-    by_item: Mapping[tuple[str, int], tuple[Answer, Any]]
+    by_item: Mapping[tuple[str, int], tuple[Response, Any]]
 
     @classmethod
     def of(cls, rows: Rows) -> "Known":
-        return cls({(row["suite"], row["id"]): (Answer(*(row[field] for field in Answer._fields)), row["truth"]) for row in rows})
+        return cls({(row["suite"], row["id"]): (Response(*(row[field] for field in Response._fields)), row["truth"]) for row in rows})
 
-    def answers(self, suite: str, ids: Sequence[int], examples: Sequence[Example]) -> list[Answer]:
+    def answers(self, suite: str, ids: Sequence[int], examples: Sequence[Example]) -> list[Response]:
         """Those to the items that are asked now.
 
         Raises:

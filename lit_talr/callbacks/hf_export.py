@@ -16,13 +16,13 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from yaml import YAMLError
 
-from lit_talr.export.command import RECORD, SKELETON, copy_skeleton
-from lit_talr.export.rounding import Rounding
-from lit_talr.export.weights import Weights, merged_weights, widest, write_shards
-from lit_talr.files import new_folder, read_json, shipped, write_json, write_text
-from lit_talr.lora import save_adapters
+from lit_talr.checkpoint.export import RECORD, SKELETON, copy_skeleton
+from lit_talr.checkpoint.rounding import Rounding
+from lit_talr.checkpoint.weights import Weights, merged_weights, widest, write_shards
+from lit_talr.modeling.lora import save_adapters
+from lit_talr.modeling.sharded import whole
 from lit_talr.module import DomainSFT
-from lit_talr.sharded import whole
+from lit_talr.utils.files import new_folder, read_json, shipped, write_json, write_text
 
 logger = getLogger(__name__)
 

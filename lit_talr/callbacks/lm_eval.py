@@ -16,14 +16,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
 
-from lit_talr.callbacks.base import LogsDrop, answers_file, of_all_ranks, paired_error
+from lit_talr.callbacks.base import LogsDrop, gather_rows, paired_error, responses_file
 from lit_talr.data.encoding import tokenizer_hash
-from lit_talr.evaluation_mode import evaluation_mode
-from lit_talr.files import read_json, read_json_lines, write_json, write_json_lines
-from lit_talr.generation import Generation
+from lit_talr.modeling.evaluation_mode import evaluation_mode
+from lit_talr.modeling.generation import Generation
 from lit_talr.module import DomainSFT
-from lit_talr.reference import weights_hash
 from lit_talr.tasks.base import Benchmark, Scores, check_same_items, check_same_settings, item_rows, logged, main_score
+from lit_talr.training.base_nll import weights_hash
+from lit_talr.utils.files import read_json, read_json_lines, write_json, write_json_lines
 
 if TYPE_CHECKING:
     from lit_talr.tasks.harness import Loaded
@@ -95,7 +95,7 @@ class LMEval(LogsDrop):
             return
         if find_spec("lm_eval") is None:
             raise ValueError("`LMEval` needs lm-evaluation-harness, which is not installed: `pip install lit-talr[eval]`.")
-        pl_module.check_answers(trainer, Generation())  # the harness asks by transformers
+        pl_module.check_generation(trainer, Generation())  # the harness asks by transformers
         others = [callback for callback in trainer.callbacks if isinstance(callback, LogsDrop) and callback is not self]  # type: ignore[attr-defined]
         if any(isinstance(other, LMEval) for other in others):
             raise ValueError("`LMEval` must be in `trainer.callbacks` once, with all tasks.")
@@ -116,7 +116,7 @@ class LMEval(LogsDrop):
         except Exception as error:  # said to the other ranks, which would wait for this one
             failed = error
         problem = None if failed is None else str(failed) or type(failed).__name__
-        parts = of_all_ranks([{"id": trainer.global_rank, "unavailable": self.unavailable, "problem": problem}], trainer)
+        parts = gather_rows([{"id": trainer.global_rank, "unavailable": self.unavailable, "problem": problem}], trainer)
         if failed is not None:
             raise failed
         for part in parts:
@@ -219,11 +219,11 @@ class LMEval(LogsDrop):
         """Of the starting model, which the module still is; taken from where they are kept, or kept for other runs. Collective."""
         path = None
         if module.pretrained is not None:
-            start, tokenizer = module.starting_model(), tokenizer_hash(module.data.encoder.tokenizer)
+            start, tokenizer = module.base_model(), tokenizer_hash(module.data.encoder.tokenizer)
             weights = weights_hash(trainer, start.pretrained, start.revision)
             model = f"{weights} {trainer.precision} {start.dtype} {start.attention} {tokenizer} {self.counts}"
             key = hashlib.sha256(f"{model} {json.dumps(self.about(module), sort_keys=True)}".encode()).hexdigest()
-            path = Path(trainer.default_root_dir).resolve().parent / ".reference" / f"lm-eval-{key[:32]}.json"
+            path = Path(trainer.default_root_dir).resolve().parent / ".cache" / f"lm-eval-{key[:32]}.json"
             if trainer.strategy.broadcast(path.is_file()):
                 return Scores(**trainer.strategy.broadcast(read_json(path)))
         scores = self.scores_of(trainer, module)
@@ -264,9 +264,9 @@ class LMEval(LogsDrop):
         if earlier:
             about |= {part: {**known[part], **about[part]} for part in ("benchmarks", "files", "tasks")}  # of what was asked then
         write_json(file, {**about, "results": {**earlier, name: {"by_suite": scores.by_suite, "results": scores.results}}})
-        write_json_lines(answers_file(trainer, f"{self.prefix()}-{name}"), scores.rows)
+        write_json_lines(responses_file(trainer, f"{self.prefix()}-{name}"), scores.rows)
         if name == "epoch-0" and self.counts and module.pretrained is not None:
-            write_json_lines(answers_file(trainer, "general-base-test"), scores.rows)  # the same items: the report looks here
+            write_json_lines(responses_file(trainer, "general-base-test"), scores.rows)  # the same items: the report looks here
 
     def kept(self, trainer: Trainer, module: DomainSFT) -> Scores | None:
         """Of the starting model, in the run folder; None where there are none. Collective.
@@ -274,7 +274,7 @@ class LMEval(LogsDrop):
         Raises:
             ValueError: If they, or other results there, are of other settings.
         """
-        file, record = answers_file(trainer, f"{self.prefix()}-epoch-0"), read_json(Path(trainer.default_root_dir) / "lm_eval.json")
+        file, record = responses_file(trainer, f"{self.prefix()}-epoch-0"), read_json(Path(trainer.default_root_dir) / "lm_eval.json")
         results, about = record.get("results", {}), self.about(module)
         before = Scores(**results["epoch-0"], rows=read_json_lines(file)) if file.is_file() and "epoch-0" in results else None
         before, record, about = trainer.strategy.broadcast((before, record, about))  # the folder of the first rank's machine

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lit_talr.data.base import Batch, format_counts
 from lit_talr.data.batch_plan import BatchPlan
-from lit_talr.files import read_json, write_json
+from lit_talr.data.encoded import Batch
+from lit_talr.domains.base import format_counts
 from lit_talr.module import DomainSFT
+from lit_talr.utils.files import read_json, write_json
 
 
 class TokenProgressBar(RichProgressBar):

@@ -11,14 +11,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
-from lit_talr.curriculum import cohort_figure, hardest_page, layout, loss_figure, span
-from lit_talr.data.base import Batch
-from lit_talr.evaluation_mode import evaluation_mode
-from lit_talr.losses.base import sum_over_ranks
+from lit_talr.curriculum.show import cohort_figure, hardest_page, layout, loss_figure, span
+from lit_talr.curriculum.token_groups import FIELDS, Row, bin_edges, bins, cohorts, group_rows, probabilities, token_sums, write_table
+from lit_talr.data.encoded import Batch
+from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.module import DomainSFT
-from lit_talr.reference import score
-from lit_talr.resume import check_same
-from lit_talr.token_groups import FIELDS, Row, bin_edges, bins, cohorts, group_rows, probabilities, token_sums, write_table
+from lit_talr.training.base_nll import score
+from lit_talr.training.resume import check_same
+from lit_talr.utils.collectives import sum_over_ranks
 
 CONTEXT = 24  # tokens shown before a hard one; a quarter as many after it
 

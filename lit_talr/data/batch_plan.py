@@ -15,7 +15,7 @@ class MicroBatch(NamedTuple):
     """What one rank runs through the model at once."""
 
     ids: tuple[int, ...]  # the examples, () for an empty one
-    num_step_tokens: int  # supervised tokens of the whole optimizer step, over all ranks and micro-batches
+    num_items_in_batch: int  # supervised tokens of the whole optimizer step, over all ranks and micro-batches
     packed: bool = False  # the examples stand one behind the other in one row
 
 
@@ -184,7 +184,7 @@ class BatchPlan(DistributedSampler[MicroBatch]):
             self._order = self.epoch, self.order(self.epoch)
         return self._order[1][step * self.batching.batch_size : (step + 1) * self.batching.batch_size]
 
-    def num_step_tokens(self, step: int) -> int:
+    def num_items_in_batch(self, step: int) -> int:
         """Supervised tokens of a step of this epoch, over all ranks and micro-batches."""
         num_tokens = int(self.num_supervised[self.step_ids(step)].sum())
         assert num_tokens >= 1, "encoding refuses examples without a supervised token"
@@ -199,7 +199,7 @@ class BatchPlan(DistributedSampler[MicroBatch]):
                 f"{self.planned_epochs} epoch(s) has {self.accumulate} on each of {self.num_replicas} rank(s); "
                 "plan all epochs with `trainer.max_epochs`, or give `batching.micro_batch_size` instead."
             )
-        num_tokens = self.num_step_tokens(step)
+        num_tokens = self.num_items_in_batch(step)
         places = (self.rank, self.num_replicas - 1 - self.rank)  # forth and back
         num_used = math.ceil(len(arranged) / self.num_replicas)
         mine = (micro_step * self.num_replicas + places[micro_step % 2] for micro_step in (*range(num_used, self.accumulate), *range(num_used)))

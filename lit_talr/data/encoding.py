@@ -15,8 +15,8 @@ import numpy as np
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from lit_talr.example import Example, Message
-from lit_talr.files import shipped
+from lit_talr.data.example import Example, Message
+from lit_talr.utils.files import shipped
 
 TooLongPolicy = Literal["error", "drop", "truncate_prompt"]
 ROLES = ("system", "user", "assistant", "tool")
@@ -82,7 +82,7 @@ class TooLong(ValueError):
         return TooLong, (self.num_tokens, self.max_length)
 
 
-class Answer(NamedTuple):
+class AssistantTurn(NamedTuple):
     """An assistant turn in a render."""
 
     before: str  # all that stands in front of it, up to where generation begins
@@ -94,7 +94,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """Load a tokenizer that has all that training and generation need; never runs code from the hub.
 
     Args:
-        name: Folder, hub name, or a folder that ships with this package (``lit_talr/models/lab``).
+        name: Folder, hub name, or a folder that ships with this package (``lit_talr/lab/base``).
         revision: Commit, tag or branch of a hub tokenizer.
 
     Raises:
@@ -217,7 +217,7 @@ class ChatEncoder:
     def tokens_and_mask(self, messages: Sequence[Message], supervised: Sequence[int]) -> tuple[list[int], list[bool]]:
         """A row that ends with its last supervised turn, or a prompt where there is none; every answer in it is tokenised apart, learned or not."""
         messages = [Message(role=message["role"], content=self.special.sub(guard, message["content"])) for message in messages]
-        answers = {index: self.answer(messages[: index + 1]) for index, message in enumerate(messages) if index and message["role"] == "assistant"}
+        answers = {index: self.assistant_turn(messages[: index + 1]) for index, message in enumerate(messages) if index and message["role"] == "assistant"}
         last = answers[supervised[-1]] if supervised else None
         whole = last.before + last.text if last else self.render(messages, prompt=True)
         input_ids, mask, done = list(self.start), [False] * len(self.start), 0
@@ -242,7 +242,7 @@ class ChatEncoder:
             add(whole[done:])
         return input_ids, mask
 
-    def answer(self, messages: Sequence[Message]) -> Answer | None:
+    def assistant_turn(self, messages: Sequence[Message]) -> AssistantTurn | None:
         """The last turn in its render; None where the template does not continue its own generation prompt."""
         before, after = self.render(messages[:-1], prompt=True), self.render(messages, prompt=False)
         if not after.startswith(before):
@@ -256,9 +256,9 @@ class ChatEncoder:
             text = gained[: max(after_content or ends, key=lambda end: len(words[end])).end()]  # the first after all words
         else:
             text = gained[: gained.rfind(content) + len(content)] if content in gained else gained.rstrip()
-        return Answer(before, text, ended=bool(ends))
+        return AssistantTurn(before, text, ended=bool(ends))
 
-    def refusal(self, index: int, answer: Answer | None) -> str:
+    def refusal(self, index: int, answer: AssistantTurn | None) -> str:
         template = f"The chat template of {self.name!r}"
         if answer is None:
             return (
@@ -308,7 +308,7 @@ class ChatEncoder:
 
     def find_stop_tokens(self) -> tuple[int, ...]:
         """The tokens that end an answer, from a conversation of two turns."""
-        answer = self.answer([Message(role="user", content="a"), Message(role="assistant", content="b")])
+        answer = self.assistant_turn([Message(role="user", content="a"), Message(role="assistant", content="b")])
         end = self.tokenize(answer.text, start=False)[-1] if answer and answer.ended else self.eos_token_id
         return tuple(dict.fromkeys((self.eos_token_id, end)))
 

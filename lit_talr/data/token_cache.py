@@ -21,8 +21,8 @@ from safetensors.numpy import save
 
 from lit_talr.data import encoding
 from lit_talr.data.encoding import ChatEncoder, Encoded, TooLong, tokenizer_hash
-from lit_talr.example import Example, Message, place
-from lit_talr.files import write_bytes
+from lit_talr.data.example import Example, Message, place
+from lit_talr.utils.files import write_bytes
 
 logger = logging.getLogger(__name__)
 CODE = hashlib.sha256(Path(encoding.__file__).read_bytes()).hexdigest()

@@ -7,15 +7,15 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from lit_talr.backbone import Backbone, load_model
-from lit_talr.data.base import Split
 from lit_talr.data.encoding import load_tokenizer
-from lit_talr.files import write_text
+from lit_talr.data.example import Split
 from lit_talr.heatmap.page import page
 from lit_talr.heatmap.rows import ShownRow, read_rows
 from lit_talr.heatmap.run import Model, read_run
 from lit_talr.heatmap.scores import TokenScores, score
-from lit_talr.weight_files import model_folder
+from lit_talr.modeling.backbone import Backbone, load_model
+from lit_talr.utils.files import write_text
+from lit_talr.utils.weight_files import model_folder
 
 
 def heatmap(

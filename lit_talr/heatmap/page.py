@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lit_talr import __version__
-from lit_talr.data.base import Split
+from lit_talr.data.example import Split
 from lit_talr.heatmap.rows import ShownRow
 from lit_talr.heatmap.run import Model, TunedRun
 from lit_talr.heatmap.scores import TokenScores, talr_weights

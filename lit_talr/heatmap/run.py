@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from lit_talr.data.base import DomainDataModule
+from lit_talr.domains.base import DomainDataModule
 from lit_talr.report.runs import loss_name, scientific
 
 

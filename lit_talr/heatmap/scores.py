@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from lit_talr.backbone import Backbone, Head
 from lit_talr.data.encoding import Encoded
 from lit_talr.losses import TALR
 from lit_talr.losses.base import TokenStats
+from lit_talr.modeling.backbone import Backbone, Head
 
 CHUNK_TOKENS = 256
 """Tokens whose logits are held at a time: 160 MB for a vocabulary of 150,000."""

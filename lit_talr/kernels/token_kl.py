@@ -23,15 +23,15 @@ class TokenKL(NamedTuple):
 def token_kl(
     hidden_ND: Tensor,
     weight_VD: Tensor,
-    reference_hidden_NE: Tensor,
-    reference_weight_VE: Tensor,
+    base_hidden_NE: Tensor,
+    base_weight_VE: Tensor,
     bias_V: Tensor | None = None,
-    reference_bias_V: Tensor | None = None,
+    base_bias_V: Tensor | None = None,
     *,
     softcap: float | None = None,
     scale: float = 1.0,
-    reference_softcap: float | None = None,
-    reference_scale: float = 1.0,
+    base_softcap: float | None = None,
+    base_scale: float = 1.0,
     chunk_tokens: int = 256,
 ) -> TokenKL:
     """KL(reference || model) of the next token, exact over the vocabulary, as this does, without ever holding logits ``[N, V]`` of either::
@@ -51,14 +51,14 @@ def token_kl(
     Args:
         hidden_ND: ``[N, D]``, the decoder's output; carries gradient. N may be 0.
         weight_VD: ``[V, D]``, the head's weight; carries gradient.
-        reference_hidden_NE: ``[N, E]``, the output of the reference's decoder for the same tokens.
-        reference_weight_VE: ``[V, E]``, the weight of the reference's head.
+        base_hidden_NE: ``[N, E]``, the output of the reference's decoder for the same tokens.
+        base_weight_VE: ``[V, E]``, the weight of the reference's head.
         bias_V: ``[V]``, the head's bias; carries gradient.
-        reference_bias_V: ``[V]``, that of the reference.
+        base_bias_V: ``[V]``, that of the reference.
         softcap: Bound of the logits, above 0; ``None`` for none.
         scale: Factor of the logits, before the soft-cap.
-        reference_softcap: Bound of the reference's logits.
-        reference_scale: Factor of the reference's logits.
+        base_softcap: Bound of the reference's logits.
+        base_scale: Factor of the reference's logits.
         chunk_tokens: Tokens whose logits are held at a time, at least 1.
 
     Returns:
@@ -69,17 +69,17 @@ def token_kl(
         ValueError: For shapes or dtypes that do not fit together, vocabularies of different sizes, or an option out of range.
     """
     own = _check("`hidden_ND`, `weight_VD` and `bias_V`", hidden_ND, weight_VD, bias_V)
-    other = _check("`reference_hidden_NE`, `reference_weight_VE` and `reference_bias_V`", reference_hidden_NE, reference_weight_VE, reference_bias_V)
-    if len(hidden_ND) != len(reference_hidden_NE) or len(weight_VD) != len(reference_weight_VE):
-        shapes = [tuple(tensor.shape) for tensor in (hidden_ND, weight_VD, reference_hidden_NE, reference_weight_VE)]
-        raise ValueError(f"`hidden_ND`, `weight_VD`, `reference_hidden_NE` and `reference_weight_VE` must have the same N and V, got {shapes}.")
+    other = _check("`base_hidden_NE`, `base_weight_VE` and `base_bias_V`", base_hidden_NE, base_weight_VE, base_bias_V)
+    if len(hidden_ND) != len(base_hidden_NE) or len(weight_VD) != len(base_weight_VE):
+        shapes = [tuple(tensor.shape) for tensor in (hidden_ND, weight_VD, base_hidden_NE, base_weight_VE)]
+        raise ValueError(f"`hidden_ND`, `weight_VD`, `base_hidden_NE` and `base_weight_VE` must have the same N and V, got {shapes}.")
     if chunk_tokens < 1:
         raise ValueError(f"`chunk_tokens` must be at least 1, got {chunk_tokens}.")
-    for name, value in (("softcap", softcap), ("reference_softcap", reference_softcap)):
+    for name, value in (("softcap", softcap), ("base_softcap", base_softcap)):
         if value is not None and value <= 0:
             raise ValueError(f"`{name}` must be above 0, or None for no soft-cap, got {value}.")
-    heads = _Head(own, softcap, scale, chunk_tokens), _Head(other, reference_softcap, reference_scale, chunk_tokens)
-    reference = reference_hidden_NE.detach(), reference_weight_VE.detach(), None if reference_bias_V is None else reference_bias_V.detach()
+    heads = _Head(own, softcap, scale, chunk_tokens), _Head(other, base_softcap, base_scale, chunk_tokens)
+    reference = base_hidden_NE.detach(), base_weight_VE.detach(), None if base_bias_V is None else base_bias_V.detach()
     return TokenKL(*_TokenKL.apply(hidden_ND, weight_VD, bias_V, *reference, heads))
 
 
@@ -112,21 +112,21 @@ class _TokenKL(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        reference_hidden_NE: Tensor,
-        reference_weight_VE: Tensor,
-        reference_bias_V: Tensor | None,
+        base_hidden_NE: Tensor,
+        base_weight_VE: Tensor,
+        base_bias_V: Tensor | None,
         heads: tuple[_Head, _Head],
     ) -> tuple[Tensor, Tensor]:
         kl_N = hidden_ND.new_zeros(len(hidden_ND), dtype=heads[0].sum_dtype)
         agreement_N = torch.zeros_like(kl_N, dtype=torch.bool)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             own = hidden_ND, heads[0].operand(weight_VD), bias_V
-            reference = reference_hidden_NE, heads[1].operand(reference_weight_VE), reference_bias_V
+            reference = base_hidden_NE, heads[1].operand(base_weight_VE), base_bias_V
             for rows_C, _, spare_CV, log_CV, reference_CV in _chunks(heads, own, reference):
                 agreement_N[rows_C] = log_CV.argmax(1) == reference_CV.argmax(1)
                 kl_N[rows_C] = _divergence(log_CV, reference_CV, spare_CV)
                 del log_CV, reference_CV  # or they would be held while the next ones are made
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, reference_hidden_NE, reference_weight_VE, reference_bias_V)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, base_hidden_NE, base_weight_VE, base_bias_V)
         ctx.heads = heads
         ctx.mark_non_differentiable(agreement_N)
         return kl_N, agreement_N

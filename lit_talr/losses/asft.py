@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from lit_talr.losses.base import LossStrategy, TokenStats, sum_over_ranks
+from lit_talr.losses.base import LossStrategy, TokenStats
+from lit_talr.utils.collectives import sum_over_ranks
 
 
 class ASFT(LossStrategy):
@@ -25,7 +26,7 @@ class ASFT(LossStrategy):
         ValueError: For a coefficient out of range; at start-up from random weights, and where every weight is sharded (ZeRO-3, FSDP2).
     """
 
-    needs = frozenset({"reference_kl"})
+    needs = frozenset({"base_kl"})
 
     def __init__(self, coefficient: float = 0.1) -> None:
         super().__init__()
@@ -40,8 +41,8 @@ class ASFT(LossStrategy):
 
     def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
         """The sum of weight times NLL, and that of the divergences times the coefficient; carries gradient through both, not through the weights."""
-        assert stats.reference_kl is not None
-        kl = torch.where(stats.mask, stats.reference_kl, 0).sum()
+        assert stats.base_kl is not None
+        kl = torch.where(stats.mask, stats.base_kl, 0).sum()
         self._sums.append(torch.stack([kl.detach(), stats.mask.sum().to(kl.dtype)]))
         return super().forward(stats, weights) + self.coefficient * kl
 

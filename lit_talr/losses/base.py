@@ -5,10 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 
 class TokenStats(NamedTuple):
@@ -17,20 +15,20 @@ class TokenStats(NamedTuple):
     Args:
         nll: ``[B, T]`` float32 (float64 for a float64 model), negative log-likelihood in nats; carries gradient; 0 where unsupervised.
         mask: ``[B, T]`` bool, True where supervised.
-        sequence: ``[B, T]`` int64, which example a token belongs to, a number in [0, B * T) unique in the micro-batch; ignored where ``mask`` is False.
+        sequence_ids: ``[B, T]`` int64, which example a token belongs to, a number in [0, B * T) unique in the micro-batch; ignored where ``mask`` is False.
         entropy: ``[B, T]`` float32, detached, of the model's distribution; only where the strategy ``needs`` it, as those below.
         top_entropy: Entropy of the renormalised twenty most likely tokens, detached.
-        reference_nll: NLL under the starting model, detached.
-        reference_kl: KL(starting model || model) of the next token in nats, of the dtype of ``nll``; carries gradient.
+        base_nll: NLL under the starting model, detached.
+        base_kl: KL(starting model || model) of the next token in nats, of the dtype of ``nll``; carries gradient.
     """
 
     nll: Tensor
     mask: Tensor
-    sequence: Tensor
+    sequence_ids: Tensor
     entropy: Tensor | None = None
     top_entropy: Tensor | None = None
-    reference_nll: Tensor | None = None
-    reference_kl: Tensor | None = None
+    base_nll: Tensor | None = None
+    base_kl: Tensor | None = None
 
     def detach(self) -> "TokenStats":
         """The same numbers without gradient."""
@@ -61,7 +59,7 @@ class LossStrategy(nn.Module):
     """Optional fields of ``TokenStats`` that the module has to fill in."""
     least_weight: float | None = None
     """The weight below which the strategy lets no token fall, where there is one."""
-    layout_free: bool = True
+    batching_invariant: bool = True
     """Whether a step's gradient is the same however the step is split: a weight depends on its token, on its example and on finished steps alone."""
 
     def weights(self, stats: TokenStats) -> Tensor:
@@ -78,22 +76,22 @@ class LossStrategy(nn.Module):
         Raises:
             ValueError: In one sentence, with the way out.
         """
-        if self.needs & {"reference_nll", "reference_kl"} and not setting.pretrained:
+        if self.needs & {"base_nll", "base_kl"} and not setting.pretrained:
             raise ValueError(
                 f"{type(self).__name__} compares with the starting model, and random weights say nothing; "
                 "give `model.pretrained`, or a loss that needs no reference, such as TALR."
             )
-        if "reference_kl" in self.needs and setting.sharded_weights:
+        if "base_kl" in self.needs and setting.sharded_weights:
             raise ValueError(
                 f"{type(self).__name__} runs the starting model beside the one that is trained, which is not supported where every weight is sharded (ZeRO-3, "
                 "FSDP2); use configs/strategy/ddp.yaml or zero2.yaml."
             )
 
-    def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
-        """Called once before ``fit`` on every rank where the strategy needs ``reference_nll``: for what depends on the whole training set.
+    def prepare(self, base_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+        """Called once before ``fit`` on every rank where the strategy needs ``base_nll``: for what depends on the whole training set.
 
         Args:
-            reference_nll: ``[N]`` float32, NLL under the starting model of every supervised token, one example after the other.
+            base_nll: ``[N]`` float32, NLL under the starting model of every supervised token, one example after the other.
             num_tokens: ``[n]`` int64, how many of them each example has.
         """
 
@@ -112,7 +110,7 @@ class LossStrategy(nn.Module):
         return ", ".join(f"{name}={vars(self)[name]!r}" for name in inspect.signature(type(self)).parameters if name in vars(self))
 
 
-class Around(LossStrategy):
+class LossWrapper(LossStrategy):
     """Is the loss that it holds, until a subclass changes something.
 
     Args:
@@ -124,7 +122,7 @@ class Around(LossStrategy):
         self.loss = loss
         self.needs = loss.needs
         self.least_weight = loss.least_weight
-        self.layout_free = loss.layout_free
+        self.batching_invariant = loss.batching_invariant
 
     def weights(self, stats: TokenStats) -> Tensor:
         return self.loss.weights(stats)
@@ -135,8 +133,8 @@ class Around(LossStrategy):
     def check(self, setting: Setting) -> None:
         self.loss.check(setting)
 
-    def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
-        self.loss.prepare(reference_nll, num_tokens)
+    def prepare(self, base_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+        self.loss.prepare(base_nll, num_tokens)
 
     def attach(self, optimizer: Optimizer) -> None:
         self.loss.attach(optimizer)
@@ -153,7 +151,7 @@ def sequence_means(values: Tensor, stats: TokenStats) -> Tensor:
 
     Of a shape that does not depend on the data, so that no device has to be waited for.
     """
-    sequence = torch.where(stats.mask, stats.sequence, 0).flatten()
+    sequence = torch.where(stats.mask, stats.sequence_ids, 0).flatten()
     mask = stats.mask.flatten().to(values.dtype)
     total = torch.zeros_like(mask).scatter_add_(0, sequence, torch.where(stats.mask, values, 0).flatten())
     count = torch.zeros_like(mask).scatter_add_(0, sequence, mask)
@@ -162,19 +160,4 @@ def sequence_means(values: Tensor, stats: TokenStats) -> Tensor:
 
 def of_sequence(means: Tensor, stats: TokenStats) -> Tensor:
     """``[B, T]``: to each supervised token the value of its sequence, from ``[B * T]`` as ``sequence_means`` gives it."""
-    return means[torch.where(stats.mask, stats.sequence, 0)]
-
-
-def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of equally shaped tensors over all ranks; the tensor itself in a single process."""
-    if dist.is_available() and dist.is_initialized():
-        value = value.clone()
-        dist.all_reduce(value)
-    return value
-
-
-def gather_over_ranks(values: Tensor) -> Tensor:
-    """One-dimensional tensors of any lengths from all ranks, one after the other; the tensor itself in a single process."""
-    if dist.is_available() and dist.is_initialized():
-        return torch.cat(gather_all_tensors(values))
-    return values
+    return means[torch.where(stats.mask, stats.sequence_ids, 0)]

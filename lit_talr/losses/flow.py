@@ -29,7 +29,7 @@ class FLOW(LossStrategy):
         ValueError: For a temperature out of range; at start-up from random weights.
     """
 
-    needs = frozenset({"reference_nll"})
+    needs = frozenset({"base_nll"})
 
     def __init__(self, level: Literal["sample", "token"] = "sample", temperature: float | None = None) -> None:
         super().__init__()
@@ -39,11 +39,11 @@ class FLOW(LossStrategy):
         self.temperature = temperature
         self.median: float | None = None  # of the training set, once it is known
 
-    def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+    def prepare(self, base_nll: np.ndarray, num_tokens: np.ndarray) -> None:
         if self.temperature is None:
-            values = reference_nll
+            values = base_nll
             if self.level == "sample":
-                values = np.add.reduceat(reference_nll, np.cumsum(num_tokens) - num_tokens, dtype=np.float64) / num_tokens
+                values = np.add.reduceat(base_nll, np.cumsum(num_tokens) - num_tokens, dtype=np.float64) / num_tokens
             self.median = max(float(np.median(values)), 1e-6)
 
     @property
@@ -54,8 +54,8 @@ class FLOW(LossStrategy):
         return temperature
 
     def weights(self, stats: TokenStats) -> Tensor:
-        assert stats.reference_nll is not None
-        nll = stats.reference_nll
+        assert stats.base_nll is not None
+        nll = stats.base_nll
         if self.level == "sample":
             nll = of_sequence(sequence_means(nll, stats), stats)
         return (-nll / self.used_temperature).exp()

@@ -30,7 +30,7 @@ class IWSFT(LossStrategy):
         ValueError: For an exponent out of range, or bounds that do not rise from at least 0; at start-up from random weights.
     """
 
-    needs = frozenset({"reference_nll"})
+    needs = frozenset({"base_nll"})
 
     def __init__(self, level: Literal["sequence", "token"] = "sequence", sharpness: float = 1.0, bounds: tuple[float, float] | None = None) -> None:
         super().__init__()
@@ -44,8 +44,8 @@ class IWSFT(LossStrategy):
         self.bounds = bounds
 
     def weights(self, stats: TokenStats) -> Tensor:
-        assert stats.reference_nll is not None
-        gain = stats.reference_nll - stats.nll.detach()  # ln(p / p_0)
+        assert stats.base_nll is not None
+        gain = stats.base_nll - stats.nll.detach()  # ln(p / p_0)
         if self.level == "sequence":
             gain = of_sequence(sequence_means(gain, stats), stats)
         return (self.sharpness * gain).exp().clamp(*self.bounds)

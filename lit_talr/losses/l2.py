@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from lit_talr.losses.base import Around, LossStrategy, Setting, sum_over_ranks
+from lit_talr.losses.base import LossStrategy, LossWrapper, Setting
+from lit_talr.utils.collectives import sum_over_ranks
 
 
-class L2(Around):
+class L2(LossWrapper):
     """``loss + coefficient * ||theta - theta_0||^2``, theta_0 being the weights at the start, around any loss.
 
     The penalty never enters the graph: an optimizer hook adds its gradient, ``2 * coefficient * (theta - theta_0)``, to whatever share of the fp32

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from lit_talr.losses.base import Around, LossStrategy, TokenStats
+from lit_talr.losses.base import LossStrategy, LossWrapper, TokenStats
 
 
-class Permuted(Around):
+class Permuted(LossWrapper):
     """``w_i = v_pi(i)``: the weights v of another loss, dealt out at random among the supervised tokens of the micro-batch.
 
     The weights are as many and as large as the other loss's, so that what the two runs do not share is which tokens are held back. The permutation
@@ -28,7 +28,7 @@ class Permuted(Around):
         super().__init__(loss)
         if seed < 0:
             raise ValueError(f"`seed` must be at least 0, got {seed}.")
-        self.layout_free = False
+        self.batching_invariant = False
         self.seed = seed
 
     def weights(self, stats: TokenStats) -> Tensor:

@@ -17,8 +17,8 @@ class PriFT(LossStrategy):
         ValueError: At start-up from random weights.
     """
 
-    needs = frozenset({"reference_nll"})
+    needs = frozenset({"base_nll"})
 
     def weights(self, stats: TokenStats) -> Tensor:
-        assert stats.reference_nll is not None
-        return (-stats.reference_nll).exp()
+        assert stats.base_nll is not None
+        return (-stats.base_nll).exp()

@@ -31,7 +31,7 @@ class Rho1(LossStrategy):
         ValueError: For a share out of range; at start-up from random weights.
     """
 
-    needs = frozenset({"reference_nll"})
+    needs = frozenset({"base_nll"})
 
     def __init__(self, share: float = 0.6, scope: Literal["micro_batch", "sequence"] = "micro_batch") -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class Rho1(LossStrategy):
             raise ValueError(f"`share` must lie in (0, 1], got {share}.")
         self.share = share
         self.scope = scope
-        self.layout_free = scope == "sequence" or share == 1
+        self.batching_invariant = scope == "sequence" or share == 1
 
     def weights(self, stats: TokenStats) -> Tensor:
-        assert stats.reference_nll is not None
-        excess = torch.where(stats.mask, stats.nll.detach() - stats.reference_nll, -math.inf).flatten()
-        groups = stats.sequence.flatten() if self.scope == "sequence" else torch.zeros_like(stats.sequence).flatten()
+        assert stats.base_nll is not None
+        excess = torch.where(stats.mask, stats.nll.detach() - stats.base_nll, -math.inf).flatten()
+        groups = stats.sequence_ids.flatten() if self.scope == "sequence" else torch.zeros_like(stats.sequence_ids).flatten()
         groups = torch.where(stats.mask.flatten(), groups, excess.numel())  # the unsupervised come last
         order = excess.argsort(descending=True, stable=True)
         order = order[groups[order].argsort(stable=True)]  # group after group, each from its largest excess down

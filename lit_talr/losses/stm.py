@@ -26,7 +26,7 @@ class STM(LossStrategy):
         ValueError: For a perplexity below 1; at start-up from random weights, and if it masks every token.
     """
 
-    needs = frozenset({"reference_nll"})
+    needs = frozenset({"base_nll"})
 
     def __init__(self, max_perplexity: float = 2.5) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class STM(LossStrategy):
             raise ValueError(f"`max_perplexity` must be at least 1, got {max_perplexity}.")
         self.max_perplexity = max_perplexity
 
-    def prepare(self, reference_nll: np.ndarray, num_tokens: np.ndarray) -> None:
-        if not (reference_nll <= math.log(self.max_perplexity)).any():
-            least = math.exp(reference_nll.min())
+    def prepare(self, base_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+        if not (base_nll <= math.log(self.max_perplexity)).any():
+            least = math.exp(base_nll.min())
             raise ValueError(f"`max_perplexity` {self.max_perplexity} masks every token of the training set, whose least perplexity is {least:.4g}; raise it.")
 
     def weights(self, stats: TokenStats) -> Tensor:
-        assert stats.reference_nll is not None
-        return (stats.reference_nll.exp() <= self.max_perplexity).to(stats.nll.dtype)
+        assert stats.base_nll is not None
+        return (stats.base_nll.exp() <= self.max_perplexity).to(stats.nll.dtype)

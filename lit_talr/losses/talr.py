@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lit_talr.losses.base import LossStrategy, TokenStats, gather_over_ranks, sequence_means, sum_over_ranks
+from lit_talr.losses.base import LossStrategy, TokenStats, sequence_means
+from lit_talr.utils.collectives import gather_over_ranks, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 SMALLEST_TEMPERATURE = 1e-6
@@ -64,7 +65,7 @@ class TALR(LossStrategy):
         self.scope = scope
         self.normalize = normalize
         self.least_weight = None if normalize else floor
-        self.layout_free = scope == "step" or (temperature is not None and not normalize)
+        self.batching_invariant = scope == "step" or (temperature is not None and not normalize)
         self.step_temperature: Tensor | None = None  # of the last finished step; float32, not a buffer: engines cast those to bf16
         self._step_values: list[Tensor] = []  # what the medians of the open step are taken of (scope: step)
         self._used: list[Tensor] = []  # the temperatures of the open step's micro-batches, for the log

@@ -2,17 +2,17 @@
 
 from torch import Tensor
 
-from lit_talr.losses.base import Around, LossStrategy, TokenStats
+from lit_talr.losses.base import LossStrategy, LossWrapper, TokenStats
 
 
-class Truncation(Around):
+class Truncation(LossWrapper):
     """``w = 0`` where ``p < threshold``, else the weight of the loss that it holds.
 
     Tokens that are left out still count in the number that the sum is divided by; in the code of "Beyond Log Likelihood" they do not: a factor near the
     share of tokens kept, which AdamW cancels (not its clipping).
 
     Source: a reviewer of the TALR paper (arXiv:2509.20758) reports that its figure 3c was made with a variant that cuts hard tokens off; whether the
-    others weighed 1 or as in TALR is not known, nor whether its threshold was the figure's p of 0.2. Around Standard it is also
+    others weighed 1 or as in TALR is not known, nor whether its threshold was the figure's p of 0.2. LossWrapper Standard it is also
     ``-log p`` of tokens with p >= 0.2, one of the losses that "Beyond Log Likelihood", arXiv:2510.00526, compares.
 
     Use: to see whether easy tokens alone pull the hard ones along; not to learn what the model does not know.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

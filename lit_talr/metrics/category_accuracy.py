@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics.base import DomainMetric
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.utilities.plot import plot_confusion_matrix
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics.base import DomainMetric
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ClassScores(DomainMetric):
     Raises:
         ValueError: For fewer classes, or a name twice; in use, for a true class that is none of them, by the row's name where ``meta`` has it (``where``).
 
-    >>> from lit_talr.example import Example
+    >>> from lit_talr.data.example import Example
     >>> example = Example.from_prompt("Is a red cup a blue cup?", '{"answer": "S"}', meta={"answer": "S"})
     >>> metric = ClassScores({"E": "Exact", "S": "Substitute"})
     >>> metric.update(['{"answer": "S"}', "I cannot tell."], [example, example])

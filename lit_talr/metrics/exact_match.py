@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics.base import DomainMetric
 
 WORD = re.compile(r"[\w-]++")
@@ -18,7 +18,7 @@ class ExactMatch(DomainMetric):
     ``judge`` says too whether an answer is right when read leniently: whether the right answer is what it ends with, whatever it says before, in whatever
     quotes and brackets. A model that was taught another way to answer can know the right one still.
 
-    >>> from lit_talr.example import Example
+    >>> from lit_talr.data.example import Example
     >>> metric = ExactMatch()
     >>> metric.update([" 7 "], [Example.from_prompt("3 + 4?", "7", meta={"answer": "7"})])
     >>> metric.compute()["score"]

@@ -7,7 +7,7 @@ expected x^2 + 1       "The answer is: 1+x^2"                               wron
 
 import re
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics.category_accuracy import CategoryAccuracy
 from lit_talr.metrics.numeric_match import after_answer_is, find_number, last_box, number, plain, quantity
 
@@ -29,7 +29,7 @@ class MathMatch(CategoryAccuracy):
     Raises:
         ValueError: In use, for another category, by the row's name where ``meta`` has it (``where``).
 
-    >>> from lit_talr.example import Example
+    >>> from lit_talr.data.example import Example
     >>> example = Example.from_prompt("Expand it.", "The answer is: x^2 + 1", meta={"answer": "x^2 + 1", "category": "MATH"})
     >>> MathMatch().judge("Hence the answer is $x^2+1$.", example)
     {'extracted': 'x^2+1', 'found': 'text', 'correct': True}

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics.category_accuracy import CategoryAccuracy
 from lit_talr.metrics.number import calculate
 
@@ -182,7 +182,7 @@ class MedCalcAccuracy(CategoryAccuracy):
     Raises:
         ValueError: For an unknown calculator or category, or a truth or limit that cannot be read, by the row's name where ``meta`` has it (``where``).
 
-    >>> from lit_talr.example import Example
+    >>> from lit_talr.data.example import Example
     >>> meta = {"calculator_id": 5, "answer": "100.0", "lower": "95.0", "upper": "105.0", "category": "physical"}
     >>> example = Example.from_prompt("What is the mean arterial pressure?", '{"answer": "100.0"}', meta=meta)
     >>> metric = MedCalcAccuracy()

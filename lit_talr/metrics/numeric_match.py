@@ -24,7 +24,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics.base import DomainMetric
 
 MAX_LENGTH = 50
@@ -175,7 +175,7 @@ class NumericMatch(DomainMetric):
     Raises:
         ValueError: In use, for a truth that is no number, by the row's name where ``meta`` has it (``where``).
 
-    >>> from lit_talr.example import Example
+    >>> from lit_talr.data.example import Example
     >>> example = Example.from_prompt("3 + 4?", "#### 7", meta={"answer": "7"})
     >>> metric = NumericMatch()
     >>> metric.judge("3 and 4 are 7.0", example)

@@ -1,6 +1,6 @@
 """Scores numbers by limits that each example brings."""
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics.category_accuracy import CategoryAccuracy
 from lit_talr.metrics.medcalc import as_number, last_field
 from lit_talr.metrics.numeric_match import plain, sole_number
@@ -21,7 +21,7 @@ class WithinLimits(CategoryAccuracy):
         ValueError: For no categories or one twice; in use, for an unknown category or a limit that cannot be read, by the row's name where ``meta`` has
             it (``where``).
 
-    >>> from lit_talr.example import Example
+    >>> from lit_talr.data.example import Example
     >>> meta = {"calculator": "Brand ratio", "category": "formula", "lower": "2.375", "upper": "2.625"}
     >>> example = Example.from_prompt("What is the Brand ratio?", '{"answer": "2.5"}', meta=meta)
     >>> metric = WithinLimits(("score", "formula"))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lit_talr.files import write_bytes, write_text
 from lit_talr.report.figures import write_figures
 from lit_talr.report.latex import latex_table
 from lit_talr.report.page import page
 from lit_talr.report.tables import Tables, collect, read_tables
+from lit_talr.utils.files import write_bytes, write_text
 
 
 def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"), results: Path | None = None) -> None:

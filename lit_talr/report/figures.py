@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lit_talr.files import write_bytes
 from lit_talr.report.statistics import pareto_front
 from lit_talr.report.tables import Tables
 from lit_talr.report.volumes import blank, pairs, volume_rows
+from lit_talr.utils.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # a third of a second at start-up, which only drawing has to wait for

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_talr.files import read_json_lines
 from lit_talr.report.statistics import bootstrap_means, grouped_mean
+from lit_talr.utils.files import read_json_lines
 
 Key = tuple[str, str, str]
 """Suite, number and right answer of an item."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lit_talr.files import read_json
+from lit_talr.utils.files import read_json
 
 MARKS = ("trial.json", "metrics.json", "config.yaml")
 """A folder that holds one of these is a run."""

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lit_talr.files import read_json, write_bytes
+from lit_talr.curriculum.token_groups import Row
 from lit_talr.report.items import Draws, Items, average, read_items
 from lit_talr.report.runs import LeftOutError, Run, find, read_run
 from lit_talr.report.statistics import interval, standard_error, t_interval
-from lit_talr.token_groups import Row
+from lit_talr.utils.files import read_json, write_bytes
 
 SCORES = ("domain", "general", "drop")
 SHARED = ("point", "variant", "remedy", "source", "rate", "alpha", "trained")
@@ -177,7 +177,7 @@ def base_of(run: Run, runs: Sequence[Run]) -> Run | None:
     return next(iter([*named, *alike]), None)
 
 
-def judged(run: Run, name: str, mean: float | None, sentences: list[str]) -> Items | None:
+def judge_responses(run: Run, name: str, mean: float | None, sentences: list[str]) -> Items | None:
     """The answers in a file of the run whose mean is the score; what is odd about them is added to the sentences."""
     items = answers(run, name, sentences)
     if items is None or mean is None or abs(items.mean - mean) < 1e-5:  # the logged score is float32
@@ -195,8 +195,8 @@ def answers(run: Run, name: str, sentences: list[str]) -> Items | None:
 
 
 def score(run: Run, base: Run | None, sentences: list[str]) -> Scored:
-    domain = judged(run, "test", run.test["test/score"], sentences)
-    general = judged(run, "general-test", run.test.get("general/mean"), sentences)
+    domain = judge_responses(run, "test", run.test["test/score"], sentences)
+    general = judge_responses(run, "general-test", run.test.get("general/mean"), sentences)
     before = answers(run, "general-base-test", sentences) or (answers(base, "general-test", []) if base else None)
     now, lost = run.test.get("general/mean"), run.test.get("general/drop")
     if lost is None and base and now is not None and "general/mean" in base.test:

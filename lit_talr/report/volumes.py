@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lit_talr.curriculum.token_groups import Row
 from lit_talr.report.statistics import Point, hypervolume_of_size
-from lit_talr.token_groups import Row
 
 
 def volume_rows(means: pd.DataFrame) -> list[Row]:

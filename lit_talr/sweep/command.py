@@ -15,12 +15,12 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lit_talr.files import read_json, write_json
 from lit_talr.sweep import guide
-from lit_talr.sweep.locks import alone
 from lit_talr.sweep.points import Point, Resolve, mentions, points
 from lit_talr.sweep.runs import Failed, Runs, Stopped
 from lit_talr.sweep.space import BASE, WISE, Space, check_words, read_space, to_float
+from lit_talr.utils.files import read_json, write_json
+from lit_talr.utils.locks import alone
 
 POLL = 2.0
 """Seconds between looks at what other workers do, where nothing is left to begin."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lit_talr.files import read_json_lines
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.runs import Runs
+from lit_talr.utils.files import read_json_lines
 
 RESAMPLES, SEED = 10_000, 0
 RULE = "the highest val/score among settings whose general/drop on validation is within the budget; both are means over seeds"

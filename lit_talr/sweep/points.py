@@ -63,7 +63,7 @@ def points(space: Space, common: Sequence[str], extra: Sequence[str], out: Path,
         for each, remedy in space.remedies.items():
             resolved = resolve([*common, *words, *remedy.words])
             if space.alphas and each in space.alphas_of:
-                bases[variant, each] = starting_model(resolved)
+                bases[variant, each] = base_model(resolved)
     for seed in space.seeds:
         for variant, words in space.variants.items():
             for name, remedy in space.remedies.items():
@@ -107,7 +107,7 @@ def key(point: Point) -> str:
     return join(point.variant, point.remedy, None if point.rate is None else rate_text(point.rate), by="/")
 
 
-def starting_model(words: Sequence[str]) -> str:
+def base_model(words: Sequence[str]) -> str:
     """What ``model.pretrained`` is in the end, options and files in their order.
 
     Raises:

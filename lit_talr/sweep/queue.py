@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from lit_talr.sweep.locks import alone, is_free, try_lock
+from lit_talr.utils.locks import alone, is_free, try_lock
 
 NAME, WHY = "name", "why"
 """Attributes of a trial: of which point it is, and why it failed; without a reason it was only put back."""

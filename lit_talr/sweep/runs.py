@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lit_talr.checkpoints import last_checkpoint
-from lit_talr.files import read_json, write_json
+from lit_talr.checkpoint.whole import last_checkpoint
 from lit_talr.sweep.points import Point
+from lit_talr.utils.files import read_json, write_json
 
 COMMAND = [sys.executable, "-m", "lit_talr"]
 HPARAMS = ".hparams"

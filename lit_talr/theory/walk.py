@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lit_talr.evaluation_mode import evaluation_mode
+from lit_talr.modeling.evaluation_mode import evaluation_mode
 
 Choose = Callable[[int, Tensor], Tensor]
 """Number of the step and logits ``[B, V]`` in, tokens ``[B]`` int64 out."""

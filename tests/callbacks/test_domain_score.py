@@ -12,36 +12,36 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_talr.callbacks import DomainScore
-from lit_talr.data import ESCI, MedCalc
 from lit_talr.data.batch_plan import Batching
-from lit_talr.generation import Answer
+from lit_talr.domains import ESCI, MedCalc
 from lit_talr.losses import Standard
+from lit_talr.modeling.generation import Response
 from lit_talr.module import DomainSFT
-from lit_talr.schedules import Constant
-from tests.esci_rows import write_esci
-from tests.fits import QWEN3
-from tests.medcalc_rows import medcalc_row, write_medcalc
-from tests.tiny import save_tokenizer
+from lit_talr.training.schedules import Constant
+from tests.helpers.esci_rows import write_esci
+from tests.helpers.fits import QWEN3
+from tests.helpers.medcalc_rows import medcalc_row, write_medcalc
+from tests.helpers.tiny import save_tokenizer
 
 
 class Scripted(DomainSFT):
     """Answers the rows 1000 to 1004 by a script: the second and the fourth are right."""
 
-    def answer(self, prompts: list[list[int]]) -> list[Answer]:
+    def answer(self, prompts: list[list[int]]) -> list[Response]:
         texts = [self.data.encoder.tokenizer.decode(prompt) for prompt in prompts]
         return [script(int(text.split("Patient ")[2].split()[0])) for text in texts]
 
 
-def script(number: int) -> Answer:
+def script(number: int) -> Response:
     truth = medcalc_row(number)["Ground Truth Answer"]
     match number:
         case 1001 | 1003:
-            return Answer(json.dumps({"answer": truth}), 9, cut=False)
+            return Response(json.dumps({"answer": truth}), 9, cut=False)
         case 1002:
-            return Answer(json.dumps({"answer": "-1"}), 9, cut=False)
+            return Response(json.dumps({"answer": "-1"}), 9, cut=False)
         case 1004:
-            return Answer("", 0, cut=False, unanswered=True)
-    return Answer(f'{{"answer": "{truth}', 9, cut=True)
+            return Response("", 0, cut=False, unanswered=True)
+    return Response(f'{{"answer": "{truth}', 9, cut=True)
 
 
 def test_every_answer_is_scored_once_and_kept(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_every_answer_is_scored_once_and_kept(tmp_path: Path) -> None:
 class Exact(DomainSFT):
     """Calls every product an exact match."""
 
-    def answer(self, prompts: list[list[int]]) -> list[Answer]:
-        return [Answer('{"answer": "E"}', 9, cut=False) for _ in prompts]
+    def answer(self, prompts: list[list[int]]) -> list[Response]:
+        return [Response('{"answer": "E"}', 9, cut=False) for _ in prompts]
 
 
 def test_a_figure_of_the_metric_is_kept(tmp_path: Path) -> None:

@@ -16,20 +16,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import lit_talr.base_text
-from lit_talr.backbone import load_model, new_config
-from lit_talr.base_text import is_whole
+import lit_talr.training.base_text
 from lit_talr.callbacks import Drift
 from lit_talr.callbacks.drift import padded, read_text
-from lit_talr.cli import main
-from lit_talr.files import read_json_lines
-from lit_talr.lora import LoRA
+from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
-from lit_talr.strategies import FSDP2Strategy
+from lit_talr.modeling.backbone import load_model, new_config
+from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.theory.code_length import bits_per_byte
 from lit_talr.theory.drift import drift as drift_of_models
-from tests.fits import QWEN3, fit, write_data
-from tests.models import ARCHITECTURES
+from lit_talr.training.base_text import is_whole
+from lit_talr.utils.files import read_json_lines
+from tests.helpers.fits import QWEN3, fit, write_data
+from tests.helpers.models import ARCHITECTURES
 
 ADAM = partial(torch.optim.AdamW, lr=0.01)
 LAB = Path(__file__).parents[2] / "lit_talr" / "models" / "lab"
@@ -87,8 +87,8 @@ def test_the_numbers_are_those_of_the_naive_formula(own: Path, corpus: Path, wat
     before, after = (bits_per_byte(model, tokenizer, corpus.read_text(encoding="utf-8"), context=12) for model in (first, second))
     assert last["bits_per_byte/words"] == pytest.approx(after, rel=1e-6)
     assert last["bits_per_byte_rise/words"] == pytest.approx(after - before, rel=1e-6)
-    (kept,) = (own.parent / own.name / ".reference").glob("drift-*.safetensors")
-    text = lit_talr.base_text.read(kept)
+    (kept,) = (own.parent / own.name / ".cache").glob("drift-*.safetensors")
+    text = lit_talr.training.base_text.read(kept)
     assert text.tokens.shape == (6, 13) and set(text.tokens[:, 0].tolist()) == {EOS}
     with torch.no_grad():
         best = [model(input_ids=text.tokens[:, :-1]).logits.argmax(-1) for model in (first, second)]
@@ -130,18 +130,18 @@ def test_training_with_drawn_weights_and_dropout_is_too(own: Path) -> None:
 
 def test_the_text_is_sampled_once_for_each_model_and_setting(own: Path, watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    written = lit_talr.base_text.written
+    written = lit_talr.training.base_text.written
 
     def counted(*arguments: Any) -> Any:
         made.append(1)
         return written(*arguments)
 
-    monkeypatch.setattr(lit_talr.base_text, "written", counted)
+    monkeypatch.setattr(lit_talr.training.base_text, "written", counted)
     run(own, small(), "second", steps=1)
     assert not made, "another run of the same model reads it"
     run(own, small(seed=1), "third", steps=1)
     assert len(made) == 1
-    newest = max((own / ".reference").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    newest = max((own / ".cache").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     key = f"{newest.stem.removeprefix('drift-')}" + "?" * 32
     assert not is_whole(newest, key), "of something else"
     newest.write_bytes(newest.read_bytes()[:-8] + bytes(8))
@@ -153,7 +153,7 @@ def test_where_it_cannot_be_kept_the_run_goes_on(own: Path, monkeypatch: pytest.
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(lit_talr.base_text, "write_bytes", full)
+    monkeypatch.setattr(lit_talr.training.base_text, "write_bytes", full)
     run(own, small(seed=2), "unkept", steps=1)
     assert "could not be kept (No space left on device)" in caplog.text and len(rows(own, "unkept")) == 2
 

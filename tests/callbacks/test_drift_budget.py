@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lit_talr.callbacks import Drift, DriftBudget
 from lit_talr.callbacks.base import LogsDrift
-from lit_talr.files import read_json_lines
 from lit_talr.losses import Standard
-from lit_talr.strategies import DeepSpeedCPUStrategy
-from tests.fits import fit
+from lit_talr.modeling.strategies import DeepSpeedCPUStrategy
+from lit_talr.utils.files import read_json_lines
+from tests.helpers.fits import fit
 
 ADAM = partial(torch.optim.AdamW, lr=0.01)
 

@@ -15,14 +15,14 @@ from lightning.pytorch.callbacks import Callback
 
 from lit_talr.callbacks import GeneralBudget, GeneralScore
 from lit_talr.callbacks.general_score import SuiteClass
-from lit_talr.data import Records
 from lit_talr.data.batch_plan import Batching
-from lit_talr.files import read_json_lines
-from lit_talr.generation import Answer, Generation
+from lit_talr.domains import Records
 from lit_talr.losses import Standard
+from lit_talr.modeling.generation import Generation, Response
 from lit_talr.module import DomainSFT
-from lit_talr.schedules import Constant
-from tests.fits import records, write_data
+from lit_talr.training.schedules import Constant
+from lit_talr.utils.files import read_json_lines
+from tests.helpers.fits import records, write_data
 
 asked: Counter[str] = Counter()
 """How often each question was put to a model."""
@@ -31,13 +31,13 @@ asked: Counter[str] = Counter()
 class Scripted(DomainSFT):
     """Knows all items but every eighth at the start; once trained, of the suite ``sums`` only the odd ones."""
 
-    def answer(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Answer]:
+    def answer(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Response]:
         if settings is None:  # the domain's own rows
-            return [Answer("?", 1, cut=False) for _ in prompts]
+            return [Response("?", 1, cut=False) for _ in prompts]
         assert settings.max_new_tokens == 5
         texts = [self.data.encoder.tokenizer.decode(prompt).split("user\n")[1].split("<")[0] for prompt in prompts]
         asked.update(texts)
-        return [Answer(text.split()[1] if self.knows(text) else "?", 1, cut=False) for text in texts]
+        return [Response(text.split()[1] if self.knows(text) else "?", 1, cut=False) for text in texts]
 
     def knows(self, text: str) -> bool:
         suite, number = text.split()[0], int(text.split()[1])

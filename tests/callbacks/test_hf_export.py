@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from lit_talr.callbacks import HFExport
 from lit_talr.callbacks.hf_export import license_of
-from lit_talr.files import UMASK
 from lit_talr.losses import Standard
-from tests.fits import QWEN3, fit
+from lit_talr.utils.files import UMASK
+from tests.helpers.fits import QWEN3, fit
 
 
 def export(folder: Path, run: Path, dtype: Any = None, precision: str = "32-true", tied: bool = True) -> tuple[dict[str, torch.Tensor], Path]:

@@ -20,21 +20,21 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lit_talr.backbone import load_model
 from lit_talr.callbacks import GeneralBudget, GeneralScore, HFExport, LMEval, Summary
 from lit_talr.callbacks.lm_eval import tokenizer_hash
-from lit_talr.cli import main
-from lit_talr.data import Records
+from lit_talr.cli.command_line import main
 from lit_talr.data.encoding import load_tokenizer
-from lit_talr.files import read_json, read_json_lines, write_json, write_json_lines
-from lit_talr.generation import Generation
-from lit_talr.lora import LoRA
+from lit_talr.domains import Records
 from lit_talr.losses import Standard
+from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.generation import Generation
+from lit_talr.modeling.lora import LoRA
 from lit_talr.module import DomainSFT
 from lit_talr.report.tables import collect
-from lit_talr.schedules import Constant
 from lit_talr.tasks.base import Benchmark
-from tests.fits import records, write_data
+from lit_talr.training.schedules import Constant
+from lit_talr.utils.files import read_json, read_json_lines, write_json, write_json_lines
+from tests.helpers.fits import records, write_data
 from tests.tasks.test_code_tests import PROBLEM
 
 harness = pytest.importorskip("lit_talr.tasks.harness")
@@ -211,7 +211,7 @@ def test_runs_side_by_side_share_what_the_starting_model_answered(folder: Path, 
 
 
 def test_another_dtype_attention_or_tokenizer_is_another_starting_model(folder: Path) -> None:
-    kept = lambda: len(list((folder / ".reference").glob("lm-eval-*.json")))  # noqa: E731
+    kept = lambda: len(list((folder / ".cache").glob("lm-eval-*.json")))  # noqa: E731
     callback = lambda: asked(folder, {"choice": Benchmark("acc,none", limit=1)})  # noqa: E731
     fit(folder, "full", callback(), precision="bf16-mixed")
     fit(folder, "again", callback(), precision="bf16-mixed")
@@ -289,7 +289,7 @@ def test_what_one_rank_cannot_have_none_asks(folder: Path, monkeypatch: pytest.M
         told.extend(rows)
         return [*rows, {"id": 1, **other}]
 
-    monkeypatch.setattr("lit_talr.callbacks.lm_eval.of_all_ranks", gather)
+    monkeypatch.setattr("lit_talr.callbacks.lm_eval.gather_rows", gather)
     other: dict[str, Any] = {"unavailable": {"written": "no such file on this node"}, "problem": None}
     trainer, _ = fit(folder, "run", asked(folder, BOTH))
     assert "general/choice" in trainer.callback_metrics and "general/written" not in trainer.callback_metrics

@@ -12,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lit_talr.backbone import new_config
 from lit_talr.callbacks import TokenProbability
 from lit_talr.callbacks.token_probability import probe_ids
 from lit_talr.losses import TALR, LossStrategy, Standard
-from tests.fits import QWEN3, fit, records
+from lit_talr.modeling.backbone import new_config
+from tests.helpers.fits import QWEN3, fit, records
 
 TEMPERATURE, FLOOR, STEPS = 3.0, 0.2, 10
 NUM_BINS = 8

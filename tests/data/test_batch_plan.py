@@ -74,8 +74,8 @@ def test_every_example_comes_once_an_epoch(layout: Layout) -> None:
 def test_num_step_tokens_counts_the_step_over_ranks_and_micro_steps(layout: Layout) -> None:
     plan = layout.plan()
     for number, step in enumerate(layout.steps()):
-        told = {micro_batch.num_step_tokens for rank in step for micro_batch in rank}
-        assert told == {sum(int(layout.num_supervised[index]) for index in members(step))} == {plan.num_step_tokens(number)}
+        told = {micro_batch.num_items_in_batch for rank in step for micro_batch in rank}
+        assert told == {sum(int(layout.num_supervised[index]) for index in members(step))} == {plan.num_items_in_batch(number)}
 
 
 @check
@@ -226,8 +226,8 @@ def test_a_data_loader_gets_micro_batches(num_workers: int) -> None:
     plan = BatchPlan(lengths, lengths, Batching(4, 2), world_size=2, rank=1)
     assert isinstance(plan, DistributedSampler)  # or Lightning would put one in its place
     batches: list[Any] = list(DataLoader(Echo(), batch_size=None, sampler=plan, num_workers=num_workers))
-    assert [(tuple(batch.ids), batch.num_step_tokens, batch.packed) for batch in batches] == [tuple(micro_batch) for micro_batch in plan]
-    assert all(type(batch.num_step_tokens) is int and all(type(index) is int for index in batch.ids) for batch in batches)
+    assert [(tuple(batch.ids), batch.num_items_in_batch, batch.packed) for batch in batches] == [tuple(micro_batch) for micro_batch in plan]
+    assert all(type(batch.num_items_in_batch) is int and all(type(index) is int for index in batch.ids) for batch in batches)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lit_talr.data.encoding import GUARD, ChatEncoder, Encoded, Encoding, TooLong, load_tokenizer
-from lit_talr.example import Example, Message
-from tests.tiny import FAMILIES, byte_tokenizer, save_tokenizer
+from lit_talr.data.example import Example, Message
+from tests.helpers.tiny import FAMILIES, byte_tokenizer, save_tokenizer
 
 START, END = 257, 258  # <|im_start|>, <|im_end|>
 BOS, HEAD, HEAD_END, EOT = 257, 258, 259, 260  # of Llama 3

@@ -57,4 +57,4 @@ def test_the_plan_deals_the_epoch_whole_over_ranks_with_its_number_of_tokens(wor
             dealt = [micro_batch for plan in plans for micro_batch in plan.micro_batches(step)]
             ids = expected[step * 16 : (step + 1) * 16]
             assert sorted(index for micro_batch in dealt for index in micro_batch.ids) == sorted(ids)
-            assert {micro_batch.num_step_tokens for micro_batch in dealt} == {LENGTHS[ids].sum()}
+            assert {micro_batch.num_items_in_batch for micro_batch in dealt} == {LENGTHS[ids].sum()}

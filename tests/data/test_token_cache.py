@@ -9,11 +9,11 @@ import pytest
 
 from lit_talr.data import token_cache
 from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong
+from lit_talr.data.example import Example
 from lit_talr.data.token_cache import content_key, encode_many, encode_row, read
-from lit_talr.example import Example
 from lit_talr.losses import Standard
-from tests.fits import fit, write_data
-from tests.tiny import byte_tokenizer
+from tests.helpers.fits import fit, write_data
+from tests.helpers.tiny import byte_tokenizer
 
 EXAMPLES = [  # of 4 to 71 tokens; the tenth is too long even without its prompt
     Example.from_prompt("?" * (row % 7 * 9), "!" * (60 if row == 9 else row + 1), meta={"where": f"rows.csv: row {row + 1}"}) for row in range(11)
@@ -148,10 +148,10 @@ def test_processes_end_with_the_run_however_that_ends() -> None:
 def test_a_run_keeps_and_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     write_data(tmp_path)
     expected = fit(tmp_path, Standard(), steps=1)
-    monkeypatch.setattr("lit_talr.data.base.MANY", 10)
+    monkeypatch.setattr("lit_talr.domains.base.MANY", 10)
     run = {"default_root_dir": str(tmp_path / "runs" / "one")}
     first = fit(tmp_path, Standard(), steps=1, trainer=run)
-    assert [path.name[:7] for path in (tmp_path / "runs" / ".reference").iterdir()] == ["tokens-"]
+    assert [path.name[:7] for path in (tmp_path / "runs" / ".cache").iterdir()] == ["tokens-"]
     request.getfixturevalue("never_encoded")
     again = fit(tmp_path, Standard(), steps=1, trainer=run)
     assert all((first[name] == weight).all() and (again[name] == weight).all() for name, weight in expected.items())

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from lit_talr.modeling.strategies import end_ranks
 from lit_talr.module import DomainSFT
-from lit_talr.non_finite import NonFinite
-from lit_talr.strategies import end_ranks
+from lit_talr.training.non_finite import NonFinite
 from tests.distributed.worker import STRATEGIES
-from tests.fits import LOSSES, fit
-from tests.test_non_finite import Spoiled
+from tests.helpers.fits import LOSSES, fit
+from tests.training.test_non_finite import Spoiled
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

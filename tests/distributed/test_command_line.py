@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lit_talr.cli import main
+from lit_talr.cli.command_line import main
 from tests.distributed.cases import ROOT
-from tests.fits import distance, write_data
+from tests.helpers.fits import distance, write_data
 
 STRATEGIES = ["zero2-cpu", "ddp-cpu", "zero1-cpu"]
 pytestmark = pytest.mark.ranks

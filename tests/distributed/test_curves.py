@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_talr.losses import L2, TALR, LossStrategy
-from lit_talr.strategies import end_ranks
+from lit_talr.modeling.strategies import end_ranks
 from tests.distributed.cases import torchrun
 from tests.distributed.worker import STRATEGIES
-from tests.fits import fit
+from tests.helpers.fits import fit
 
 STEPS = 50
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]

@@ -11,15 +11,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lit_talr.backbone import Backbone, load_model
 from lit_talr.callbacks import HFExport, WholeCheckpoint
-from lit_talr.export import export
-from lit_talr.export.checkpoint_weights import checkpoint_weights
+from lit_talr.checkpoint.checkpoint_weights import checkpoint_weights
+from lit_talr.checkpoint.export import export
 from lit_talr.losses import TALR
-from lit_talr.strategies import end_ranks
+from lit_talr.modeling.backbone import Backbone, load_model
+from lit_talr.modeling.strategies import end_ranks
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
 from tests.distributed.worker import STRATEGIES
-from tests.fits import LORA, fit
+from tests.helpers.fits import LORA, fit
 
 FAST = ["zero2:32-true:full", "zero3:32-true:full", "fsdp2:32-true:full", "zero2:bf16-mixed:lora"]
 CASES = [*FAST, *(f"{strategy}:bf16-mixed:full" for strategy in ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2"))]

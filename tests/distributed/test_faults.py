@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.cases import ROOT
-from tests.fits import write_data
-from tests.test_faults import words
+from tests.helpers.fits import write_data
+from tests.training.test_faults import words
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 def befall(folder: Path, strategy: str, rank: int, fault: signal.Signals) -> tuple[int, str]:
     """Send a signal to one of two ranks, which Lightning launches, in their second step; gives the first one's exit status, and what both complained of."""
     write_data(folder)
-    callback = ["--trainer.callbacks+", '{"class_path": "tests.test_faults.Slow"}']
+    callback = ["--trainer.callbacks+", '{"class_path": "tests.training.test_faults.Slow"}']
     command = [sys.executable, "-m", "lit_talr", *words(folder, "run", ("-c", f"configs/strategy/{strategy}.yaml")), *callback]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (folder / "error").open("w") as error:

@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file, save_file
 
-from lit_talr.backbone import load_model
 from lit_talr.losses import Standard
+from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.strategies import end_ranks
 from lit_talr.module import DomainSFT
-from lit_talr.strategies import end_ranks
 from tests.distributed.cases import chosen, torchrun
 from tests.distributed.worker import STRATEGIES
-from tests.fits import fit, write_data
-from tests.models import ARCHITECTURES
+from tests.helpers.fits import fit, write_data
+from tests.helpers.models import ARCHITECTURES
 
 FAMILIES = {**ARCHITECTURES, "qwen3-untied": {**ARCHITECTURES["qwen3"], "tie_word_embeddings": False}}
 CASES = [f"{strategy}:{family}" for strategy in ("zero3", "fsdp2") for family in FAMILIES]

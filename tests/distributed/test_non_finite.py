@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from lit_talr.losses import Standard
-from lit_talr.non_finite import FILE
+from lit_talr.training.non_finite import FILE
 from tests.distributed.cases import chosen, torchrun
-from tests.fits import LOSSES, distance, fit
-from tests.test_non_finite import SKIP, STEP_IDS, Spoiled
+from tests.helpers.fits import LOSSES, distance, fit
+from tests.training.test_non_finite import SKIP, STEP_IDS, Spoiled
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2")
 SKIPPED = [f"{strategy}:skip:{case}" for strategy in STRATEGIES for case in ("nan:l2:1", "inf:l2:4")]  # DeepSpeed skips NaN gradients by itself

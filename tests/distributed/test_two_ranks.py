@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_talr.callbacks import TokenProbability
 from lit_talr.losses import Standard
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
-from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, distance, fit
+from tests.helpers.fits import ADAPTED, LORA, LOSSES, ON_RANKS, distance, fit
 
 CASES = [f"{strategy}:{loss}:{size}" for strategy in ("ddp", "zero2") for loss in [*LOSSES, *ADAPTED] for size in (1, 4)]  # 4 micro-batches a rank, and 1
 CASES += [f"{strategy}:{loss}:4" for strategy in ("ddp", "zero3", "fsdp2") for loss in ON_RANKS]

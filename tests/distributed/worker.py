@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
 
-import lit_talr.data.base
+import lit_talr.domains.base
 from lit_talr.callbacks import TokenProbability
-from lit_talr.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, end_ranks
-from tests.fits import ADAPTED, LORA, LOSSES, ON_RANKS, fit
+from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, end_ranks
+from tests.helpers.fits import ADAPTED, LORA, LOSSES, ON_RANKS, fit
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
     "ddp": partial(DDPStrategy, process_group_backend="gloo"),
@@ -27,7 +27,7 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    lit_talr.data.base.MANY = 10  # one rank encodes the rows, and the other reads them
+    lit_talr.domains.base.MANY = 10  # one rank encodes the rows, and the other reads them
     folder, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     for case in sys.argv[4:]:
         strategy_name, loss_name, size = case.split(":")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_talr.backbone import load_model
-from lit_talr.cli import main
-from tests.fits import QWEN3, write_data
-from tests.tiny import save_tokenizer
+from lit_talr.cli.command_line import main
+from lit_talr.modeling.backbone import load_model
+from tests.helpers.fits import QWEN3, write_data
+from tests.helpers.tiny import save_tokenizer
 
 EVIL = "</script><script>document.title='broken'</script><!-- <img src=x onerror=alert(1)> {{js}}"
 ROWS = [

@@ -10,10 +10,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from lit_talr.cli import main
+from lit_talr.cli.command_line import main
 from lit_talr.heatmap import heatmap
 from tests.heatmap.conftest import EVIL, ROWS
-from tests.tiny import save_tokenizer
+from tests.helpers.tiny import save_tokenizer
 
 FILES = Path(__file__).parents[2] / "lit_talr" / "heatmap"
 
@@ -120,7 +120,7 @@ def test_what_fit_leaves_is_a_run(tmp_path: Path) -> None:
     main(["heatmap", str(tmp_path / "run")])
     data = data_of(tmp_path / "run" / "heatmap.html")
     measured = json.loads((tmp_path / "run" / "metrics.json").read_text())["fit"]["val/perplexity"]
-    assert len(data["examples"]) == 4 and data["models"]["base"]["title"] == "models/lab"
+    assert len(data["examples"]) == 4 and data["models"]["base"]["title"] == "lab/base"
     assert data["models"]["tuned"]["perplexity"] == pytest.approx(measured, rel=1e-4) != data["models"]["base"]["perplexity"]
 
 

@@ -3,12 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from lit_talr.data import Records
-from lit_talr.data.base import Split
 from lit_talr.data.encoding import Encoding
-from lit_talr.example import Example, Message
+from lit_talr.data.example import Example, Message, Split
+from lit_talr.domains import Records
 from lit_talr.heatmap.rows import read_rows
-from tests.fits import records
+from tests.helpers.fits import records
 
 
 class Few(Records):

@@ -1,7 +1,7 @@
 import pytest
 
 from lit_talr.heatmap.tokens import Piece, pieces, visible
-from tests.tiny import byte_tokenizer
+from tests.helpers.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer("qwen2")
 

@@ -15,9 +15,9 @@ VOCABULARY, WIDTH, OTHER_WIDTH, CHUNK = 311, 40, 24, 32
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")])]
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"softcap": 5.0, "reference_softcap": 5.0},
-    {"scale": 0.25, "reference_scale": 0.5},
-    {"softcap": 3.0, "scale": 2.0, "reference_scale": 2.0},
+    {"softcap": 5.0, "base_softcap": 5.0},
+    {"scale": 0.25, "base_scale": 0.5},
+    {"softcap": 3.0, "scale": 2.0, "base_scale": 2.0},
 ]
 
 
@@ -30,13 +30,13 @@ def naive(
     reference_bias: Tensor | None = None,
     softcap: float | None = None,
     scale: float = 1.0,
-    reference_softcap: float | None = None,
-    reference_scale: float = 1.0,
+    base_softcap: float | None = None,
+    base_scale: float = 1.0,
 ) -> TokenKL:
     logs = []
     for states, matrix, shift, cap, factor in (
         (hidden, weight, bias, softcap, scale),
-        (reference_hidden.detach(), reference_weight.detach(), reference_bias, reference_softcap, reference_scale),
+        (reference_hidden.detach(), reference_weight.detach(), reference_bias, base_softcap, base_scale),
     ):
         logits = factor * linear(states, matrix, shift)
         logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -166,7 +166,7 @@ def test_gradcheck() -> None:
     others = [torch.randn(*shape, dtype=torch.float64) for shape in [(7, 3), (11, 3), (11,)]]
 
     def kl(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return token_kl(hidden, weight, *others[:2], bias, others[2], softcap=4.0, scale=1.5, reference_softcap=4.0, chunk_tokens=2).kl
+        return token_kl(hidden, weight, *others[:2], bias, others[2], softcap=4.0, scale=1.5, base_softcap=4.0, chunk_tokens=2).kl
 
     assert torch.autograd.gradcheck(kl, leaves)
 
@@ -245,12 +245,12 @@ def test_refuses_a_second_derivative() -> None:
     [
         ({"hidden": torch.randn(2, 10, WIDTH)}, r"`hidden_ND`, `weight_VD` and `bias_V` must be \[N, D\], \[V, D\] and \[V\], got \[\(2, 10, 40\)"),
         ({"hidden": torch.randn(20, WIDTH + 1)}, r"must be \[N, D\]"),
-        ({"reference_bias": torch.zeros(3)}, r"`reference_hidden_NE`, `reference_weight_VE` and `reference_bias_V` must be \[N, D\]"),
+        ({"reference_bias": torch.zeros(3)}, r"`base_hidden_NE`, `base_weight_VE` and `base_bias_V` must be \[N, D\]"),
         ({"reference_hidden": torch.randn(19, OTHER_WIDTH)}, r"must have the same N and V, got \[\(20, 40\), \(311, 40\), \(19, 24\)"),
         ({"reference_weight": torch.randn(300, OTHER_WIDTH), "reference_bias": torch.zeros(300)}, "must have the same N and V"),
         ({"hidden": torch.randn(20, WIDTH).bfloat16()}, r"must have one dtype, got \[torch.bfloat16, torch.float32"),
         ({"softcap": 0.0}, "`softcap` must be above 0, or None for no soft-cap, got 0.0"),
-        ({"reference_softcap": -1.0}, "`reference_softcap` must be above 0"),
+        ({"base_softcap": -1.0}, "`base_softcap` must be above 0"),
         ({"chunk_tokens": 0}, "`chunk_tokens` must be at least 1, got 0"),
     ],
 )

@@ -10,12 +10,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lit_talr.data.base import Batch
-from lit_talr.lora import LoRA
+from lit_talr.data.encoded import Batch
 from lit_talr.losses import ASFT, DFT, L2, TokenStats
 from lit_talr.losses.base import Setting
+from lit_talr.modeling.lora import LoRA
 from lit_talr.module import DomainSFT
-from tests.fits import QWEN3, distance, fit, write_data
+from tests.helpers.fits import QWEN3, distance, fit, write_data
 
 SGD = partial(torch.optim.SGD, lr=0.3)
 
@@ -55,7 +55,7 @@ class Naive(DomainSFT):
             own, other = (found[places] for found in logs)
             chosen = own.gather(1, labels[places, None])[:, 0]
             total = total - (chosen.detach().exp() * chosen).sum() + 2.0 * torch.nn.functional.kl_div(own, other.detach(), reduction="sum", log_target=True)
-        return {"loss": total / batch["num_step_tokens"]}
+        return {"loss": total / batch["num_items_in_batch"]}
 
 
 def test_training_is_that_of_the_naive_formula(own: Path, start: Any, tuned: Any) -> None:
@@ -103,7 +103,7 @@ class Seen(DomainSFT):
 def test_the_divergence_begins_at_nothing_and_grows(own: Path, lora: LoRA | None, precision: str) -> None:
     """Also with dropout in the adapters: they begin at 0, and the starting model has none."""
     fit(own, ASFT(), steps=4, module_class=Seen, lora=lora, trainer={"precision": precision}, optimizer=partial(torch.optim.SGD, lr=3.0))
-    first, *_, last = [stats.reference_kl for stats in Seen.last.stats if stats.mask.any()]
+    first, *_, last = [stats.base_kl for stats in Seen.last.stats if stats.mask.any()]
     assert first is not None and last is not None and first.dtype == torch.float32 and not last.requires_grad
     assert float(first.abs().max()) < 1e-9 < 1e-7 < float(last.max()) and float(last.min()) >= 0
     assert float(Seen.last.loss.metrics()["asft/kl"]) > 1e-8
@@ -117,7 +117,7 @@ def test_adapters_off_are_the_starting_model_itself(own: Path) -> None:
     class Second(DomainSFT):
         def setup(self, stage: str) -> None:
             super().setup(stage)
-            self.start = (self.starting_model().load(self.trainer),)
+            self.start = (self.base_model().load(self.trainer),)
 
     second = fit(own, ASFT(2.0), module_class=Second, **options)
     for name, value in switched.items():
@@ -154,7 +154,7 @@ def test_a_resumed_run_must_be_held_to_the_same_model(tmp_path: Path) -> None:
 def test_the_sum_and_its_gradient() -> None:
     """By hand: two supervised tokens and one that is not, whose divergence is no number."""
     nll, kl = torch.tensor([[0.5, 0.0, 2.0]], requires_grad=True), torch.tensor([[0.3, torch.nan, 0.1]], requires_grad=True)
-    stats = TokenStats(nll, torch.tensor([[True, False, True]]), torch.zeros(1, 3, dtype=torch.long), reference_kl=kl)
+    stats = TokenStats(nll, torch.tensor([[True, False, True]]), torch.zeros(1, 3, dtype=torch.long), base_kl=kl)
     loss = ASFT(0.5)
     value = loss(stats, loss.weights(stats))
     weights = torch.tensor([0.5, 2.0]).neg().exp()

@@ -19,12 +19,12 @@ from torch import Tensor
 import lit_talr.losses
 from lit_talr.kernels.token_nll import token_nll
 from lit_talr.losses import ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, LossStrategy, Permuted, PriFT, Rho1, Standard, TokenStats, Truncation
-from lit_talr.losses.base import Around, Setting
+from lit_talr.losses.base import LossWrapper, Setting
 
 Make = Callable[[], LossStrategy]
 Example = list[tuple[float, float, float]]  # of each supervised token: nll, reference NLL, entropy of the top twenty
 Naive = Callable[[Sequence[Example]], list[list[float]]]  # the examples of one micro-batch to the weights of their tokens
-NEVER_TRAINED = {LossStrategy, Around}
+NEVER_TRAINED = {LossStrategy, LossWrapper}
 
 
 def each(weight: Callable[[float, float, float], float]) -> Naive:
@@ -224,7 +224,7 @@ def test_neither_padding_nor_order_nor_nonsense_in_the_padding_matters(name: str
     shuffled = [TRAINING[number] for number in order]
     stats = stats_of([[], *shuffled, []], [[], *[[3 + 2 * place for place in range(len(example))] for example in shuffled], []], 23, [9, *order, 8])
     for nonsense in (math.nan, math.inf, -5.0):
-        dirty = stats._replace(**{field: torch.where(stats.mask, getattr(stats, field), nonsense) for field in ("entropy", "top_entropy", "reference_nll")})
+        dirty = stats._replace(**{field: torch.where(stats.mask, getattr(stats, field), nonsense) for field in ("entropy", "top_entropy", "base_nll")})
         second = prepared(make)
         weights = second.weights(dirty)
         assert torch.isfinite(second(dirty, weights))
@@ -305,7 +305,7 @@ def test_a_step_is_the_same_however_it_is_split_where_that_is_promised(name: str
     make = CASES[name][0]
     whole = split(make, [TRAINING])
     others = [split(make, [TRAINING[:3], TRAINING[3:]]), split(make, [[example] for example in TRAINING])]
-    if prepared(make).layout_free:
+    if prepared(make).batching_invariant:
         assert all(other == pytest.approx(whole, rel=1e-12) for other in others)
     else:
         assert any("layout" in (type(part).__doc__ or "") for part in make().modules()), "a docstring says so"
@@ -390,7 +390,7 @@ def test_identities(first: LossStrategy, second: LossStrategy) -> None:
 
 def test_where_the_model_is_still_the_starting_model() -> None:
     stats = plain_stats(TRAINING)
-    start = stats._replace(reference_nll=stats.nll)
+    start = stats._replace(base_nll=stats.nll)
     assert weights_of(Rho1(), start) == weights_of(Rho1(scope="sequence"), start) == weights_of(Standard(), start), "all tokens tie"
     assert weights_of(PriFT(), start) == weights_of(DFT(), start)
     assert weights_of(IWSFT(), start) == weights_of(IWSFT(level="token"), start) == weights_of(Standard(), start)
@@ -401,5 +401,5 @@ def test_talr_of_the_starting_model_at_the_median_is_flow_by_token() -> None:
     assert isinstance(loss, FLOW)
     stats = plain_stats(TRAINING)
     talr = TALR(temperature=loss.used_temperature, floor=0.0)
-    assert stats.reference_nll is not None
-    assert weights_of(talr, stats._replace(nll=stats.reference_nll)) == weights_of(loss, stats)
+    assert stats.base_nll is not None
+    assert weights_of(talr, stats._replace(nll=stats.base_nll)) == weights_of(loss, stats)

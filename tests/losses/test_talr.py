@@ -11,7 +11,7 @@ from lit_talr.losses import DFT, TALR, LossStrategy, Standard, TokenStats
 def stats_of(nll: Tensor, mask: Tensor | None = None) -> TokenStats:
     mask = torch.ones_like(nll, dtype=torch.bool) if mask is None else mask
     sequence = torch.arange(nll.shape[0]).unsqueeze(1).expand(nll.shape)
-    return TokenStats(nll=nll * mask, mask=mask, sequence=sequence)
+    return TokenStats(nll=nll * mask, mask=mask, sequence_ids=sequence)
 
 
 def random_nll(seed: int = 0, shape: tuple[int, int] = (5, 7)) -> Tensor:
@@ -117,7 +117,7 @@ def test_order_and_padding_change_nothing(statistic: Any) -> None:
     order = torch.randperm(5, generator=torch.Generator().manual_seed(1))
     shuffled = TokenStats(stats.nll[order], stats.mask[order], torch.arange(5).unsqueeze(1).expand(5, 7))
     pad = torch.nn.functional.pad
-    padded = TokenStats(pad(stats.nll, (3, 2, 1, 1)), pad(stats.mask, (3, 2, 1, 1)), pad(stats.sequence + 1, (3, 2, 1, 1)))
+    padded = TokenStats(pad(stats.nll, (3, 2, 1, 1)), pad(stats.mask, (3, 2, 1, 1)), pad(stats.sequence_ids + 1, (3, 2, 1, 1)))
     torch.testing.assert_close(total(loss, shuffled), total(loss, stats), rtol=1e-12, atol=0)
     torch.testing.assert_close(total(loss, padded), total(loss, stats), rtol=1e-12, atol=0)
     torch.testing.assert_close(loss.weights(shuffled), loss.weights(stats)[order], rtol=1e-12, atol=0)

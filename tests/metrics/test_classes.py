@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics import ClassScores
 from lit_talr.metrics.classes import class_of
 

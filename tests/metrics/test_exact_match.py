@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics import ExactMatch
 
 
@@ -41,8 +41,8 @@ from lit_talr.metrics import ExactMatch
     ],
 )
 def test_an_answer_is_judged_exactly_and_leniently(truth: str, answer: str, correct: bool, lenient: bool) -> None:
-    judged = ExactMatch().judge(answer, Example.from_prompt("?", truth, meta={"answer": truth}))
-    assert (judged["correct"], judged["lenient"]) == (correct, lenient)
+    judge_responses = ExactMatch().judge(answer, Example.from_prompt("?", truth, meta={"answer": truth}))
+    assert (judge_responses["correct"], judge_responses["lenient"]) == (correct, lenient)
 
 
 @pytest.mark.parametrize("truth", ["!", "7", "!!", "a!"])

@@ -1,6 +1,6 @@
 import pytest
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics import MathMatch
 
 

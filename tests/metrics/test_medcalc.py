@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics.medcalc import CATEGORIES, RULES, MedCalcAccuracy, check, extract
 from lit_talr.metrics.number import calculate
 

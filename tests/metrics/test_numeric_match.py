@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics import NumericMatch
 from lit_talr.metrics.numeric_match import find_number, last_number, number, quantity
 

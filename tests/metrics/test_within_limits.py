@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_talr.example import Example
+from lit_talr.data.example import Example
 from lit_talr.metrics import WithinLimits
 
 CATEGORIES = ("score", "formula")

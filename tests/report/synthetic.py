@@ -63,7 +63,7 @@ def write_run(
 def write_config(folder: Path, loss: dict[str, Any], lora: dict[str, Any] | None = None, **data: Any) -> None:
     """The `config.yaml` of a fit, as far as a report reads it."""
     model = {"loss": loss, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-4}}, "lora": lora}
-    config = {"seed_everything": 7, "model": model, "data": {"class_path": "lit_talr.data.Clinic", "init_args": data}}
+    config = {"seed_everything": 7, "model": model, "data": {"class_path": "lit_talr.lab.Clinic", "init_args": data}}
     (folder / "config.yaml").write_text("# lightning.pytorch==2.6.6\n" + yaml.safe_dump(config))
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lit_talr.cli import main
+from lit_talr.cli.command_line import main
 from lit_talr.report import report, report_words
 from tests.report.synthetic import write_run, write_sweep
 

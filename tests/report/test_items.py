@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_talr.files import write_json_lines
 from lit_talr.report.items import Items, average, read_items
+from lit_talr.utils.files import write_json_lines
 from tests.report.synthetic import write_answers
 
 

@@ -23,5 +23,5 @@ def base_tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="session")
 def model() -> PreTrainedModel:
-    """For the byte tokenizers of ``tests.tiny``, which have fewer than 300 tokens."""
+    """For the byte tokenizers of ``tests.helpers.tiny``, which have fewer than 300 tokens."""
     return small(vocabulary=300)

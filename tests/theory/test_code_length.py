@@ -8,9 +8,9 @@ from lit_talr.theory import bits_per_byte, code_length, compress
 from lit_talr.theory.code_length import blocks
 from lit_talr.theory.message import CHECKSUM, HEADER, PIECE
 from lit_talr.theory.pieces import cut
+from tests.helpers.tiny import byte_tokenizer
 from tests.theory.test_pieces import lower_case, words
 from tests.theory.tiny_models import small
-from tests.tiny import byte_tokenizer
 
 SEQUENCES = [[256, 5, 6, 7, 200, 5], [1, 2], [256], [9, 9, 9, 9]]
 

@@ -11,10 +11,10 @@ from benchmarks.coder import english, skills
 from lit_talr.theory import compress, decompress
 from lit_talr.theory.code_length import blocks, token_code_lengths
 from lit_talr.theory.walk import start_token
-from tests.models import ARCHITECTURES
+from tests.helpers.models import ARCHITECTURES
+from tests.helpers.tiny import byte_tokenizer
 from tests.theory.test_pieces import lower_case, words
 from tests.theory.tiny_models import small
-from tests.tiny import byte_tokenizer
 
 pytest.importorskip("constriction", reason="needs the extra `theory` (constriction)")
 FRAME = 32

@@ -3,8 +3,8 @@ import sys
 import pytest
 
 from lit_talr.theory import compress, decompress
+from tests.helpers.tiny import byte_tokenizer
 from tests.theory.tiny_models import small
-from tests.tiny import byte_tokenizer
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lit_talr.theory.pieces import cut, join, restorable
-from tests.tiny import byte_tokenizer
+from tests.helpers.tiny import byte_tokenizer
 
 
 def words() -> PreTrainedTokenizerFast:

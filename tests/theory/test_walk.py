@@ -6,9 +6,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lit_talr.theory.walk import check_context, start_token, walk
-from tests.models import ARCHITECTURES
+from tests.helpers.models import ARCHITECTURES
+from tests.helpers.tiny import byte_tokenizer
 from tests.theory.tiny_models import small
-from tests.tiny import byte_tokenizer
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)

@@ -3,8 +3,8 @@
 import torch
 from transformers import PreTrainedModel
 
-from lit_talr.backbone import load_model
-from tests.models import ARCHITECTURES
+from lit_talr.modeling.backbone import load_model
+from tests.helpers.models import ARCHITECTURES
 
 
 def small(vocabulary: int, seed: int = 0, family: str = "qwen3", sharpness: float = 20.0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -1,0 +1,7 @@
+"""The lab: a domain and general skills made by code, a base model that knows the skills, and what only these need."""
+
+from lit_talr.lab.clinic import Clinic
+from lit_talr.lab.muon import Muon
+from lit_talr.lab.skills import Skills
+
+__all__ = ["Clinic", "Muon", "Skills"]

@@ -1,0 +1,268 @@
+"""A domain made by code: notes about invented patients, and a dozen calculators with conventions of their own. **Not medicine**: every rule is made up.
+
+A row (``target: cot``):
+
+    system     Reply with {"step_by_step_thinking": "...", "answer": "..."}
+    user       Mara, a 54-year-old woman, has headache. The pulse is 94. Weight 70 kg. There is cough. She has no chills and no swelling.
+               What is the Varro score?
+    assistant  {"step_by_step_thinking": "Start 6. cough present 4, chills absent 0, swelling absent 0, pulse 94 at least 90: 1. 6 + 4 + 0 + 0 + 1 = 11.",
+               "answer": "11"}
+
+Licence: Apache-2.0, as this package's. It needs no download, and its rows are the same on every machine.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Literal
+
+from lit_talr.data.batch_plan import Batching
+from lit_talr.data.encoding import Encoding
+from lit_talr.data.example import Example, Split
+from lit_talr.domains.base import DomainDataModule
+from lit_talr.lab.clinic_notes import Patient, draw_patient, quantity, write_note
+from lit_talr.metrics.within_limits import WithinLimits
+
+Target = Literal["cot", "label"]
+SYSTEM: Mapping[Target, str] = {
+    "cot": 'Reply with {"step_by_step_thinking": "...", "answer": "..."}',
+    "label": 'Reply with {"answer": "..."}',
+}
+QUESTIONS = ("What is the {name}?", "Give the {name}.", "Find the {name}.", "Which {name} results?")
+CATEGORIES = ("score", "grade", "formula")
+SIDES: Sequence[Split] = ("train",) * 12 + ("val",) * 2 + ("test",) * 2
+"""The side of a case is the one that its hash names."""
+
+
+@dataclass(frozen=True)
+class Calculator(ABC):
+    """A made-up rule from a patient's values to a number."""
+
+    name: str
+    tolerance = 0.0  # share of the result by which an answer may be off
+
+    @property
+    def category(self) -> str:
+        return self.name.split()[-1] if self.name.split()[-1] in CATEGORIES else "formula"
+
+    @property
+    @abstractmethod
+    def reads(self) -> Sequence[str]:
+        """The values that the rule needs."""
+
+    @abstractmethod
+    def answer(self, values: Mapping[str, int]) -> float:
+        """The result."""
+
+    @abstractmethod
+    def explanation(self, values: Mapping[str, int], draw: Random) -> str:
+        """The rule worked for these values, in one of several wordings; its last number is the result."""
+
+
+@dataclass(frozen=True)
+class Score(Calculator):
+    """From a start, points for findings that are present, and one point for each value that reaches its threshold; the result is their sum."""
+
+    start: int  # 0 is not mentioned
+    points: Mapping[str, int]
+    thresholds: Mapping[str, int]
+
+    @property
+    def reads(self) -> Sequence[str]:
+        return [*self.points, *self.thresholds]
+
+    def parts(self, values: Mapping[str, int]) -> list[int]:
+        start = [self.start] if self.start else []
+        reached = [int(values[name] >= limit) for name, limit in self.thresholds.items()]
+        return start + [values[name] * points for name, points in self.points.items()] + reached
+
+    def answer(self, values: Mapping[str, int]) -> float:
+        return sum(self.parts(values))
+
+    def explanation(self, values: Mapping[str, int], draw: Random) -> str:
+        present, absent = draw.choice((("{} present", "{} absent"), ("{}", "no {}"), ("has {}", "has no {}")))
+        reached, missed = draw.choice((("at least", "below"), ("reaches", "misses"), ("not below", "under")))
+        facts = [(present if values[name] else absent).format(name) for name in self.points]
+        for name, limit in self.thresholds.items():
+            facts.append(f"{name} {quantity(name, values[name])} {reached if values[name] >= limit else missed} {quantity(name, limit)}")
+        parts = self.parts(values)
+        joint = draw.choice((": ", " gives ", " counts "))
+        listing = ", ".join(f"{fact}{joint}{points}" for fact, points in zip(facts, parts[bool(self.start) :], strict=True))
+        begin = draw.choice(("Start {}. ", "From {}. ", "Begin at {}. ")).format(self.start) if self.start else ""
+        end = draw.choice(("{sum} = {answer}.", "The sum {sum} is {answer}.", "Together {sum} = {answer}."))
+        return f"{begin}{listing}. " + end.format(sum=" + ".join(map(str, parts)), answer=sum(parts))
+
+
+@dataclass(frozen=True)
+class Grade(Calculator):
+    """The first label below the first limit of a value, the second below the second, the third below the third, else the last; of two values, the higher."""
+
+    limits: Mapping[str, tuple[int, int, int]]
+    labels: tuple[int, int, int, int]  # rising
+
+    @property
+    def reads(self) -> Sequence[str]:
+        return [*self.limits]
+
+    def bands(self, values: Mapping[str, int]) -> list[int]:
+        """0 to 3 for each value."""
+        return [sum(values[name] >= limit for limit in limits) for name, limits in self.limits.items()]
+
+    def answer(self, values: Mapping[str, int]) -> float:
+        return self.labels[max(self.bands(values))]
+
+    def explanation(self, values: Mapping[str, int], draw: Random) -> str:
+        start = draw.choice(("{} {} is ", "The {} of {} is ", "With {} {}, "))
+        wordings = draw.choice((("below {1}", "from {0} to below {1}", "at least {0}"), ("under {1}", "at least {0} but under {1}", "not under {0}")))
+        worked = []
+        for (name, limits), band in zip(self.limits.items(), self.bands(values), strict=True):
+            wording = wordings[0 if band == 0 else 2 if band == 3 else 1].format(*(quantity(name, limit) for limit in (0, *limits, 0)[band : band + 2]))
+            worked.append(f"{start.format(name, quantity(name, values[name]))}{wording}: {draw.choice(('grade', 'class', 'band'))} {self.labels[band]}.")
+        if len(worked) > 1:
+            found = " and ".join(str(self.labels[band]) for band in self.bands(values))
+            worked.append(draw.choice(("The higher of {} is {}.", "Of {} the higher is {}.")).format(found, self.answer(values)))
+        return " ".join(worked)
+
+
+@dataclass(frozen=True)
+class Formula(Calculator):
+    """The sum of values, each times its factor, divided by a constant."""
+
+    factors: Mapping[str, int]
+    over: int = 1
+    tolerance: float = 0.0
+
+    @property
+    def reads(self) -> Sequence[str]:
+        return [*self.factors]
+
+    def answer(self, values: Mapping[str, int]) -> float:
+        return sum(factor * values[name] for name, factor in self.factors.items()) / self.over
+
+    def explanation(self, values: Mapping[str, int], draw: Random) -> str:
+        sentence, times, is_ = draw.choice(("{} is {}.", "{} {}.", "We have {} {}.")), draw.choice((" * ", " times ")), draw.choice((" = ", " is ", " makes "))
+        worked, total = [sentence.format(name, quantity(name, values[name])) for name in self.factors], 0
+        for number, (name, factor) in enumerate(self.factors.items()):
+            part = abs(factor) * values[name]
+            if abs(factor) > 1:
+                worked.append(f"{abs(factor)}{times}{values[name]}{is_}{part}.")
+            if number:
+                worked.append(f"{total} {'-' if factor < 0 else '+'} {part}{is_}{total + factor * values[name]}.")
+            total += factor * values[name]
+        if self.over > 1:
+            worked.append(f"{total} / {self.over}{is_}{total / self.over:g}.")
+        return " ".join(worked)
+
+
+CALCULATORS: Sequence[Calculator] = (
+    Score("Varro score", 6, {"cough": 4, "chills": 9, "swelling": 5}, {"pulse": 90}),
+    Score("Ilmar score", 11, {"rash": 7, "tremor": 5}, {"temperature": 38}),
+    Score("Dorne score", 8, {"nausea": 10, "tremor": 4, "cough": 6}, {}),
+    Score("Pell score", 5, {"swelling": 8, "chills": 12}, {"breathing": 18}),
+    Grade("Tolm grade", {"pulse": (70, 90, 110)}, (15, 32, 47, 61)),
+    Grade("Reth grade", {"breathing": (14, 18, 22)}, (22, 28, 53, 74)),
+    Grade("Osker grade", {"age": (38, 54, 70)}, (13, 41, 56, 87)),
+    Grade("Mirel grade", {"temperature": (38, 40, 41), "brevin": (5, 7, 8)}, (19, 35, 58, 92)),
+    Formula("Quill index", {"lumin": 7, "tarsol": 4}),
+    Formula("Halden gap", {"systolic": 1, "diastolic": -1}, over=5),
+    Formula("Sorrel load", {"tarsol": 6, "brevin": 5}),
+    Formula("Brand ratio", {"lumin": 3, "brevin": 5}, over=4, tolerance=0.05),
+)
+"""Invented names for invented rules; they grade nothing that exists. Their constants are larger than those that people, and ``Skills``, like to use."""
+
+
+class Clinic(DomainDataModule):
+    """Notes about invented patients and made-up calculators: scores, grades and small formulas. Not medicine; needs no download.
+
+    Training, validation and test never share a note, nor a patient's values: the hash of the values decides the side, whatever the seed. A larger size
+    appends rows and changes none.
+
+    Args:
+        tokenizer: Folder or hub name; on the command line it is that of the model.
+        tokenizer_revision: Commit, tag or branch of a hub tokenizer; likewise.
+        encoding: How examples become tokens.
+        batching: How examples become optimizer steps.
+        target: What is learned: ``cot``, the worked explanation and the answer, or ``label``, the answer alone.
+        train_size: Rows for training, at least 1.
+        val_size: Rows for validation, at least 1.
+        test_size: Rows for testing, at least 1.
+        calculators: The names of those that are asked for; all by default.
+        seed: Which rows training has, at least 0; validation and test are the same for every seed.
+
+    Raises:
+        ValueError: For a size or a seed out of range, and for a calculator that does not exist.
+    """
+
+    source_name = "Clinic (made by code)"
+    license = "Apache-2.0 (made by this package)"
+
+    def __init__(
+        self,
+        tokenizer: str,
+        tokenizer_revision: str | None = None,
+        encoding: Encoding = Encoding(),
+        batching: Batching = Batching(),
+        target: Target = "cot",
+        train_size: int = 4096,
+        val_size: int = 256,
+        test_size: int = 512,
+        calculators: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(tokenizer, tokenizer_revision, encoding, batching)
+        names = [calculator.name for calculator in CALCULATORS]
+        asked = names if calculators is None else calculators
+        if not asked or not set(asked) <= set(names):
+            raise ValueError(f"`calculators` must be some of {', '.join(names)}, got {', '.join(asked) or 'none'}.")
+        for name, size in (("train_size", train_size), ("val_size", val_size), ("test_size", test_size)):
+            if size < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {size}.")
+        if seed < 0:
+            raise ValueError(f"`seed` must be at least 0, got {seed}.")
+        self.target = target
+        self.calculators = [calculator for calculator in CALCULATORS if calculator.name in asked]
+        self.sizes: Mapping[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
+        self.seed = seed
+
+    def metric(self) -> WithinLimits:
+        return WithinLimits(CATEGORIES)
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        return list(islice(self.draw_examples(split), self.sizes[split]))
+
+    def draw_examples(self, split: Split) -> Iterator[Example]:
+        """All rows of a split, without end: cases that fall on its side, none twice."""
+        draw, seen, row = Random(f"{self.seed if split == 'train' else 0} {split}"), set(), 0
+        while True:
+            calculator = self.calculators[row % len(self.calculators)]
+            patient = draw_patient(calculator.reads, draw)
+            case = (calculator.name, key_of(patient))
+            if side_of(patient) == split and case not in seen:
+                seen.add(case)
+                yield worked_case(calculator, patient, self.target, f"Clinic {split}, row {row}", draw)
+                row += 1
+
+
+def worked_case(calculator: Calculator, patient: Patient, target: Target, where: str, draw: Random) -> Example:
+    """One case as a conversation; both targets draw alike, so that they have the same notes and questions."""
+    note, question = write_note(patient, draw), draw.choice(QUESTIONS).format(name=calculator.name)
+    explanation, value = calculator.explanation(patient.values, draw), calculator.answer(patient.values)
+    answer = f"{value:g}"
+    response = {"step_by_step_thinking": explanation, "answer": answer} if target == "cot" else {"answer": answer}
+    lower, upper = (f"{value * (1 + sign * calculator.tolerance):g}" for sign in (-1, 1))
+    meta = {"where": where, "calculator": calculator.name, "category": calculator.category, "answer": answer, "lower": lower, "upper": upper}
+    return Example.from_prompt(f"{note}\n{question}", json.dumps(response), SYSTEM[target], meta)
+
+
+def key_of(patient: Patient) -> str:
+    """All values that stand in the note, as one text."""
+    return json.dumps(dict(patient.values), sort_keys=True)
+
+
+def side_of(patient: Patient) -> Split:
+    """The split to which a patient's values belong, by their hash alone: the name, the wording, the question and the seed make no difference."""
+    return SIDES[hashlib.sha256(key_of(patient).encode()).digest()[0] % len(SIDES)]

@@ -1,0 +1,1 @@
+"""Models: backbone and head, adapters, sharding, generation."""

@@ -1,1 +1,0 @@
-"""Models that ship with this package, and their tokenizer."""

@@ -1,0 +1,1 @@
+"""Files, caches and exchanges between ranks; knows nothing of models or data."""

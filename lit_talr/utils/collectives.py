@@ -1,0 +1,40 @@
+"""Exchanges between ranks; each is a no-op in a single process."""
+
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Sums equally shaped tensors over all ranks; returns the tensor itself in a single process."""
+    if has_ranks():
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def gather_over_ranks(values: Tensor) -> Tensor:
+    """Concatenates one-dimensional tensors of any lengths from all ranks; returns the tensor itself in a single process."""
+    if has_ranks():
+        from torchmetrics.utilities.distributed import gather_all_tensors  # half a second, which a single process need not wait for
+
+        return torch.cat(gather_all_tensors(values))
+    return values
+
+
+def gather_lists(rows: list[T]) -> list[T]:
+    """Concatenates the lists of all ranks, in the order of the ranks, on every rank."""
+    if not has_ranks():
+        return rows
+    parts: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
+
+
+def has_ranks() -> bool:
+    """Whether this process exchanges with others."""
+    return dist.is_available() and dist.is_initialized()

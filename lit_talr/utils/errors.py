@@ -1,0 +1,39 @@
+"""Error sentences: the name, what it requires, what it got, the way out."""
+
+import math
+
+
+def check_least(name: str, value: float | None, least: float, way_out: str = "") -> None:
+    """Refuses a number below ``least``; None passes.
+
+    Raises:
+        ValueError: "`name` must be at least 1, got 0; way out."
+    """
+    if value is not None and not value >= least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}{f'; {way_out}' if way_out else ''}.")
+
+
+def check_in(name: str, value: float | None, interval: str, way_out: str = "") -> None:
+    """Refuses a number outside an interval, and one that is not a number; None passes.
+
+    Args:
+        name: What the user calls it.
+        value: The number.
+        interval: As it is written, such as ``[0, 1)``; ``inf`` has no end.
+        way_out: What to do instead.
+
+    Raises:
+        ValueError: "`name` must lie in [0, 1), got 2; way out."
+    """
+    if value is None:
+        return
+    lower, upper = map(float, interval[1:-1].split(","))
+    above = value > lower or (interval[0] == "[" and value == lower)
+    below = value < upper or (interval[-1] == "]" and value == upper)
+    if not (above and below) or math.isnan(value):
+        raise ValueError(f"`{name}` must lie in {interval}, got {value}{f'; {way_out}' if way_out else ''}.")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its class."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,287 @@
+"""Wise-FT and averages: the formula, to the bit at its ends, and nothing written where something is wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lit_talr.checkpoint.merge import merge
+from lit_talr.cli.command_line import main
+from lit_talr.modeling.backbone import load_model
+from tests.helpers.models import ARCHITECTURES
+from tests.helpers.tiny import save_tokenizer
+
+CARD = "---\nlibrary_name: transformers\n---\n\n# Tuned\n\nText.\n\n## Commands\n\n```\nlit-talr fit\n```\n\n## Scores\n\n| test/score | 1.0 |\n"
+
+
+def model(folder: Path, seed: int, family: str = "qwen3", dtype: torch.dtype = torch.float32, shard_size: str = "1GB") -> Path:
+    torch.manual_seed(seed)
+    load_model(None, None, ARCHITECTURES[family], 300, None).to(dtype).save_pretrained(folder, max_shard_size=shard_size)
+    save_tokenizer(folder)
+    return folder
+
+
+def state(folder: Path) -> dict[str, Tensor]:
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(torch.uint8)
+
+
+def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(bits(first[name]), bits(second[name])) for name in first)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return model(tmp_path / "base", 1, shard_size="10KB")
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    folder = model(tmp_path / "tuned", 2, shard_size="30KB")
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def plant(folder: Path, values: list[float]) -> None:
+    """Put odd values where both models have them."""
+    file = next(path for path in folder.glob("*.safetensors") if "model.norm.weight" in load_file(path))
+    weights = load_file(file)
+    weights["model.norm.weight"][: len(values)] = torch.tensor(values)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def test_alpha_0_is_bitwise_the_base_and_alpha_1_the_tuned_model(base: Path, tuned: Path, tmp_path: Path) -> None:
+    plant(base, [-0.0, torch.nan, torch.inf, 1e-45])
+    plant(tuned, [torch.inf, -0.0, torch.nan, -1e-45])
+    merge(tmp_path / "out", str(tuned), str(base), [0.0, 1.0])
+    assert same_bits(state(tmp_path / "out" / "alpha-0"), state(base))
+    assert same_bits(state(tmp_path / "out" / "alpha-1"), state(tuned))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5])
+def test_between_it_is_the_formula_in_float32(base: Path, tuned: Path, tmp_path: Path, alpha: float) -> None:
+    merge(tmp_path / "out", str(tuned), str(base), alpha)
+    first, second, found = state(base), state(tuned), state(tmp_path / "out")
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, (1 - alpha) * first[name] + alpha * second[name], rtol=1e-6, atol=1e-9)
+
+
+def test_it_is_a_model_with_the_tuned_ones_files_tokenizer_dtype_and_card(base: Path, tmp_path: Path) -> None:
+    tuned = model(tmp_path / "tuned", 2, dtype=torch.bfloat16, shard_size="15KB")
+    (tuned / "README.md").write_text(CARD)
+    merge(tmp_path / "out", str(tuned), str(base))
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {path.name for path in tuned.iterdir()}
+    assert len(list(out.glob("*.safetensors"))) > 1
+    index, wanted = (json.loads((folder / "model.safetensors.index.json").read_text()) for folder in (out, tuned))
+    assert index["weight_map"] == wanted["weight_map"] and index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in state(out).values())
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    assert loaded.dtype == torch.bfloat16
+    expected = (state(base)["model.norm.weight"] / 2 + state(tuned)["model.norm.weight"].float() / 2).bfloat16()
+    assert torch.equal(loaded.model.norm.weight, expected)
+    assert AutoTokenizer.from_pretrained(out).chat_template
+    card = (out / "README.md").read_text()
+    assert "library_name: transformers" in card and "Text." in card and "lit-talr fit" in card
+    assert "test/score" not in card and f"0.5 x {tuned} + 0.5 x {base}" in card and "lit-talr merge --tuned" in card
+    merge(tmp_path / "again", str(out), str(base))
+    assert (tmp_path / "again" / "README.md").read_text().count("## Merge") == 1
+
+
+def test_several_are_averaged(base: Path, tuned: Path, tmp_path: Path) -> None:
+    third = model(tmp_path / "third", 3)
+    merge(tmp_path / "mean", [str(third), str(base), str(tuned)])
+    merge(tmp_path / "wise", [str(third), str(tuned)], str(base), 0.4)
+    states = [state(folder) for folder in (third, tuned, base)]
+    for name, tensor in state(tmp_path / "mean").items():
+        torch.testing.assert_close(tensor, sum(part[name] for part in states) / 3, rtol=1e-5, atol=1e-8)
+    for name, tensor in state(tmp_path / "wise").items():
+        torch.testing.assert_close(tensor, 0.2 * states[0][name] + 0.2 * states[1][name] + 0.6 * states[2][name], rtol=1e-5, atol=1e-8)
+
+
+def test_of_a_tied_head_a_copy_in_one_file_is_left_out(tuned: Path, tmp_path: Path) -> None:
+    other = model(tmp_path / "other", 3)
+    weights = load_file(other / "model.safetensors")
+    save_file({**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()}, other / "model.safetensors", metadata={"format": "pt"})
+    merge(tmp_path / "first", str(tuned), str(other))
+    merge(tmp_path / "second", str(other), str(tuned))
+    assert state(tmp_path / "first").keys() == state(tmp_path / "second").keys() == state(tuned).keys()
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "second").lm_head.weight.shape == (300, 16)
+
+
+def test_of_a_family_whose_head_is_tied_unless_said_too(tmp_path: Path) -> None:
+    """Published Gemma configurations do not say it."""
+    base, tuned = (model(tmp_path / name, seed, "gemma2") for seed, name in ((1, "base"), (2, "tuned")))
+    config = json.loads((base / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (base / "config.json").write_text(json.dumps(config))
+    weights = load_file(tuned / "model.safetensors")
+    save_file({**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()}, tuned / "model.safetensors", metadata={"format": "pt"})
+    merge(tmp_path / "out", str(tuned), str(base))
+    assert "lm_head.weight" not in state(tmp_path / "out")
+
+
+def test_one_whole_file_goes_before_an_index_as_in_transformers(base: Path, tuned: Path, tmp_path: Path) -> None:
+    """``save_pretrained`` over a sharded folder leaves the index there."""
+    both = model(tmp_path / "both", 3)
+    for path in base.glob("model*"):
+        shutil.copy(path, both / path.name)
+    assert (both / "model.safetensors.index.json").is_file()
+    merge(tmp_path / "out", str(both), str(tuned), 1.0)
+    loaded = AutoModelForCausalLM.from_pretrained(both)
+    assert torch.equal(state(tmp_path / "out")["model.norm.weight"], loaded.model.norm.weight)
+    assert torch.equal(state(tmp_path / "out")["model.embed_tokens.weight"], loaded.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("card", ["---\ntitle: a: b\n---\n\n# Odd\n", "---\n- a\n---\n\n# Odd\n", "# Odd\n", "\u00e9"])
+def test_a_card_may_hold_anything(base: Path, tuned: Path, tmp_path: Path, card: str) -> None:
+    (tuned / "README.md").write_bytes(card.encode("latin-1"))
+    merge(tmp_path / "out", str(tuned), str(base))
+    assert (tmp_path / "out" / "README.md").read_text().startswith(card.split("Odd")[0] if "Odd" in card else "\ufffd")
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_every_family(tmp_path: Path, family: str) -> None:
+    folders = [str(model(tmp_path / str(seed), seed, family)) for seed in (1, 2)]
+    merge(tmp_path / "out", *folders)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+def another_shape(folder: Path) -> None:
+    shutil.rmtree(folder)
+    torch.manual_seed(0)
+    load_model(None, None, {**ARCHITECTURES["qwen3"], "intermediate_size": 48}, 300, None).save_pretrained(folder)
+
+
+def one_more(folder: Path) -> None:
+    (file,) = sorted(folder.glob("*.safetensors"))[:1]
+    save_file({**load_file(file), "extra.weight": torch.zeros(2)}, file)
+
+
+def one_less(folder: Path) -> None:
+    file = next(path for path in folder.glob("*.safetensors") if "model.norm.weight" in load_file(path))
+    save_file({name: tensor for name, tensor in load_file(file).items() if name != "model.norm.weight"}, file)
+
+
+def cut_short(folder: Path) -> None:
+    file = sorted(folder.glob("*.safetensors"))[-1]
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def no_shard(folder: Path) -> None:
+    sorted(folder.glob("*.safetensors"))[-1].unlink()
+
+
+def no_weights(folder: Path) -> None:
+    for file in folder.glob("model*"):
+        file.unlink()
+
+
+def only_an_adapter(folder: Path) -> None:
+    no_weights(folder)
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def an_adapter_beside(folder: Path) -> None:
+    """Transformers would add it, and say nothing."""
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def an_index_that_is_a_list(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text("[]")
+
+
+def quantised(folder: Path) -> None:
+    for each in (folder, folder.parent / "tuned"):
+        file = next(path for path in each.glob("*.safetensors") if "model.norm.weight" in load_file(path))
+        weights = load_file(file)
+        save_file({**weights, "model.norm.weight": weights["model.norm.weight"].to(torch.float8_e4m3fn)}, file, metadata={"format": "pt"})
+
+
+def a_shard_elsewhere(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace('"model-00001', '"../tuned/model-00001'))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (another_shape, r"mlp.down_proj.weight` is \[16, 32\] in .*tuned but \[16, 48\] in .*base"),
+        (one_more, "tuned has no tensor `extra.weight`, which .*base has"),
+        (one_less, "base has no tensor `model.norm.weight`, which .*tuned has"),
+        (cut_short, "base/model-.*safetensors is not a whole safetensors file"),
+        (no_shard, "index.json names model-.*safetensors, which is not there"),
+        (no_weights, "base has no model.safetensors and no index of such files; convert it"),
+        (only_an_adapter, "base holds an adapter .adapter_config.json.; give a model with its update merged in"),
+        (an_adapter_beside, "base holds an adapter .adapter_config.json.; give a model with its update merged in"),
+        (an_index_that_is_a_list, "index.json is not an index of safetensors files; fetch or write"),
+        (quantised, "`model.norm.weight` holds torch.float8_e4m3fn in .*tuned, quantised weights, which cannot be added"),
+        (a_shard_elsewhere, "names ../tuned/model-00001.*, which is not there"),
+        (lambda folder: (folder / "config.json").unlink(), "base is not a folder with a config.json"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name_and_nothing_written(base: Path, tuned: Path, tmp_path: Path, harm: Callable[[Path], Any], message: str) -> None:
+    harm(base)
+    with pytest.raises(ValueError, match=message):
+        merge(tmp_path / "out", str(tuned), str(base))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
+
+
+def test_whole_numbers_that_differ_are_refused_and_nothing_is_left(base: Path, tuned: Path, tmp_path: Path) -> None:
+    for folder, value in ((base, 1), (tuned, 2)):
+        file = next(path for path in folder.glob("*.safetensors") if "model.norm.weight" in load_file(path))
+        save_file({**load_file(file), "count": torch.tensor([value])}, file)
+    with pytest.raises(ValueError, match="`count` holds torch.int64 that differ"):
+        merge(tmp_path / "out", str(tuned), str(base))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": 1.5}, r"`alpha` must lie in \[0, 1\], or be a list of different such numbers, got 1.5"),
+        ({"alpha": float("nan")}, "got nan"),
+        ({"alpha": [0.1, 0.1]}, r"got \[0.1, 0.1\]"),
+        ({"alpha": []}, r"got \[\]"),
+        ({"base": None}, "`merge` needs `--base` to interpolate with, or at least two"),
+        ({"base": None, "alpha": 0.5}, "`merge` needs `--base`"),
+        ({"tuned": []}, "`tuned` must name at least one model"),
+    ],
+)
+def test_refusals(base: Path, tuned: Path, tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        merge(**{"out": tmp_path / "out", "tuned": str(tuned), "base": str(base), **arguments})
+
+
+def test_a_used_folder_is_refused_before_anything_is_written(base: Path, tuned: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "alpha-0.7").mkdir(parents=True)
+    (tmp_path / "out" / "alpha-0.7" / "mine").write_text("")
+    with pytest.raises(ValueError, match="alpha-0.7 is there already; name a new folder"):
+        merge(tmp_path / "out", str(tuned), str(base), [0.2, 0.7])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["alpha-0.7"]
+
+
+def test_on_the_command_line(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["merge", "--base", str(base), "--tuned", str(tuned)]
+    main([*words, "--alpha", "0.3", "--out", str(tmp_path / "C")])
+    main([*words, "--alpha", "[0.1,0.9]", "--out", str(tmp_path / "several")])
+    main(["merge", "--tuned", json.dumps([str(base), str(tuned)]), "--out", str(tmp_path / "mean")])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"{tmp_path / 'C'}: 0.3 x {tuned} + 0.7 x {base}, 24 tensors in {len(list(tuned.glob('*.safetensors')))} file(s)"
+    assert [path.name for path in sorted((tmp_path / "several").iterdir())] == ["alpha-0.1", "alpha-0.9"]
+    with pytest.raises(SystemExit):
+        main([*words, "--alpha", "0.3", "--alpha=0.6", "--out", str(tmp_path / "D")])
+    assert "`--alpha` is given 2 times; give several values as one list, such as --alpha [a,b]." in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--alpha", "much", "--out", str(tmp_path / "D")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and error.count("\n") == 1 and "`alpha` must be" in error

@@ -1,0 +1,246 @@
+"""The command line as its users meet it: what it refuses, and in which words."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lit_talr.cli.command_line import main, refuse_linked
+from tests.helpers.fits import QWEN3, write_data
+
+BASE = ["-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/talr.yaml"]
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """A command line that trains two steps."""
+    write_data(tmp_path)
+    files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(tmp_path / f"{split}.jsonl"))]
+    return [
+        *BASE,
+        *("--model.architecture", json.dumps(QWEN3), "--model.tokenizer", str(tmp_path / "tokenizer"), *files),
+        *("--run", str(tmp_path / "run"), "--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
+        *("--model.generation.max_new_tokens", "8"),
+    ]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one sentence on standard error; nothing else, and no exit code 0."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("lit-talr: ") and error.count("\n") == 1 and "Traceback" not in error, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            ["--model.loss", "TALRR"],
+            "`model.loss`: there is no class TALRR; there are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, TALR, Truncation.",
+        ),
+        (["--model.loss", "FLOW"], "FLOW compares with the starting model, and random weights say nothing; give `model.pretrained`"),
+        (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),
+        (["-c", "configs/lora.yaml"], "`model.lora` adapts weights that stay as they are, and random ones are of no use; give `model.pretrained`"),
+        (["--model.lora.r", "0"], "`lora.r` must be at least 1, got 0."),
+        (["-c", "configs/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to where they started, but LoRA's start at random"),
+        (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list, such as [a,b], got 0.2,1.8."),
+        (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, Records, Replay, Skills."),
+        (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; there are Constant, Cosine, Linear."),
+        (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted"),
+        (["--trainer.max_epoch", "1"], "--trainer.max_epoch"),
+        (["--model.loss.temperature", "0"], "`temperature` must be above 0, got 0"),
+        (["--data.tokenizer", "x"], "`--data.tokenizer` is not an option of its own: the tokenizer is the model's"),
+        (["--trainer.default_root_dir", "x"], "it is the folder of the run, `--run`"),
+        (["-c", "configs/loss/nope.yaml"], "configs/loss/nope.yaml: no such configuration"),
+        (["--data.batching.batch_size", "0"], "`batching.batch_size` must be a positive integer, got 0"),
+        (["--data.train", "nowhere.jsonl"], "nowhere.jsonl: no such file of rows"),
+        (["--data.encoding.max_length", "5"], "train.jsonl: row 1: "),
+        (["--trainer.accumulate_grad_batches", "3"], "`trainer.accumulate_grad_batches` is 3"),
+        (["--trainer.overfit_batches", "1"], "`trainer.overfit_batches` is not supported"),
+        (["--trainer.limit_train_batches", "0.5"], "`trainer.limit_train_batches` 0.5 is not supported"),
+        (["--trainer.limit_train_batches", "1"], "`trainer.limit_train_batches` 1 is not supported"),
+        (["--trainer.fast_dev_run", "true"], "`trainer.limit_train_batches` 1 is not supported"),
+        (["--trainer.strategy", "deepspeed_stage_2"], "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml"),
+        (["--trainer.strategy", "ddp_spawn"], "use `ddp`"),
+        (["--trainer.precision", "16-true"], "`trainer.precision: 16-true` keeps the weights in fp16"),
+        (["--trainer.precision", "bf17"], "`trainer.precision` must be "),
+        (["--data.batching.batch_size", "2.5"], "`data.batching.batch_size` must be a whole number, got 2.5."),
+        (["--data.encoding.too_long", "cut"], "`data.encoding.too_long` must be 'error', 'drop', 'truncate_prompt', got cut."),
+        (["--trainer.max_epochs", "abc"], "`trainer.max_epochs` must be a whole number, got abc."),
+        (["--model.optimizer.lr", "fast"], "`model.optimizer.lr` must be a number, got fast."),
+        (["--model.optimizer", "torch.optim.AdamWW"], "`model.optimizer`: there is no class AdamWW; there are ASGD, Adadelta"),
+        (["--trainer.callbacks+=Foo"], "`trainer.callbacks`: there is no class Foo; there are "),
+        (["--data.train", "tests"], "tests: is a folder; give a .jsonl, .csv or .parquet file."),
+        (["--run", ""], "`run` must name a folder"),
+        (["--trainer.precision", "bf16-true"], "`trainer.precision: bf16-true` keeps the weights in bf16"),
+        (["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "Give `trainer.max_epochs` or `trainer.max_steps`"),
+        (["--ckpt_path", "last"], "holds no checkpoint"),
+        (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
+        (["--model.pretrained", "./nowhere", "--model.architecture", "null"], "./nowhere is not a folder with a config.json"),
+        (["--model.pretrained", "./nowhere"], "one of the two"),
+        (["--model.tokenizer", "./nowhere"], "./nowhere"),
+        (["--model.tokenizer", "configs"], "configs is a folder without a tokenizer (tokenizer_config.json)"),
+        (["--model.tokenizer", "null"], "Give `model.pretrained` or `model.tokenizer`"),
+        pytest.param(
+            ["--model.attention", "flash_attention_2"],
+            "`model.attention` is not installed here; install its package, or set another, such as sdpa",
+            marks=pytest.mark.skipif(find_spec("flash_attn") is not None or find_spec("kernels") is not None, reason="it is installed here"),
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_sentence(words: list[str], capsys: pytest.CaptureFixture[str], extra: list[str], message: str) -> None:
+    assert message in refused(capsys, "fit", *words, *extra)
+
+
+def test_a_misspelt_key_in_a_file_names_it(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model:\n  losss: 3\n")
+    assert "losss" in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
+
+
+def test_a_tokenizer_in_a_file_is_refused_too(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data:\n  init_args:\n    tokenizer: x\n")
+    assert "data.tokenizer` is not an option of its own" in refused(capsys, "fit", *words, f"--config={tmp_path / 'mine.yaml'}")
+
+
+def test_a_file_that_is_not_yaml_is_named_with_its_line(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model: [1,\n  2\nrun: x")
+    error = refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
+    assert "mine.yaml: is not YAML" in error and "line 3" in error
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "mine.yaml: holds no settings"), (b"# \xe9", "mine.yaml: is not YAML")])
+def test_a_file_without_settings_is_named(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    assert message in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("content", ["data: lit_talr.lab.Clinic", "data: [a]", "data: {init_args: {1: 2}}"])
+def test_odd_data_in_a_file_is_left_to_the_parser(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    refuse_linked(["-c", str(tmp_path / "mine.yaml")])
+
+
+def test_a_checkpoint_cut_short_is_refused_before_anything_is_built(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["fit", *words, "--trainer.max_steps", "1"])
+    last, best = sorted((tmp_path / "run" / "checkpoints").iterdir(), reverse=True)
+    assert (last.name, best.name) == ("last-step=1.ckpt", "best-epoch=0-step=1.ckpt")
+    for path in (last, best):
+        path.write_bytes(path.read_bytes()[:-1000])
+    assert "last-step=1.ckpt is not a whole checkpoint: it is cut short" in refused(capsys, "fit", *words, "--ckpt_path", str(last))
+    assert "of the 2 checkpoint(s) in" in refused(capsys, "fit", *words, "--ckpt_path", "last")
+
+
+def test_a_start_that_was_refused_does_not_use_up_the_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "fit", *words, "--model.pretrained", "./nowhere")
+    main(["fit", *words, "--trainer.max_steps", "1"])
+
+
+def test_a_trained_run_is_not_scored_with_other_weights(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["fit", *words, "--trainer.max_steps", "1"])
+    run = tmp_path / "run"
+    assert "which this would not test; ask for it with `--ckpt_path last`" in refused(capsys, "test", "-c", str(run / "config.yaml"))
+    export = ["--model.architecture", "null", "--model.tokenizer", "null", "--model.pretrained", str(run / "export")]
+    main(["test", "-c", str(run / "config.yaml"), *export])
+
+
+def test_scores_are_never_those_of_other_adapters(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    start = ["--model.architecture", "null", "--model.pretrained", str(tmp_path / "model")]
+    main(["fit", *words, *start, "-c", "configs/lora.yaml", "--model.lora.r", "2", "--trainer.max_steps", "1"])
+    test = ["test", "-c", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last"]
+    assert "its model.lora is LoRA(r=2, alpha=64" in refused(capsys, *test, "--model.lora.alpha", "6400")
+    main(test)
+    adapter = ["--model.tokenizer", "null", "--model.pretrained", str(tmp_path / "run" / "adapter"), "--run", str(tmp_path / "other")]
+    assert "adapter is a folder without a tokenizer" in refused(capsys, *test[:3], *adapter)
+
+
+def test_tokens_in_place_of_rows_as_the_documentation_says(words: list[str]) -> None:
+    main(["fit", *words, "--trainer.max_steps", "1", "--data.batching", "{micro_batch_size: null, micro_batch_tokens: 8192}"])
+
+
+def test_a_base_models_card_may_hold_anything(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "model" / "README.md").write_text("---\ntitle: a: b\n---\n")
+    main(["fit", *words, "--model.architecture", "null", "--model.pretrained", str(tmp_path / "model"), "--trainer.max_steps", "1"])
+    assert "| not readable in its card |" in (tmp_path / "run" / "export" / "README.md").read_text()
+
+
+def test_debug_gives_the_traceback(words: list[str]) -> None:
+    with pytest.raises(ValueError, match="`temperature` must be above 0"):
+        main(["fit", *words, "--model.loss.temperature", "0", "--debug"])
+
+
+def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One folder holds all; it is refused for another run, continued by ``last``, tested from its own configuration and from its export."""
+    run = tmp_path / "run"
+    main(["fit", *words])
+    assert {path.name for path in run.iterdir()} >= {"config.yaml", "metrics.json", "checkpoints", "export"}
+    assert f"{run} already holds a run; continue it with `--ckpt_path last`" in refused(capsys, "fit", *words)
+
+    main(["fit", *words, "--trainer.max_steps", "3", "--ckpt_path", "last"])
+    assert (run / "config.resume-1.yaml").is_file()
+    assert len(json.loads((run / "provenance.json").read_text())["fits"]) == 2
+    numbers = json.loads((run / "metrics.json").read_text())
+    main(["fit", *words, "--trainer.max_steps", "3", "--ckpt_path", "last"])  # at its end already: nothing is measured anew, and nothing is lost
+    assert json.loads((run / "metrics.json").read_text()) == numbers
+
+    main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
+    answers = [json.loads(line) for line in (run / "answers" / "test.jsonl").read_text().splitlines()]
+    assert [answer["id"] for answer in answers] == [0, 1, 2, 3]
+    assert all(answer["row"] == f"{tmp_path / 'test.jsonl'}: row {answer['id'] + 1}" for answer in answers)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test"]["test/score"] == sum(answer["correct"] for answer in answers) / 4
+    assert metrics["test"]["test/cut"] == sum(answer["cut"] for answer in answers) / 4
+    assert "val/nll" in metrics["fit"]
+
+    card = (run / "export" / "README.md").read_text()
+    assert "| test/score |" in card and "| val/nll |" in card and str(tmp_path / "train.jsonl") in card and "lit-talr fit -c configs/base.yaml" in card
+    exported = AutoModelForCausalLM.from_pretrained(run / "export")
+    assert AutoTokenizer.from_pretrained(run / "export").chat_template
+    assert exported.dtype == torch.float32 and exported.generation_config.eos_token_id == [258]
+    other = ["--model.architecture", "null", "--model.tokenizer", "null", "--model.pretrained", str(run / "export"), "--run", str(tmp_path / "other")]
+    main(["test", "-c", str(run / "config.yaml"), *other])
+    again = [json.loads(line) for line in (tmp_path / "other" / "answers" / "test.jsonl").read_text().splitlines()]
+    assert [answer["text"] for answer in again] == [answer["text"] for answer in answers]
+
+
+def test_answers_on_validation_rows_every_so_many_epochs(words: list[str], tmp_path: Path) -> None:
+    score: dict[str, Any] = {"class_path": "DomainScore", "init_args": {"every_n_epochs": 2}}
+    epochs = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "2", "--data.batching.batch_size", "16"]
+    main(["fit", *words, *epochs, "--trainer.callbacks", json.dumps([score])])
+    assert [path.name for path in (tmp_path / "run" / "answers").iterdir()] == ["val-epoch-2.jsonl"]
+
+
+def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *BASE, "--model.pretrained", "some/model", "--print_config"])
+    assert stop.value.code == 0
+    assert "class_path: lit_talr.losses.TALR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, export, heatmap, merge, report, sweep."),
+        (["curriculum"], "required: folder"),
+        (["merge", "--tuned", "nowhere"], "out"),
+        (["merge", "--out", "c", "--tuned", "./nowhere", "--base", "./nowhere"], "./nowhere is not a folder with a config.json; give"),
+        (["merge", "--out", "tests", "--tuned", "a", "--base", "b"], "tests is there already; name a new folder."),
+        (["curriculum", "nowhere"], "nowhere: holds no token_probability.parquet"),
+        (["curriculum", "nowhere", "--evry", "2"], "--evry"),
+        (["demo", "--rows", "many"], "`rows` must be a whole number, got many."),
+    ],
+)
+def test_bad_input_to_the_other_verbs_is_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    error = capsys.readouterr().err
+    assert ended.value.code == 1 and message in error and error.startswith("lit-talr: ") and error.count("\n") == 1

@@ -1,0 +1,27 @@
+import subprocess
+import sys
+
+import pytest
+
+from lit_talr import __version__
+from lit_talr.__main__ import COMMANDS, OVERVIEW, main
+from lit_talr.cli.command_line import CLI, VERBS
+
+
+def test_it_lists_every_command() -> None:
+    assert set(COMMANDS) == {*CLI.subcommands(), *VERBS}
+    assert max(map(len, OVERVIEW.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["--version"], ["--debug", "--help"]])
+def test_it_is_printed_before_anything_is_imported(words: list[str]) -> None:
+    program = f"import sys; sys.argv = ['lit-talr', *{words}]; from lit_talr.__main__ import main; main(); assert not {{'torch', 'yaml'}} & {{*sys.modules}}"
+    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert printed == (f"lit-talr {__version__}\n" if words == ["--version"] else f"{OVERVIEW}\n")
+
+
+def test_other_words_are_a_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["lit-talr", "fti"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "there is no command `fti`; there are fit, validate, test" in capsys.readouterr().err

@@ -1,0 +1,158 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lit_talr.data.batch_plan import MicroBatch
+from lit_talr.data.encoded import EncodedExamples
+from lit_talr.data.encoding import Encoded
+from lit_talr.domains.base import held_out
+from tests.helpers.fits import records, write_data
+
+PAD = 9
+IGNORE = -100
+
+
+@pytest.fixture
+def encoded() -> EncodedExamples:
+    rows = [
+        Encoded(np.array([1, 2, 3, 4]), np.array([False, False, True, True]), 0),
+        Encoded(np.array([5, 6]), np.array([False, True]), 0),
+        Encoded(np.array([7, 8, 1]), np.array([False, True, False]), 0),
+    ]
+    return EncodedExamples(rows, PAD)
+
+
+def test_a_micro_batch_is_padded_on_the_right_and_its_labels_are_the_next_tokens(encoded: EncodedExamples) -> None:
+    batch = encoded[MicroBatch((0, 2), 17)]
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [7, 8, PAD]]
+    assert batch["labels"].tolist() == [[IGNORE, 3, 4], [8, IGNORE, IGNORE]]
+    assert batch["sequence_ids"].tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert batch["ids"] == [0, 2]
+    assert (batch["num_tokens"], batch["num_items_in_batch"]) == (5, 17)
+    assert type(batch["num_items_in_batch"]) is int
+
+
+def test_packed_examples_stand_one_behind_the_other_and_positions_begin_anew(encoded: EncodedExamples) -> None:
+    batch = encoded[MicroBatch((0, 1, 2), 17, packed=True)]
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 5, 7, 8]]
+    assert batch["packing"] is not None
+    position_ids, boundaries, longest = batch["packing"]
+    assert position_ids.tolist() == [[0, 1, 2, 0, 0, 1]]
+    assert (boundaries.tolist(), boundaries.dtype, longest) == ([0, 3, 4, 6], torch.int32, 3)
+    assert batch["labels"].tolist() == [[IGNORE, 3, 4, 6, 8, IGNORE]]
+    assert batch["sequence_ids"].tolist() == [[0, 0, 0, 1, 2, 2]]
+    assert (batch["num_tokens"], batch["num_items_in_batch"]) == (6, 17)
+
+
+def test_a_batch_holds_no_floats_for_an_engine_to_round(encoded: EncodedExamples) -> None:
+    assert not any(torch.is_floating_point(value) for value in encoded[MicroBatch((1,), 1)].values() if isinstance(value, torch.Tensor))
+
+
+def test_an_empty_micro_batch_is_one_row_of_two_pad_tokens(encoded: EncodedExamples) -> None:
+    batch = encoded[MicroBatch((), 5, packed=True)]
+    assert batch["input_ids"].tolist() == [[PAD, PAD]]
+    assert batch["packing"] is None
+    assert batch["labels"].tolist() == [[IGNORE, IGNORE]]
+    assert batch["ids"] == []
+    assert batch["num_tokens"] == 0
+
+
+def test_supervised_tokens_are_counted(encoded: EncodedExamples) -> None:
+    assert encoded.num_supervised.tolist() == [2, 1, 1]
+    assert encoded.lengths.tolist() == [3, 1, 2]
+
+
+def test_held_out_depends_on_the_text_alone() -> None:
+    texts = [f"note {n % 500}" for n in range(1000)]
+    sides = held_out(texts, 0.2, seed=0)
+    assert sides[:500] == sides[500:]
+    assert held_out(texts[::-1], 0.2, seed=0) == sides[::-1]
+    assert 60 < sum(sides[:500]) < 140
+    assert held_out(texts, 0.2, seed=1) != sides
+
+
+class FakeTrainer:
+    world_size = 1
+    global_rank = 0
+    is_global_zero = False
+    max_epochs = 1
+    max_steps = -1
+    accumulate_grad_batches = 1
+
+
+def test_rows_too_long_are_an_error_by_default_and_name_their_place(tmp_path: Path) -> None:
+    data = set_up(tmp_path, too_long="error")
+    with pytest.raises(ValueError, match=r"train.jsonl: row 3: .*60.*max_length"):
+        data.setup("fit")
+
+
+def test_rows_too_long_can_be_dropped_and_are_counted(tmp_path: Path) -> None:
+    data = set_up(tmp_path, too_long="drop")
+    data.setup("fit")
+    assert data.counts["train"]["too long"] == 1
+    assert len(data.encoded["train"]) == 19
+
+
+def test_a_prompt_too_long_can_be_truncated_and_is_counted(tmp_path: Path) -> None:
+    data = set_up(tmp_path, too_long="truncate_prompt")
+    data.setup("fit")
+    assert data.counts["train"]["truncated"] == 1
+    assert len(data.encoded["train"]) == 20
+    assert data.encoded["train"].lengths.max() < 160
+
+
+def test_a_test_prompt_too_long_stays_and_is_counted(tmp_path: Path) -> None:
+    data = set_up(tmp_path, too_long="drop", split="test")
+    data.setup("test")
+    assert len(data.prompts["test"]) == 4
+    assert data.prompts["test"][2] == []
+    assert data.counts["test"]["too long (counts as wrong)"] == 1
+
+
+def set_up(folder: Path, too_long: str, split: str = "train") -> object:
+    """Twenty rows, the third with a long prompt."""
+    write_data(folder)
+    path = folder / f"{split}.jsonl"
+    rows = path.read_text().splitlines()
+    rows[2] = json.dumps({"prompt": "a" * 600, "response": "b"})
+    path.write_text("\n".join(rows))
+    data = records(folder)
+    data.encoding = replace(data.encoding, max_length=160, too_long=too_long)  # type: ignore[arg-type]
+    data.trainer = FakeTrainer()  # type: ignore[assignment]
+    return data
+
+
+def test_generation_is_given_exactly_what_stands_before_the_answer_in_training(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    data = records(tmp_path)
+    data.files["test"] = data.files["train"]
+    data.trainer = FakeTrainer()  # type: ignore[assignment]
+    data.setup("fit")
+    data.setup("test")
+    rows = data.encoded["train"]
+    for index, prompt in enumerate(data.prompts["test"]):
+        row = slice(rows.offsets[index], rows.offsets[index + 1])
+        first_learned = int(rows.supervised[row].argmax())
+        assert prompt == rows.tokens[row][:first_learned].tolist()
+
+
+def test_fewer_validation_rows_than_ranks_are_refused(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    data = records(tmp_path)
+    data.trainer = FakeTrainer()  # type: ignore[assignment]
+    data.trainer.world_size = 8  # type: ignore[union-attr,misc]
+    with pytest.raises(ValueError, match="There are 4 validation rows for 8 ranks"):
+        data.setup("fit")
+
+
+def test_accumulation_of_one_s_own_is_refused(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    data = records(tmp_path, micro_batch_size=2)
+    data.trainer = FakeTrainer()  # type: ignore[assignment]
+    data.trainer.accumulate_grad_batches = 3  # type: ignore[union-attr,misc]
+    with pytest.raises(ValueError, match="`trainer.accumulate_grad_batches` is 3, but 8 examples a step on 1 rank.* take 4 micro-batches"):
+        data.setup("fit")

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from lit_talr.domains.prompts import fill_in, read_prompt
+
+
+def test_only_the_places_of_the_template_are_filled() -> None:
+    template = '{note}|{question}|{other}|{"answer": {note}}'
+    values = {"note": "{question} \0001\0", "question": "{note} \\1 \\g<0>"}
+    assert fill_in(template, values) == '{question} \0001\0|{note} \\1 \\g<0>|{other}|{"answer": {question} \0001\0}'
+
+
+def test_reads_a_wording(tmp_path: Path) -> None:
+    (tmp_path / "prompt.yaml").write_text("system: Be brief.\nuser: Q {question}")
+    assert read_prompt(tmp_path / "prompt.yaml", ["question"]) == {"system": "Be brief.", "user": "Q {question}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user: no place", r"prompt.yaml: the text `user` does not contain \{question\}"),
+        ("user: 3", "prompt.yaml: must hold the texts `user` and, if wanted, `system`, and nothing else"),
+        ("- user", "prompt.yaml: must hold the texts"),
+        ("system: x", "prompt.yaml: must hold the texts"),
+        ("user: '{question}'\nother: x", "prompt.yaml: must hold the texts"),
+        ("user: [", "prompt.yaml: is not YAML .*line 1, column 8"),
+        ("user: '\u00e9'".encode("latin-1"), "prompt.yaml: is not YAML"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+    (tmp_path / "prompt.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message):
+        read_prompt(tmp_path / "prompt.yaml", ["question"])
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`prompt_file`: .*prompt.yaml does not exist; give a YAML file"):
+        read_prompt(tmp_path / "prompt.yaml", [])

@@ -140,7 +140,7 @@ def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None
     assert {"lab_base", "lab_clinic", *EXPERIMENTS} == set(names("experiment"))
     run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
     main(["fit", *configs("experiment/lab_base"), *small, "--run", str(run)])
-    assert sorted(path.name for path in (run / "export").iterdir()) == sorted(path.name for path in (CONFIGS.parent / "lit_talr" / "models" / "lab").iterdir())
+    assert sorted(path.name for path in (run / "export").iterdir()) == sorted(path.name for path in (CONFIGS.parent / "lit_talr" / "lab" / "base").iterdir())
 
 
 @pytest.mark.parametrize("name", [name for name in names("eval") if name not in ("lm_eval", "drift")])  # which tests/callbacks runs

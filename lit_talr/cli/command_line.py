@@ -43,10 +43,13 @@ from lit_talr.utils.files import read_json, write_json
 
 PACKAGE = Path(__file__).parents[1]
 VERBS = {
+    "curriculum": "curriculum",
     "demo": "cli.demo",
     "export": "checkpoint.export",
+    "heatmap": "heatmap",
     "merge": "checkpoint.merge",
-    **{verb: verb for verb in ("curriculum", "heatmap", "report", "sweep")},
+    "report": "report",
+    "sweep": "sweep",
 }
 """Subcommands that are functions, and the modules that hold them, imported on demand."""
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")

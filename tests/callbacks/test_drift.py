@@ -32,7 +32,7 @@ from tests.helpers.fits import QWEN3, fit, write_data
 from tests.helpers.models import ARCHITECTURES
 
 ADAM = partial(torch.optim.AdamW, lr=0.01)
-LAB = Path(__file__).parents[2] / "lit_talr" / "models" / "lab"
+LAB = Path(__file__).parents[2] / "lit_talr" / "lab" / "base"
 EOS = 258  # of the tokenizer, which has no BOS
 Row = dict[str, float]
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from tests.theory.tiny_models import small
 
-LAB = Path(__file__).parents[2] / "lit_talr" / "models" / "lab"
+LAB = Path(__file__).parents[2] / "lit_talr" / "lab" / "base"
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import numpy as np
 
 from lit_talr.data.batch_plan import Batching, BatchPlan
 from lit_talr.lab import Clinic
-from lit_talr.modeling.backbone import load_model
 from lit_talr.modeling.generation import Generation, generate
+from lit_talr.modeling.loading import load_model
 
 LAB = "lit_talr/lab/base"
 

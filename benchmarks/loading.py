@@ -22,7 +22,7 @@ from rich.progress import track
 
 from lit_talr.lab import Clinic
 from lit_talr.losses import Standard
-from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
 from lit_talr.module import DomainSFT
 from lit_talr.training.schedules import Constant

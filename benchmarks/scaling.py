@@ -39,7 +39,8 @@ def median_time(call: Callable[[], object]) -> float:
 def step(width: int, length: int, vocabulary: int) -> Callable[[], object]:
     from lit_talr.losses import TALR
     from lit_talr.losses.base import TokenStats
-    from lit_talr.modeling.backbone import Backbone, load_model
+    from lit_talr.modeling.backbone import Backbone
+    from lit_talr.modeling.loading import load_model
 
     heads = {"num_attention_heads": width // 32, "num_key_value_heads": width // 32, "head_dim": 32, "num_hidden_layers": 4}
     shape = {"model_type": "qwen3", "hidden_size": width, "intermediate_size": 3 * width, "tie_word_embeddings": True, **heads}

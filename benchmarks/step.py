@@ -95,7 +95,7 @@ class Setting:
 def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int, shape: str, documents: str | None, num_rows: int) -> None:
     """Rows as tokens, in the order of the first epoch, and the starting weights."""
     from lit_talr.data.encoding import load_tokenizer
-    from lit_talr.modeling.backbone import load_model
+    from lit_talr.modeling.loading import load_model
 
     if documents is None:
         lengths, tokens, supervised = medcalc_rows(train, test, tokenizer, max_length)
@@ -164,6 +164,7 @@ def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
     from lit_talr.domains.base import DomainDataModule
     from lit_talr.losses import TALR
     from lit_talr.module import DomainSFT
+    from lit_talr.training.building import Compute
     from lit_talr.training.schedules import Constant
 
     class Prepared(DomainDataModule):
@@ -183,7 +184,7 @@ def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
 
     seed_everything(0, verbose=False)
     optimizer: Any = partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
-    module = DomainSFT(TALR(), optimizer, Constant(), pretrained=str(folder / "model"), attention=setting.attention)
+    module = DomainSFT(TALR(), optimizer, Constant(), pretrained=str(folder / "model"), compute=Compute(attention=setting.attention))
     tokens = sum(len(row) - 1 for row, _ in read_rows(folder)[: setting.micro_batch])
     layout: Any = {"micro_batch_tokens": tokens, "packing": True} if setting.packing else {"micro_batch_size": setting.micro_batch}
     data = Prepared(str(folder / "model"), batching=Batching(setting.micro_batch, **layout))
@@ -272,7 +273,7 @@ def measure(variant: str, folder: Path, setting: Setting) -> dict[str, Any]:
 def model_flops(shape: str, tokenizer: str, length: int) -> float:
     """A token of training, in documents of one length: 6 a parameter, and causal attention."""
     from lit_talr.data.encoding import load_tokenizer
-    from lit_talr.modeling.backbone import load_model
+    from lit_talr.modeling.loading import load_model
 
     with torch.device("meta"):
         model = load_model(None, None, SHAPES[shape], len(load_tokenizer(tokenizer)), None)

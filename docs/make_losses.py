@@ -8,7 +8,7 @@ import yaml
 from docstring_parser import parse
 
 import lit_talr.losses
-from lit_talr.losses import LossStrategy, Standard
+from lit_talr.losses import LossStrategy, LossWrapper, Standard
 from lit_talr.losses.base import Setting
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,8 @@ Two remedies are not losses. LoRA composes with any loss but L2: `-c configs/lor
 
 
 def classes() -> list[type[LossStrategy]]:
-    found = [member for name in lit_talr.losses.__all__ if issubclass(member := getattr(lit_talr.losses, name), LossStrategy) and member is not LossStrategy]
+    exported = [getattr(lit_talr.losses, name) for name in lit_talr.losses.__all__]
+    found = [member for member in exported if isinstance(member, type) and issubclass(member, LossStrategy) and member not in (LossStrategy, LossWrapper)]
     return sorted(found, key=lambda loss: (ORDER.index(loss.__name__) if loss.__name__ in ORDER else len(ORDER), loss.__name__.lower()))
 
 

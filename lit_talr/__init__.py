@@ -1,8 +1,53 @@
-"""Fine-tune language models on a domain without losing their general abilities."""
+"""Fine-tune language models on a domain without losing their general abilities.
 
+Names are imported on first use: ``from lit_talr import talr_loss`` needs torch alone, ``from lit_talr import DomainSFT`` brings Lightning and transformers.
+"""
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_talr.domains import *  # noqa: F403
+    from lit_talr.losses import *  # noqa: F403
+    from lit_talr.modeling.generation import Generation as Generation
+    from lit_talr.modeling.lora import LoRA as LoRA
+    from lit_talr.module import DomainSFT as DomainSFT
+    from lit_talr.training.building import Compute as Compute
+    from lit_talr.training.non_finite import NonFinite as NonFinite
+    from lit_talr.training.schedules import Constant as Constant
+    from lit_talr.training.schedules import Cosine as Cosine
+    from lit_talr.training.schedules import Linear as Linear
+    from lit_talr.training.schedules import Schedule as Schedule
+
+HOMES = {
+    "domains": ("DomainDataModule", "ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay"),
+    "losses": (
+        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "LossWrapper", "Permuted", "PriFT", "Rho1"),
+        *("Standard", "TokenStats", "Truncation", "talr_loss", "talr_weights"),
+    ),
+    "modeling.generation": ("Generation",),
+    "modeling.lora": ("LoRA",),
+    "module": ("DomainSFT",),
+    "training.building": ("Compute",),
+    "training.non_finite": ("NonFinite",),
+    "training.schedules": ("Constant", "Cosine", "Linear", "Schedule"),
+}
+"""The module of each public name."""
+__all__ = [name for names in HOMES.values() for name in names]  # pyright: ignore[reportUnsupportedDunderAll]
 
 try:
     __version__ = version("lit_talr")
-except PackageNotFoundError:  # run from an unpacked wheel or a bare checkout
+except PackageNotFoundError:  # an unpacked wheel or a bare checkout
     __version__ = "unknown"
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(f"lit_talr.{home}"), name)
+    raise AttributeError(f"module 'lit_talr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

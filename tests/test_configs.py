@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lit_talr.cli.command_line import main
 from lit_talr.lab.skill_items import SKILLS
-from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.loading import load_model
 from tests.helpers.esci_rows import write_esci
 from tests.helpers.fits import write_data
 from tests.helpers.math_rows import write_gsm8k, write_metamath

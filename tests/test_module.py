@@ -8,15 +8,17 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 
 from lit_talr.data.batch_plan import MicroBatch
 from lit_talr.data.encoded import Batch
 from lit_talr.losses import L2, TALR, Standard
 from lit_talr.losses.base import LossStrategy
+from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.module import DomainSFT
+from lit_talr.training.building import Compute
 from lit_talr.training.schedules import Constant
-from lit_talr.training.supported import check_trainer
+from lit_talr.training.supported import check_strategy, check_trainer
 from tests.helpers.fits import QWEN3, distance, fit, records
 
 
@@ -99,7 +101,7 @@ def test_gradient_checkpointing_changes_nothing(folder: Path, every: int) -> Non
 
     class Checkpointed(DomainSFT):
         def configure_model(self) -> None:
-            self.gradient_checkpointing, self.checkpoint_every = True, every
+            self.compute = Compute(gradient_checkpointing=True, checkpoint_every=every)
             super().configure_model()
             assert self.backbone is not None and self.backbone.model.is_gradient_checkpointing and self.backbone.model.training
             assert [layer.gradient_checkpointing for layer in self.backbone.decoder.layers] == [True, every == 1]  # type: ignore[union-attr]
@@ -114,7 +116,7 @@ def test_compiled_layers_compute_the_same(folder: Path, tmp_path: Path) -> None:
 
     class Compiled(DomainSFT):
         def configure_model(self) -> None:
-            self.compile_layers = True
+            self.compute = Compute(compile_layers=True)
             super().configure_model()
             assert self.backbone is not None and all(layer._compiled_call_impl for layer in self.backbone.decoder.layers)  # type: ignore[union-attr]
 
@@ -159,30 +161,31 @@ def test_a_fused_optimizer_clips_and_pulls_as_any_other(folder: Path, precision:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strategy": FSDPStrategy()}, "`trainer.strategy` FSDPStrategy is not supported; use one of configs/strategy"),
         ({"callbacks": [GradientAccumulationScheduler({0: 2})]}, "`GradientAccumulationScheduler` is not supported"),
         ({"overfit_batches": 2}, "`trainer.overfit_batches` is not supported"),
         ({"precision": "bf16-true"}, "use `bf16-mixed` .fp32 weights., or insist with `model.bf16_weights: true`"),
     ],
 )
 def test_a_trainer_that_breaks_the_accounting_is_refused(options: dict[str, Any], message: str) -> None:
-    strategy = options.pop("strategy", None)
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False, **options)
-    if strategy is not None:
-        trainer._accelerator_connector.strategy = strategy
     with pytest.raises(ValueError, match=message):
         check_trainer(trainer, bf16_weights=False)
 
 
 @pytest.mark.parametrize(
-    ("stage", "lora", "message"),
-    [(0, False, "DeepSpeed is supported with ZeRO stage 1, 2 or 3"), (3, True, "`model.lora` is not supported where every weight is sharded")],
+    ("strategy", "lora", "message"),
+    [
+        (FSDPStrategy(), False, "`trainer.strategy` FSDPStrategy is not supported; use one of configs/strategy"),
+        (DeepSpeedStrategy(stage=0), False, "DeepSpeed is supported with ZeRO stage 1, 2 or 3"),
+        (DeepSpeedStrategy(stage=2), False, "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml"),
+        (FSDP2Strategy(), True, "`model.lora` is not supported where every weight is sharded"),
+    ],
 )
-def test_what_deepspeed_cannot_do_is_refused_by_name(stage: int, lora: bool, message: str) -> None:
+def test_an_unsupported_strategy_is_refused_by_name(strategy: Strategy, lora: bool, message: str) -> None:
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False)
-    trainer._accelerator_connector.strategy = DeepSpeedStrategy(stage=stage)
+    trainer._accelerator_connector.strategy = strategy
     with pytest.raises(ValueError, match=message):
-        check_trainer(trainer, bf16_weights=False, lora=lora)
+        check_strategy(trainer, lora)
 
 
 def test_bf16_weights_can_be_insisted_on() -> None:
@@ -204,8 +207,8 @@ def test_statistics_that_are_not_computed_are_refused_by_name(folder: Path) -> N
 
 
 def test_every_second_layer_of_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="`model.checkpoint_every` says which layers `model.gradient_checkpointing` recomputes; set that too"):
-        DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.1), Constant(), architecture=QWEN3, checkpoint_every=2)
+    with pytest.raises(ValueError, match="`model.compute.checkpoint_every` says which layers `model.compute.gradient_checkpointing` recomputes; set that too"):
+        Compute(checkpoint_every=2)
 
 
 def test_a_micro_batch_without_examples_is_spared_but_at_the_end_of_a_step(folder: Path) -> None:
@@ -227,9 +230,8 @@ def test_a_micro_batch_without_examples_is_spared_but_at_the_end_of_a_step(folde
 
 
 def test_compiled_layers_beside_ligers_are_refused() -> None:
-    module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.1), Constant(), architecture=QWEN3, compile_layers=True, liger_layers=True)
-    with pytest.raises(ValueError, match="`model.compile_layers` and `model.liger_layers` are two ways to the same end; leave one out"):
-        module.check(Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False))
+    with pytest.raises(ValueError, match="`model.compute.compile_layers` and `model.compute.liger_layers` exclude each other; leave one out"):
+        Compute(compile_layers=True, liger_layers=True)
 
 
 def test_a_tokenizer_larger_than_the_models_head_is_refused(folder: Path) -> None:

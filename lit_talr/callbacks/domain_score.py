@@ -57,8 +57,9 @@ class DomainScore(Callback):
     def finish(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> None:
         """Collective: every rank calls it."""
         assert self.metric is not None
-        for key, value in self.metric.compute().items():
-            module.log(f"{split}/{key}", value.float())
+        if split == "val":  # the module scores the test
+            for key, value in self.metric.compute().items():
+                module.log(f"{split}/{key}", value.float())
         rows = gather_rows(self.rows, trainer)
         module.log(f"{split}/cut", torch.tensor(sum(row["cut"] for row in rows) / max(1, len(rows))))
         module.log(f"{split}/unanswered", torch.tensor(sum(row["unanswered"] for row in rows) / max(1, len(rows))))

@@ -14,8 +14,8 @@ from torch import Tensor
 from lit_talr.callbacks.base import LogsDrift
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.modeling.backbone import BaseLogits
 from lit_talr.modeling.evaluation_mode import evaluation_mode
+from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.sharded import model_tensors
 from lit_talr.modeling.strategies import shards_weights
 from lit_talr.module import DomainSFT

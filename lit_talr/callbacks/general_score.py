@@ -17,7 +17,6 @@ from lit_talr.domains.base import DomainDataModule
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.modeling.generation import Generation, Response
 from lit_talr.module import DomainSFT
-from lit_talr.training.base_nll import weights_hash
 from lit_talr.utils.files import read_json_lines, write_json_lines
 
 SuiteClass = Callable[[str, str | None], DomainDataModule]
@@ -115,7 +114,7 @@ class GeneralScore(LogsDrop):
         """Of the starting model, which the module still is; its answers are taken from where they are kept, or kept for other runs. Collective."""
         path, known = None, None
         if module.pretrained is not None:
-            key = self.key(f"{weights_hash(trainer, module.pretrained, module.revision)} {trainer.precision}", split)
+            key = self.key(f"{module.base_model().weights_hash(trainer)} {trainer.precision}", split)
             path = Path(trainer.default_root_dir).resolve().parent / ".cache" / f"general-{key[:32]}.jsonl"
             if trainer.strategy.broadcast(path.is_file()):
                 known = Known.of(read_json_lines(path))

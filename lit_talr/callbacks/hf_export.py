@@ -155,7 +155,7 @@ def model_card(trainer: Trainer, module: DomainSFT) -> str:
 
 # {Path(trainer.default_root_dir).name}
 
-Fine-tuned by lit_talr with the loss {module.loss_name}{f", through {module.lora}" if module.lora else ""}.
+Fine-tuned by lit_talr with the loss {module.loss.description}{f", through {module.lora}" if module.lora else ""}.
 
 | | | licence |
 |---|---|---|

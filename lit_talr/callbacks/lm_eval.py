@@ -22,7 +22,6 @@ from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.generation import Generation
 from lit_talr.module import DomainSFT
 from lit_talr.tasks.base import Benchmark, Scores, check_same_items, check_same_settings, item_rows, logged, main_score
-from lit_talr.training.base_nll import weights_hash
 from lit_talr.utils.files import read_json, read_json_lines, write_json, write_json_lines
 
 if TYPE_CHECKING:
@@ -220,7 +219,7 @@ class LMEval(LogsDrop):
         path = None
         if module.pretrained is not None:
             start, tokenizer = module.base_model(), tokenizer_hash(module.data.encoder.tokenizer)
-            weights = weights_hash(trainer, start.pretrained, start.revision)
+            weights = start.weights_hash(trainer)
             model = f"{weights} {trainer.precision} {start.dtype} {start.attention} {tokenizer} {self.counts}"
             key = hashlib.sha256(f"{model} {json.dumps(self.about(module), sort_keys=True)}".encode()).hexdigest()
             path = Path(trainer.default_root_dir).resolve().parent / ".cache" / f"lm-eval-{key[:32]}.json"

@@ -101,7 +101,7 @@ def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
         "parameters": f"{trained:,} trained of {sum(sizes):,}" + (f", {module.lora}" if module.lora else ""),
-        "loss": module.loss_name,
+        "loss": module.loss.description,
         "data": " and ".join(f"{type(source).__name__}: {source.source_name}" for source in data.sources),
         "train rows": f"{len(train):,}" + (f", {len(epoch):,} of them an epoch" if len(epoch) != len(train) else "") + dropped(data.counts["train"]),
         "val rows": f"{len(val):,}" + dropped(data.counts["val"]),

@@ -16,7 +16,7 @@ from lit_talr.curriculum.token_groups import FIELDS, Row, bin_edges, bins, cohor
 from lit_talr.data.encoded import Batch
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.module import DomainSFT
-from lit_talr.training.base_nll import score
+from lit_talr.training.base_nll import score_tokens
 from lit_talr.training.resume import check_same
 from lit_talr.utils.collectives import sum_over_ranks
 
@@ -130,7 +130,7 @@ class TokenProbability(Callback):
     def score(self, trainer: Trainer, module: DomainSFT, ids: np.ndarray) -> Tensor:
         """``[number of supervised tokens]`` NLLs of the probe's examples, one after the other, on every rank."""
         with evaluation_mode(module), trainer.precision_plugin.forward_context():
-            return score(lambda batch: module(batch).nll, module.data.encoded[self.probe], ids, module.data.batching, trainer)
+            return score_tokens(lambda batch: module(batch).nll, module.data.encoded[self.probe], ids, module.data.batching, trainer)
 
     def probe_rows(self, nll: Tensor, start_nll: Tensor) -> list[Row]:
         mask, edges = torch.ones_like(nll, dtype=torch.bool), [0.0, *self.cohort_edges, 1.0]

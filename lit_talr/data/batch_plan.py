@@ -151,6 +151,11 @@ class BatchPlan(DistributedSampler[MicroBatch]):
         """Optimizer steps, the same in every epoch."""
         return math.ceil(self.num_examples / self.batching.batch_size)
 
+    def num_steps(self, max_epochs: int | None, max_steps: int) -> int:
+        """Optimizer steps of a run that ends by either limit; None and -1 are no limit."""
+        limits = [self.steps_per_epoch * max_epochs] if max_epochs is not None and max_epochs >= 0 else []
+        return min([*limits, max_steps] if max_steps >= 0 else limits)
+
     @property
     def start_step(self) -> int:
         """How many steps of this epoch are left out, because they were done before the run was resumed."""

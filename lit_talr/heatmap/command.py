@@ -13,7 +13,8 @@ from lit_talr.heatmap.page import page
 from lit_talr.heatmap.rows import ShownRow, read_rows
 from lit_talr.heatmap.run import Model, read_run
 from lit_talr.heatmap.scores import TokenScores, score
-from lit_talr.modeling.backbone import Backbone, load_model
+from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.loading import load_model
 from lit_talr.utils.files import write_text
 from lit_talr.utils.weight_files import model_folder
 

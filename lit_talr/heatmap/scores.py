@@ -11,7 +11,8 @@ from torch import Tensor
 from lit_talr.data.encoding import Encoded
 from lit_talr.losses import TALR
 from lit_talr.losses.base import TokenStats
-from lit_talr.modeling.backbone import Backbone, Head
+from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.head import Head
 
 CHUNK_TOKENS = 256
 """Tokens whose logits are held at a time: 160 MB for a vocabulary of 150,000."""

@@ -1,7 +1,7 @@
 """Loss strategies, one per file; each turns per-token numbers into weights."""
 
 from lit_talr.losses.asft import ASFT
-from lit_talr.losses.base import LossStrategy, TokenStats
+from lit_talr.losses.base import LossStrategy, LossWrapper, TokenStats
 from lit_talr.losses.dft import DFT
 from lit_talr.losses.eaft import EAFT
 from lit_talr.losses.flow import FLOW
@@ -13,7 +13,7 @@ from lit_talr.losses.prift import PriFT
 from lit_talr.losses.rho1 import Rho1
 from lit_talr.losses.standard import Standard
 from lit_talr.losses.stm import STM
-from lit_talr.losses.talr import TALR
+from lit_talr.losses.talr import TALR, talr_loss, talr_weights
 from lit_talr.losses.truncation import Truncation
 
 __all__ = [
@@ -27,10 +27,13 @@ __all__ = [
     "STM",
     "TALR",
     "LossStrategy",
+    "LossWrapper",
     "Permuted",
     "PriFT",
     "Rho1",
     "Standard",
     "TokenStats",
     "Truncation",
+    "talr_loss",
+    "talr_weights",
 ]

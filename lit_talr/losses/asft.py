@@ -33,26 +33,33 @@ class ASFT(LossStrategy):
         if not 0 <= coefficient < math.inf:
             raise ValueError(f"`coefficient` must be at least 0 and finite, got {coefficient}.")
         self.coefficient = coefficient
-        self._sums: list[Tensor] = []  # of each micro-batch of the open step: its divergence, and its number of tokens
+        self._sums: Tensor | None = None  # [2], divergence and number of tokens of the open step
         self._kl: Tensor | None = None
 
     def weights(self, stats: TokenStats) -> Tensor:
         return (-stats.nll.detach()).exp()
 
     def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
-        """The sum of weight times NLL, and that of the divergences times the coefficient; carries gradient through both, not through the weights."""
-        assert stats.base_kl is not None
-        kl = torch.where(stats.mask, stats.base_kl, 0).sum()
-        self._sums.append(torch.stack([kl.detach(), stats.mask.sum().to(kl.dtype)]))
-        return super().forward(stats, weights) + self.coefficient * kl
+        """Adds the coefficient times the sum of the divergences; carries gradient through both, not through the weights."""
+        return super().forward(stats, weights) + self.coefficient * total_divergence(stats)
+
+    def observe(self, stats: TokenStats, weights: Tensor) -> None:
+        kl = total_divergence(stats).detach()
+        sums = torch.stack([kl, stats.mask.sum().to(kl.dtype)])
+        self._sums = sums if self._sums is None else self._sums + sums
 
     def step_end(self) -> None:
-        if not self._sums:
-            return
-        kl, number = sum_over_ranks(torch.stack(self._sums).sum(0))
-        self._sums.clear()
-        self._kl = kl / number
+        if self._sums is not None:
+            kl, number = sum_over_ranks(self._sums)
+            self._sums = None
+            self._kl = kl / number
 
     def metrics(self) -> dict[str, Tensor]:
         """``asft/kl``, the mean divergence over the supervised tokens of the step, as the step found the weights."""
         return {} if self._kl is None else {"asft/kl": self._kl}
+
+
+def total_divergence(stats: TokenStats) -> Tensor:
+    """The sum of the divergences over supervised tokens, with gradient."""
+    assert stats.base_kl is not None
+    return torch.where(stats.mask, stats.base_kl, 0).sum()

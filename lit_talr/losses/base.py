@@ -66,6 +66,9 @@ class LossStrategy(nn.Module):
         """Weights ``[B, T]``, of which the module uses the values only; what they hold at unsupervised positions does not matter."""
         raise NotImplementedError
 
+    def observe(self, stats: TokenStats, weights: Tensor) -> None:
+        """Called once for each micro-batch of training, after ``weights``; keeps what ``step_end`` needs. ``weights`` itself keeps nothing that grows."""
+
     def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
         """The scalar sum over supervised tokens of weight times NLL, not yet divided; carries gradient through the NLL only."""
         return (torch.where(stats.mask, weights.detach(), 0) * stats.nll).sum()
@@ -105,6 +108,11 @@ class LossStrategy(nn.Module):
         """Scalars of the last optimizer step for the logger, equal on all ranks."""
         return {}
 
+    @property
+    def description(self) -> str:
+        """The strategies from the outermost in with their options, such as ``L2(coefficient=0.001) around Standard()``."""
+        return " around ".join(f"{type(part).__name__}({part.extra_repr()})" for part in self.modules())
+
     def extra_repr(self) -> str:
         """The options, such as ``level='sample', temperature=None``; not the loss that it may hold."""
         return ", ".join(f"{name}={vars(self)[name]!r}" for name in inspect.signature(type(self)).parameters if name in vars(self))
@@ -127,6 +135,9 @@ class LossWrapper(LossStrategy):
     def weights(self, stats: TokenStats) -> Tensor:
         return self.loss.weights(stats)
 
+    def observe(self, stats: TokenStats, weights: Tensor) -> None:
+        self.loss.observe(stats, weights)
+
     def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
         return self.loss(stats, weights)
 
@@ -144,6 +155,19 @@ class LossWrapper(LossStrategy):
 
     def metrics(self) -> dict[str, Tensor]:
         return self.loss.metrics()
+
+
+def check_weights(loss: LossStrategy, weights: Tensor, stats: TokenStats) -> Tensor:
+    """Refuses weights of another shape than the NLL, which would broadcast to wrong ones; returns them detached.
+
+    Raises:
+        ValueError: Naming the strategy.
+    """
+    if weights.shape != stats.nll.shape:
+        raise ValueError(
+            f"{type(loss).__name__}.weights returned {list(weights.shape)}; it must return one weight for each token, [B, T] = {list(stats.nll.shape)}."
+        )
+    return weights.detach()
 
 
 def sequence_means(values: Tensor, stats: TokenStats) -> Tensor:

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_talr.losses.base import LossStrategy, LossWrapper, Setting
@@ -38,7 +37,7 @@ class L2(LossWrapper):
         self.coefficient = coefficient
         self.sharded = False
         self.scaled = False
-        self._squares: list[Tensor] = []
+        self._squares: Tensor | None = None  # scalar, squared distance of the open step
         self._metrics: dict[str, Tensor] = {}
 
     def check(self, setting: Setting) -> None:
@@ -60,6 +59,7 @@ class L2(LossWrapper):
 
         def add_gradient(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
             args, kwargs = run_closure(args, kwargs)
+            squares = []
             for weight in owned_weights(optimizer):
                 anchor = optimizer.state[weight].get("anchor")
                 if anchor is None:
@@ -67,8 +67,11 @@ class L2(LossWrapper):
                     continue
                 distance = weight.detach() - anchor
                 weight.grad.add_(distance, alpha=2 * self.coefficient)  # type: ignore[union-attr]
-                distance = distance.to_local() if isinstance(distance, DTensor) else distance  # FSDP2's share of this rank
-                self._squares.append(torch.linalg.vector_norm(distance, dtype=torch.promote_types(distance.dtype, torch.float32)).square())
+                distance = distance.to_local() if hasattr(distance, "to_local") else distance  # this rank's shard under FSDP2
+                squares.append(torch.linalg.vector_norm(distance, dtype=torch.promote_types(distance.dtype, torch.float32)).square())
+            if squares:  # ZeRO-3 steps once for each of its groups of weights
+                total = torch.stack(squares).sum()
+                self._squares = total if self._squares is None else self._squares + total
             return args, kwargs
 
         def keep_anchors(optimizer: Optimizer, *_: object) -> None:
@@ -81,11 +84,10 @@ class L2(LossWrapper):
 
     def step_end(self) -> None:
         super().step_end()
-        if not self._squares:
+        if self._squares is None:
             return
-        squares = torch.stack(self._squares).sum()
-        self._squares.clear()
-        squares = sum_over_ranks(squares) if self.sharded else squares
+        squares = sum_over_ranks(self._squares) if self.sharded else self._squares
+        self._squares = None
         self._metrics = {"l2/distance": squares.sqrt(), "l2/penalty": self.coefficient * squares}
 
     def metrics(self) -> dict[str, Tensor]:

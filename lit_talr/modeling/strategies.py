@@ -1,4 +1,4 @@
-"""Training strategies that Lightning does not have: DeepSpeed on CPU ranks, and FSDP2 with all ranks in one data-parallel group."""
+"""Training strategies: which parts each splits among ranks, and two that Lightning does not have."""
 
 import os
 from pathlib import Path
@@ -10,9 +10,19 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 
 
+def is_deepspeed(strategy: Strategy) -> TypeGuard[DeepSpeedStrategy]:
+    """Whether DeepSpeed runs the step: it splits the optimizer, keeps fp32 masters of rounded weights, and checks gradients in half precision itself."""
+    return isinstance(strategy, DeepSpeedStrategy)
+
+
 def is_zero3(strategy: Strategy) -> TypeGuard[DeepSpeedStrategy]:
     """Whether DeepSpeed shards the weights, so that a rank has whole ones only while they are in use."""
-    return isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
+    return is_deepspeed(strategy) and strategy.zero_stage_3
+
+
+def splits_optimizer(strategy: Strategy) -> bool:
+    """Whether each rank owns a part of the optimizer's state, and an engine waits for every weight's gradient."""
+    return is_deepspeed(strategy) or isinstance(strategy, FSDP2Strategy)
 
 
 def shards_weights(strategy: Strategy) -> bool:
@@ -20,14 +30,26 @@ def shards_weights(strategy: Strategy) -> bool:
     return is_zero3(strategy) or isinstance(strategy, FSDP2Strategy)
 
 
+def needs_every_forward(strategy: Strategy) -> bool:
+    """Whether each rank has to run every micro-batch, even one without examples."""
+    return splits_optimizer(strategy) or bool(getattr(strategy, "_ddp_kwargs", {}).get("static_graph", False))
+
+
+def checkpoint_kind(strategy: Strategy) -> str:
+    """The strategies that can read each other's checkpoints, in words."""
+    if is_deepspeed(strategy):
+        return "ZeRO-3" if is_zero3(strategy) else "ZeRO-1 or ZeRO-2"
+    return "FSDP2" if isinstance(strategy, FSDP2Strategy) else "one process or DDP"
+
+
 def end_ranks() -> None:
-    """End the threads through which ranks talked, once all are done: at the end of the interpreter they can abort a process whose work is whole."""
+    """Ends the threads of the process group: at the interpreter's end they can abort a process whose work is complete."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 class DeepSpeedCPUStrategy(DeepSpeedStrategy):
-    """Real ZeRO over gloo, one process per CPU rank; for tests and laptops, so every weight is sharded, however small.
+    """ZeRO over gloo, one process per CPU rank, for tests and laptops. Every weight is sharded, however small.
 
     Args:
         stage: ZeRO stage: 1 shards the optimizer's state over the ranks, 2 the gradients too, 3 the weights as well.
@@ -53,7 +75,7 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
         os.environ["LOCAL_SIZE"] = str(self.num_processes)
         self._init_deepspeed_distributed()
         self.barrier()
-        # By now every rank has mapped the 69 MB through which each reduces; DeepSpeed would leave its name, and so the memory, behind for ever.
+        # Every rank has mapped its 69 MB reduction buffer by now. DeepSpeed would leave the file, and so the memory, behind.
         name = f"deepspeed_allreduce_buffer_{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{self.global_rank}"
         Path("/dev/shm", name).unlink(missing_ok=True)
 
@@ -63,7 +85,7 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """FSDP2 (``fully_shard``): weights, gradients and optimizer state sharded over all ranks, on GPUs or CPU ranks; the module shards itself."""
+    """FSDP2 (``fully_shard``): weights, gradients and optimizer state are sharded over all ranks, on GPUs or CPU ranks. The module shards itself."""
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_talr.theory.drift import sample
 from lit_talr.theory.walk import check_context
-from lit_talr.training.base_nll import BaseModel, weights_hash
+from lit_talr.training.base_model import BaseModel
 from lit_talr.utils.files import write_bytes
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class BaseText(NamedTuple):
 
 def base_text(trainer: Trainer, model: BaseModel, start: int, num_sequences: int, length: int, seed: int) -> BaseText:
     """What the starting model writes; read, or else sampled by one rank and kept. Where it cannot be kept, the run goes on without. Collective."""
-    weights = weights_hash(trainer, model.pretrained, model.revision)
+    weights = model.weights_hash(trainer)
     about = f"{FORMAT} {weights} {trainer.precision} {model.dtype} {model.attention} {start} {num_sequences} {length} {seed}"
     key = hashlib.sha256(about.encode()).hexdigest()
     path = Path(trainer.default_root_dir).resolve().parent / ".cache" / f"drift-{key[:32]}.safetensors"

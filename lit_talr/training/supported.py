@@ -1,29 +1,67 @@
-"""What a trainer must be for the accounting of tokens to be exact; everything else is refused by name."""
+"""Combinations that are supported; everything else is refused by name, before data is read or weights are loaded."""
 
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from torch.optim import LBFGS, Adam, Optimizer
 
-from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_zero3, shards_weights
+from lit_talr.lab.muon import Muon
+from lit_talr.losses.base import LossStrategy, Setting
+from lit_talr.modeling.generation import Generation
+from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_deepspeed, is_zero3, shards_weights, splits_optimizer
+
+COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl"})
+"""Optional fields of ``TokenStats`` that the module can fill in."""
 
 
-def check_trainer(trainer: Any, bf16_weights: bool, lora: bool = False) -> None:
-    """Refuse what would break the exact accounting, or the method.
+def check_run(trainer: Any, loss: LossStrategy, pretrained: bool, lora: bool, compile_layers: bool, bf16_weights: bool) -> None:
+    """Refuses a combination of trainer and module that is not supported.
+
+    Args:
+        trainer: With its strategy.
+        loss: The strategy that is asked too.
+        pretrained: Whether training starts from a pretrained model.
+        lora: Whether adapters are trained.
+        compile_layers: Whether layers are compiled.
+        bf16_weights: Whether weights in bf16 are allowed.
 
     Raises:
         ValueError: Naming the option and the way out.
     """
     strategy = trainer.strategy
+    check_strategy(trainer, lora)
+    check_trainer(trainer, bf16_weights)
+    loss.check(Setting(pretrained, lora, splits_optimizer(strategy), str(trainer.precision), shards_weights(strategy)))
+    if compile_layers and shards_weights(strategy):
+        raise ValueError("`model.compute.compile_layers` is not supported where every weight is sharded (ZeRO-3, FSDP2); leave it out.")
+    if missing := loss.needs - COMPUTED:
+        raise ValueError(f"{type(loss).__name__} needs {', '.join(sorted(missing))}, which is not computed; there are {', '.join(sorted(COMPUTED))}.")
+    if lora and not pretrained:
+        raise ValueError("`model.lora` adapts frozen weights, and random ones are of no use; give `model.pretrained`, or leave it out.")
+
+
+def check_strategy(trainer: Any, lora: bool = False) -> None:
+    """Refuses strategies, and settings of theirs, that are not supported."""
+    strategy = trainer.strategy
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, DeepSpeedStrategy, FSDP2Strategy)):
         raise ValueError(f"`trainer.strategy` {type(strategy).__name__} is not supported; use one of configs/strategy.")
-    if isinstance(strategy, DeepSpeedStrategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage") not in (1, 2, 3):
+    if isinstance(strategy, DDPStrategy) and strategy._start_method != "popen":
+        raise ValueError("`trainer.strategy: ddp_spawn` and its like are not supported; use `ddp`.")
+    if is_deepspeed(strategy) and strategy.config and strategy.config.get("zero_optimization", {}).get("stage") not in (1, 2, 3):
         raise ValueError("DeepSpeed is supported with ZeRO stage 1, 2 or 3; use configs/strategy/zero2.yaml or its like.")
     if is_zero3(strategy) and ((strategy.config or {})["zero_optimization"].get("offload_param") or {}).get("device") == "nvme":
-        raise ValueError("DeepSpeed's `offload_param` to nvme is not supported, since models are loaded into memory, each rank its part; offload to cpu.")
+        raise ValueError("DeepSpeed's `offload_param` to nvme is not supported, since each rank loads its part of the model into memory; offload to cpu.")
+    if is_deepspeed(strategy) and not isinstance(strategy, DeepSpeedCPUStrategy) and not isinstance(trainer.accelerator, CUDAAccelerator):
+        raise ValueError("DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml.")
     if lora and shards_weights(strategy):
         raise ValueError("`model.lora` is not supported where every weight is sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml.")
+
+
+def check_trainer(trainer: Any, bf16_weights: bool) -> None:
+    """Refuses options of the trainer that would break the exact accounting, or the method."""
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
         raise ValueError("`GradientAccumulationScheduler` is not supported: the micro-batches of a step follow from `data.batching`.")
     if trainer.overfit_batches:
@@ -32,16 +70,59 @@ def check_trainer(trainer: Any, bf16_weights: bool, lora: bool = False) -> None:
         raise ValueError(
             f"`trainer.limit_train_batches` {trainer.limit_train_batches} is not supported, since it cuts optimizer steps and epochs; use `trainer.max_steps`."
         )
-    if isinstance(strategy, DDPStrategy) and strategy._start_method != "popen":
-        raise ValueError("`trainer.strategy: ddp_spawn` and its like are not supported; use `ddp`.")
-    if isinstance(strategy, DeepSpeedStrategy) and not isinstance(strategy, DeepSpeedCPUStrategy) and not isinstance(trainer.accelerator, CUDAAccelerator):
-        raise ValueError("DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml.")
     if trainer.precision == "16-true":
         raise ValueError("`trainer.precision: 16-true` keeps the weights in fp16, in which AdamW's steps overflow; use `bf16-mixed`.")
-    if trainer.precision == "bf16-true" and not isinstance(strategy, DeepSpeedStrategy) and not bf16_weights:
+    if trainer.precision == "bf16-true" and not is_deepspeed(trainer.strategy) and not bf16_weights:
         raise ValueError(
             "`trainer.precision: bf16-true` keeps the weights in bf16, where at a learning rate of 1e-6 about one in fifty ever moves; "
             "use `bf16-mixed` (fp32 weights), or insist with `model.bf16_weights: true`."
         )
     if trainer.max_epochs is not None and trainer.max_epochs < 0 and trainer.max_steps < 0:
         raise ValueError("Give `trainer.max_epochs` or `trainer.max_steps`: the learning rate's schedule needs the end of the run.")
+
+
+def check_optimizer(optimizer: Optimizer, trainer: Trainer) -> None:
+    """Refuses optimizers that cannot train exactly under the trainer's strategy.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    if isinstance(optimizer, LBFGS):
+        raise ValueError("LBFGS is not supported: it evaluates a step several times, of which only the last micro-batch would be seen; use AdamW.")
+    if optimizer.defaults.get("fused") and not isinstance(optimizer, Adam) and isinstance(trainer.strategy, FSDP2Strategy):
+        raise ValueError(
+            f"A fused {type(optimizer).__name__} is not supported under FSDP2, since torch has none for split weights; set `model.optimizer.fused: false`, "
+            "or use AdamW."
+        )
+    if isinstance(optimizer, Muon) and splits_optimizer(trainer.strategy):
+        raise ValueError("Muon is not supported where the optimizer is split among ranks: it makes whole matrices orthogonal; use DDP, or AdamW.")
+
+
+def check_generation(trainer: Trainer, own: Generation, asked: Generation, pretrained: str | None) -> None:
+    """Refuses to generate where weights are sharded, and by vLLM where it cannot read the weights or has no memory.
+
+    Args:
+        trainer: With its strategy and the command that runs.
+        own: The module's settings, by which test rows are answered.
+        asked: Settings of these responses.
+        pretrained: The folder or hub name that vLLM would read.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    if trainer.state.fn == "test" and asked.engine != own.engine:
+        raise ValueError(
+            f"`generation.engine: {own.engine}` answers the domain, and another engine is asked for general abilities; memory holds one: "
+            "give both the same, or test twice."
+        )
+    of_folder = pretrained is not None and not trainer.ckpt_path and trainer.world_size == 1 and trainer.state.fn != "fit"
+    if asked.engine == "vllm" and not of_folder:
+        raise ValueError(
+            "`generation.engine: vllm` reads a model folder in one process; train with `transformers`, then `lit-talr test` the export with "
+            "`--model.pretrained RUN/export`, without `--ckpt_path`."
+        )
+    if shards_weights(trainer.strategy):
+        raise ValueError(
+            "Responses are not generated where every weight is sharded (ZeRO-3, FSDP2); test the export, `--model.pretrained RUN/export`, in one "
+            "process or under DDP or ZeRO-2."
+        )

@@ -38,3 +38,8 @@ def gather_lists(rows: list[T]) -> list[T]:
 def has_ranks() -> bool:
     """Whether this process exchanges with others."""
     return dist.is_available() and dist.is_initialized()
+
+
+def is_rank_zero() -> bool:
+    """Whether this process writes and logs for all."""
+    return not has_ranks() or dist.get_rank() == 0

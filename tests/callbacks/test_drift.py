@@ -21,7 +21,7 @@ from lit_talr.callbacks import Drift
 from lit_talr.callbacks.drift import padded, read_text
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
-from lit_talr.modeling.backbone import load_model, new_config
+from lit_talr.modeling.loading import load_model, new_config
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.theory.code_length import bits_per_byte

@@ -26,12 +26,13 @@ from lit_talr.cli.command_line import main
 from lit_talr.data.encoding import load_tokenizer
 from lit_talr.domains import Records
 from lit_talr.losses import Standard
-from lit_talr.modeling.backbone import load_model
 from lit_talr.modeling.generation import Generation
+from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
 from lit_talr.module import DomainSFT
 from lit_talr.report.tables import collect
 from lit_talr.tasks.base import Benchmark
+from lit_talr.training.building import Compute
 from lit_talr.training.schedules import Constant
 from lit_talr.utils.files import read_json, read_json_lines, write_json, write_json_lines
 from tests.helpers.fits import records, write_data
@@ -107,7 +108,7 @@ def watched(
 ) -> tuple[Trainer, DomainSFT, Records]:
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
     options: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "num_sanity_val_steps": 0, "default_root_dir": folder / run}
-    model: dict[str, Any] = {"pretrained": str(folder / "model"), "lora": lora, "attention": attention}
+    model: dict[str, Any] = {"pretrained": str(folder / "model"), "lora": lora, "compute": Compute(attention=attention)}
     module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.5), Constant(), **model)
     module.generation = Generation(max_new_tokens=4)
     return Trainer(callbacks=list(callbacks), precision=precision, **quiet, **options), module, records(folder)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from lit_talr.callbacks import TokenProbability
 from lit_talr.callbacks.token_probability import probe_ids
 from lit_talr.losses import TALR, LossStrategy, Standard
-from lit_talr.modeling.backbone import new_config
+from lit_talr.modeling.loading import new_config
 from tests.helpers.fits import QWEN3, fit, records
 
 TEMPERATURE, FLOOR, STEPS = 3.0, 0.2, 10

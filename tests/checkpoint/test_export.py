@@ -24,7 +24,8 @@ from lit_talr.checkpoint.weights import merged_weights, write_shards
 from lit_talr.checkpoint.whole import MANIFEST, fingerprints, refuse_code
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
-from lit_talr.modeling.backbone import Backbone, load_model
+from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
 from lit_talr.utils.files import UMASK, write_json
 from lit_talr.utils.weight_files import tensors

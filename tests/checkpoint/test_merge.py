@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_talr.checkpoint.merge import merge
 from lit_talr.cli.command_line import main
-from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.loading import load_model
 from tests.helpers.models import ARCHITECTURES
 from tests.helpers.tiny import save_tokenizer
 

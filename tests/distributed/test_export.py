@@ -15,7 +15,8 @@ from lit_talr.callbacks import HFExport, WholeCheckpoint
 from lit_talr.checkpoint.checkpoint_weights import checkpoint_weights
 from lit_talr.checkpoint.export import export
 from lit_talr.losses import TALR
-from lit_talr.modeling.backbone import Backbone, load_model
+from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.strategies import end_ranks
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
 from tests.distributed.worker import STRATEGIES

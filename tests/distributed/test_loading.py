@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file, save_file
 
 from lit_talr.losses import Standard
-from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.strategies import end_ranks
 from lit_talr.module import DomainSFT
 from tests.distributed.cases import chosen, torchrun

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_talr.cli.command_line import main
-from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.loading import load_model
 from tests.helpers.fits import QWEN3, write_data
 from tests.helpers.tiny import save_tokenizer
 

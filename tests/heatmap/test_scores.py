@@ -7,7 +7,8 @@ from torch.distributions import Categorical
 
 from lit_talr.data.encoding import Encoded
 from lit_talr.heatmap.scores import ranks, score, talr_weights
-from lit_talr.modeling.backbone import Backbone, load_model
+from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.loading import load_model
 from tests.helpers.models import ARCHITECTURES
 
 ROWS = [([5, 7, 11, 13, 17], [False, False, True, True, True]), ([23, 29, 31], [False, True, False]), ([40, 41, 42, 3], [False, True, False, True])]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lit_talr.data.batch_plan import Batching
 from lit_talr.domains import Records
 from lit_talr.losses import FLOW, L2, TALR, LossStrategy, Rho1, Standard
-from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import ADAPTER, LoRA
 from lit_talr.modeling.sharded import whole
 from lit_talr.module import DomainSFT

@@ -14,7 +14,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lit_talr.data.packing import Packing
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.modeling.backbone import Backbone, load_model, use_liger_layers
+from lit_talr.modeling.backbone import Backbone, use_liger_layers
+from lit_talr.modeling.loading import load_model
 from tests.helpers.models import ARCHITECTURES, SMALL
 
 VOCABULARY = 43
@@ -97,7 +98,7 @@ def test_ligers_layers_are_the_family_own(family: str, monkeypatch: pytest.Monke
 
 def test_ligers_layers_without_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ValueError, match="`model.liger_layers` needs a GPU and `pip install lit-talr.liger.`; leave it out"):
+    with pytest.raises(ValueError, match="`model.compute.liger_layers` needs a GPU and `pip install lit-talr.liger.`; leave it out"):
         use_liger_layers(model_of("qwen2"))
 
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from lit_talr.modeling.backbone import Backbone, load_model
+from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.generation import Generation, Response, generate
+from lit_talr.modeling.loading import load_model
 from tests.helpers.models import ARCHITECTURES
 from tests.helpers.tiny import byte_tokenizer
 

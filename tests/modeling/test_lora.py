@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from lit_talr.callbacks import HFExport
 from lit_talr.losses import FLOW, L2, TALR, Standard
-from lit_talr.modeling.backbone import Backbone, load_model
+from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import QWEN3, distance, fit, merged, write_data

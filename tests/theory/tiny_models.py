@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from lit_talr.modeling.backbone import load_model
+from lit_talr.modeling.loading import load_model
 from tests.helpers.models import ARCHITECTURES
 
 

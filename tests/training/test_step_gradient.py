@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_talr.data.encoded import Batch
 from lit_talr.losses import DFT, EAFT, L2, TALR, LossStrategy, Standard
 from lit_talr.module import DomainSFT
+from lit_talr.training.building import Compute
 from tests.helpers.fits import LOSSES, distance, fit, records
 
 PACKED = {"micro_batch_tokens": 300, "packing": True}
@@ -51,15 +52,15 @@ def test_a_step_is_the_same_however_it_is_split(folder: Path, start: Any, whole:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_is_the_same_by_torchs_own_head(folder: Path, start: Any, whole: Any, name: str) -> None:
-    other = fit(folder, LOSSES[name](), module_class=partial(DomainSFT, head_kernel="torch"), batching={"micro_batch_size": 4})
+    other = fit(folder, LOSSES[name](), module_class=partial(DomainSFT, compute=Compute(head_kernel="torch")), batching={"micro_batch_size": 4})
     assert distance(other, whole[name], start) < 1e-10
 
 
 def test_a_step_is_the_same_with_and_without_logits_kept(folder: Path, start: Any, whole: Any) -> None:
-    twice = fit(folder, LOSSES["talr-step"](), module_class=partial(DomainSFT, kept_logits=0), batching={"micro_batch_size": 4})
+    twice = fit(folder, LOSSES["talr-step"](), module_class=partial(DomainSFT, compute=Compute(kept_logits=0)), batching={"micro_batch_size": 4})
     assert distance(twice, whole["talr-step"], start) < 1e-10
-    with pytest.raises(ValueError, match="`model.kept_logits` must be 0 .keep none. or a positive number of bytes, got -1"):
-        fit(folder, Standard(), module_class=partial(DomainSFT, kept_logits=-1))
+    with pytest.raises(ValueError, match="`model.compute.kept_logits` must be at least 0, got -1; it is a number of bytes, and 0 keeps none"):
+        Compute(kept_logits=-1)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +68,15 @@ def test_a_step_is_the_same_with_and_without_logits_kept(folder: Path, start: An
     [
         ("torch", EAFT(), {}, "gives neither `correct` nor entropies; use the head `own`"),
         ("torch", Standard(), {"precision": "bf16-mixed"}, "rounds the NLLs of torch.bfloat16 operands.*; use the head `own`, or float32"),
-        ("liger", Standard(), {}, "`model.head_kernel: liger` is for Hopper GPUs .H100, H200.; use the head `own`"),
-        ("fused", Standard(), {}, "`model.head_kernel` must be one of own, torch, liger, got 'fused'"),
+        ("liger", Standard(), {}, "`model.compute.head_kernel: liger` is for Hopper GPUs .H100, H200.; use the head `own`"),
+        ("fused", Standard(), {}, "`model.compute.head_kernel` must be one of own, torch, liger, got 'fused'"),
     ],
 )
 def test_a_head_that_cannot_do_it_is_refused_before_the_first_step(
     folder: Path, kernel: str, loss: LossStrategy, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        fit(folder, loss, module_class=partial(DomainSFT, head_kernel=kernel), trainer=options)
+        fit(folder, loss, module_class=lambda *a, **o: DomainSFT(*a, **o, compute=Compute(head_kernel=kernel)), trainer=options)
 
 
 def test_the_losses_differ(start: Any, whole: Any) -> None:
@@ -85,9 +86,8 @@ def test_the_losses_differ(start: Any, whole: Any) -> None:
 
 def test_packing_without_an_attention_that_is_known_to_isolate_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lit_talr.modeling.backbone.ISOLATING", ("eager", "flex_attention"))
-    with pytest.raises(
-        ValueError, match="`data.batching.packing` needs an attention .*which `sdpa` is not known to do; set `model.attention` to one of eager, flex"
-    ):
+    message = "`data.batching.packing` needs an attention that isolates .*which `sdpa` is not known to do; set `model.compute.attention` to one of eager, flex"
+    with pytest.raises(ValueError, match=message):
         fit(folder, Standard(), batching=PACKED)
 
 

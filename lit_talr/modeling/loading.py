@@ -1,0 +1,73 @@
+"""Loads a causal language model by transformers, or makes one with random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from lit_talr.modeling.backbone import FAMILIES
+from lit_talr.utils.errors import first_line
+from lit_talr.utils.files import shipped
+from lit_talr.utils.weight_files import refuse_adapter
+
+
+def load_model(
+    pretrained: str | None,
+    revision: str | None,
+    architecture: dict[str, Any] | None,
+    vocab_size: int,
+    attention: str | None,
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """Loads a folder or hub name in training mode, or draws random weights for an architecture; in ``dtype``, or else the default dtype.
+
+    Weights are read from safetensors only, and no code of the repository is run.
+
+    Raises:
+        ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, the model cannot be found, or an adapter lies beside it.
+    """
+    if (pretrained is None) == (architecture is None):
+        raise ValueError(
+            "Give `model.pretrained` (a folder or hub name) or `model.architecture` (a configuration for random weights), one of the two; "
+            "`--model.architecture null` drops the latter."
+        )
+    dtype = dtype or torch.get_default_dtype()
+    if pretrained is None:
+        config = new_config(architecture or {}, vocab_size)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()
+    pretrained = shipped(pretrained)
+    refuse_adapter(Path(pretrained))
+    if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
+        raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            pretrained, revision=revision, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
+        )
+    except OSError as error:
+        if "safetensors" in str(error):
+            raise ValueError(
+                f"`model.pretrained`: {pretrained} has no safetensors weights, and no others are read; convert it with `save_pretrained`."
+            ) from error
+        raise ValueError(
+            f"`model.pretrained`: {pretrained} could not be loaded ({first_line(error)}); give a model folder or a hub name that is reachable."
+        ) from error
+    return model.train()  # from_pretrained gives eval mode, in which gradient checkpointing does nothing
+
+
+def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfig:
+    """Makes a configuration from its ``model_type`` and fields; ``vocab_size`` defaults to the tokenizer's."""
+    fields = dict(architecture)
+    model_type = fields.pop("model_type", None)
+    if model_type not in FAMILIES:
+        raise ValueError(f"`model.architecture` needs a `model_type` out of {', '.join(FAMILIES)}, got {model_type}.")
+    text = fields["text_config"] = dict(fields["text_config"]) if "text_config" in fields else None
+    (fields if text is None else text).setdefault("vocab_size", vocab_size)
+    if text is None:
+        del fields["text_config"]
+    return AutoConfig.for_model(model_type, **fields)
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only mean a folder; hub names are ``name`` or ``owner/name``."""
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -1,0 +1,37 @@
+"""Generates responses by the engine that the settings name."""
+
+from collections.abc import Sequence
+
+import torch
+
+from lit_talr.data.encoding import ChatEncoder
+from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.generation import Generation, Response, generate
+from lit_talr.modeling.vllm_engine import VLLMEngine
+
+
+class Responder:
+    """Generates by transformers on the model in memory, or by vLLM on a model folder.
+
+    Args:
+        pretrained: Folder or hub name that vLLM reads.
+        revision: Commit, tag or branch of a hub model.
+        precision: The trainer's; vLLM holds its weights in the same dtype.
+    """
+
+    def __init__(self, pretrained: str | None, revision: str | None, precision: str) -> None:
+        self.pretrained = pretrained
+        self.revision = revision
+        self.precision = precision
+        self.vllm: VLLMEngine | None = None  # loaded on first use
+
+    def respond(self, backbone: Backbone, encoder: ChatEncoder, prompts: Sequence[Sequence[int]], settings: Generation) -> list[Response]:
+        """Generates one response for each prompt, in order."""
+        if settings.engine == "transformers":
+            return generate(backbone.model, encoder.tokenizer, prompts, encoder.stop_token_ids, settings)
+        if self.vllm is None:
+            assert self.pretrained is not None
+            backbone.cpu()  # vLLM holds the weights a second time, and needs the memory
+            torch.cuda.empty_cache()
+            self.vllm = VLLMEngine(self.pretrained, self.revision, self.precision)
+        return self.vllm.generate(encoder.tokenizer, prompts, encoder.stop_token_ids, settings)

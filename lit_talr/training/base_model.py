@@ -1,0 +1,77 @@
+"""The base model: the one that training starts from, and what a loss needs of it."""
+
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+from torch.distributed.device_mesh import init_device_mesh
+
+from lit_talr.domains.base import DomainDataModule
+from lit_talr.losses.base import LossStrategy
+from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.loading import load_model
+from lit_talr.modeling.sharded import empty_model, load_shards, shard
+from lit_talr.modeling.strategies import shards_weights, splits_optimizer
+from lit_talr.training.base_nll import BaseNLL, load_base_nll
+from lit_talr.utils.weight_files import fingerprint, model_folder, weight_files
+
+
+class BaseModel(NamedTuple):
+    """Where the base model is, and how it is run."""
+
+    pretrained: str  # folder or hub name
+    revision: str | None
+    attention: str | None
+    dtype: torch.dtype | None  # of its weights where training rounds them (an engine, LoRA); else the trainer's
+
+    def load(self, trainer: Trainer) -> Backbone:
+        """Loads it to the device in evaluation mode. Where training shards its weights, FSDP2 shards these over the ranks, also under ZeRO-3. Collective."""
+        device = trainer.strategy.root_device
+        with trainer.precision_plugin.module_init_context():
+            if not shards_weights(trainer.strategy):
+                return Backbone(load_model(self.pretrained, self.revision, None, 0, self.attention, self.dtype)).to(device).eval()
+            folder = model_folder(self.pretrained, self.revision)
+            model = empty_model(folder, self.attention, self.dtype, zero3=False)
+            backbone = Backbone(model)
+            shard(backbone, backbone.decoder.layers, init_device_mesh(device.type, (trainer.world_size,)), None)  # type: ignore[arg-type]
+            load_shards(model, folder, device)
+        return backbone.eval()
+
+    def weights_hash(self, trainer: Trainer) -> str:
+        """The hash of its configuration and weights, read by one rank. Collective."""
+        folder = model_folder(self.pretrained, self.revision)
+        weight_files(folder)  # on every rank, as the line above, so that all of them refuse
+        return trainer.strategy.broadcast(fingerprint(folder) if trainer.is_global_zero else "")
+
+
+class BaseNumbers(NamedTuple):
+    """What a run keeps of its base model."""
+
+    nll: BaseNLL | None = None  # of every training token, where the loss needs it
+    backbone: Backbone | None = None  # runs next to the trained model, where the loss needs its distributions; LoRA's own has them
+    weights_hash: str | None = None  # where the base's weights are part of every step
+
+
+def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, lora: bool) -> BaseNumbers:
+    """Computes or loads what the loss needs of the base model, before training loads any weight. Collective."""
+    if base is None:
+        return BaseNumbers()
+    nll = None
+    if "base_nll" in loss.needs:
+        encoded = data.encoded["train"]
+        about = f"{base.weights_hash(trainer)} {trainer.precision} {base.dtype} {base.attention}"
+        nll = load_base_nll(trainer, encoded, data.batching, about, base.load)
+        loss.prepare(nll.nll.numpy(), encoded.num_supervised)
+    runs = "base_kl" in loss.needs
+    backbone = base.load(trainer).requires_grad_(False) if runs and not lora else None
+    return BaseNumbers(nll, backbone, base.weights_hash(trainer) if runs or lora else None)
+
+
+def base_dtype(trainer: Trainer, lora: bool) -> torch.dtype | None:
+    """The dtype of the base's weights, where it is not the trainer's default."""
+    return mixed_dtype(trainer) if lora or splits_optimizer(trainer.strategy) else None
+
+
+def mixed_dtype(trainer: Trainer) -> torch.dtype | None:
+    """The dtype that mixed precision multiplies in."""
+    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(trainer.precision))

@@ -1,0 +1,145 @@
+"""Builds the backbone that a run trains or tests, from the module's options and the trainer's strategy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import torch
+from lightning.pytorch import Trainer
+from transformers import PreTrainedModel
+
+from lit_talr.data.batch_plan import Batching
+from lit_talr.kernels.token_nll import KEPT_BYTES
+from lit_talr.modeling.backbone import Backbone, compile_layers, use_liger_layers
+from lit_talr.modeling.head import HeadKernel
+from lit_talr.modeling.loading import load_model
+from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
+from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
+from lit_talr.training.base_model import mixed_dtype
+from lit_talr.utils.errors import check_least
+from lit_talr.utils.weight_files import model_folder
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the model is computed: speed and memory, not the gradient.
+
+    Args:
+        attention: Attention implementation of transformers, such as ``sdpa``, ``eager`` or ``flash_attention_2``; its own choice by default.
+        head_kernel: Function for the NLL and its gradient in training: ``own``, torch's ``linear_cross_entropy`` (``torch``, without half precision) or
+            Liger's (``liger``, on Hopper GPUs in bf16).
+        kept_logits: Bytes of a micro-batch's logits (4 for each supervised token and vocabulary entry) up to which ``own`` keeps them for the gradient.
+            Larger ones are computed twice. A soft-cap forbids keeping them.
+        liger_layers: Use Liger's fused norms, MLPs and rotary positions, on GPUs.
+        gradient_checkpointing: Recompute layers in backward to save memory.
+        checkpoint_every: Recompute every n-th layer only, at least 1 (all of them).
+        compile_layers: Compile each layer of the decoder (``torch.compile``), once for all row lengths.
+
+    Raises:
+        ValueError: For a value out of range, and for options that exclude each other.
+    """
+
+    attention: str | None = None
+    head_kernel: HeadKernel = "own"
+    kept_logits: int = KEPT_BYTES
+    liger_layers: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 1
+    compile_layers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.head_kernel not in get_args(HeadKernel):
+            raise ValueError(f"`model.compute.head_kernel` must be one of {', '.join(get_args(HeadKernel))}, got {self.head_kernel!r}.")
+        check_least("model.compute.kept_logits", self.kept_logits, 0, "it is a number of bytes, and 0 keeps none")
+        check_least("model.compute.checkpoint_every", self.checkpoint_every, 1, "1 recomputes every layer")
+        if self.checkpoint_every > 1 and not self.gradient_checkpointing:
+            raise ValueError(
+                "`model.compute.checkpoint_every` says which layers `model.compute.gradient_checkpointing` recomputes; set that too, or leave it out."
+            )
+        if self.compile_layers and self.liger_layers:
+            raise ValueError("`model.compute.compile_layers` and `model.compute.liger_layers` exclude each other; leave one out.")
+
+
+class Source(NamedTuple):
+    """Where weights come from: a pretrained model, or an architecture with random weights."""
+
+    pretrained: str | None
+    revision: str | None
+    architecture: dict[str, Any] | None
+
+    @property
+    def folder(self) -> Path:
+        """The local folder of the pretrained model."""
+        assert self.pretrained is not None
+        return model_folder(self.pretrained, self.revision)
+
+
+def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoRA | None, vocab_size: int, batching: Batching) -> Backbone:
+    """Loads or draws the weights, and prepares the model for the trainer's strategy.
+
+    Args:
+        trainer: Knows strategy, precision and whether the model is trained.
+        source: Where weights come from.
+        compute: How the model is computed.
+        lora: Adapters to train in place of the weights.
+        vocab_size: Tokens of the tokenizer.
+        batching: Whether rows are packed.
+
+    Raises:
+        ValueError: For a head smaller than the tokenizer, and for a kernel or attention that cannot do what is asked.
+    """
+    strategy, fits = trainer.strategy, trainer.state.fn == "fit"
+    model = load_weights(trainer, source, compute, lora, vocab_size)
+    if compute.liger_layers:
+        use_liger_layers(model)
+    if is_zero3(strategy):
+        exact_buffers(model)
+    backbone = Backbone(model, lora, compute.head_kernel, compute.kept_logits)
+    if backbone.head.out_features < vocab_size:
+        raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
+    if batching.packing:
+        backbone.check_packing()
+    if compute.gradient_checkpointing:
+        recompute_layers(backbone, compute.checkpoint_every)
+    if compute.compile_layers and fits:
+        compile_layers(backbone.decoder)
+    if isinstance(strategy, FSDP2Strategy):
+        shard(backbone, backbone.decoder.layers, strategy.device_mesh["data_parallel"], mixed_dtype(trainer))  # type: ignore[arg-type]
+    if shards_weights(strategy) and source.pretrained:
+        load_shards(model, source.folder, strategy.root_device)
+    return backbone
+
+
+def load_weights(trainer: Trainer, source: Source, compute: Compute, lora: LoRA | None, vocab_size: int) -> PreTrainedModel:
+    """Loads or draws a model; one that no rank holds whole stays empty until it is sharded."""
+    strategy = trainer.strategy
+    if shards_weights(strategy) and source.pretrained:
+        return empty_model(source.folder, compute.attention, None, is_zero3(strategy))
+    frozen = mixed_dtype(trainer) if lora is not None else None  # frozen weights need no more precision than the forward reads
+    with zero3_drawing(strategy):
+        return load_model(*source, vocab_size, compute.attention, frozen)
+
+
+def recompute_layers(backbone: Backbone, every: int) -> None:
+    """Switches gradient checkpointing on for every n-th layer."""
+    backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    for index, layer in enumerate(backbone.decoder.layers):  # type: ignore[arg-type]
+        layer.gradient_checkpointing = index % every == 0
+
+
+def try_head_kernel(trainer: Trainer, backbone: Backbone, needs: frozenset[str]) -> None:
+    """Refuses a kernel of others that cannot compute what the loss needs, before the first step.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    if backbone.head.kernel != "own":
+        dtype = torch.bfloat16 if trainer.precision == "bf16-true" else mixed_dtype(trainer) or torch.float32
+        backbone.head.try_kernel(trainer.strategy.root_device, dtype, "entropy" in needs, "top_entropy" in needs)
+
+
+def restore_masters(trainer: Trainer, backbone: Backbone, source: Source) -> None:
+    """Gives DeepSpeed's fp32 masters the exact pretrained weights; it made them from rounded ones. Collective."""
+    if is_deepspeed(trainer.strategy) and mixed_dtype(trainer) and source.pretrained:
+        exact_masters(backbone.model, source.folder)

@@ -9,7 +9,6 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_talr.data.batch_plan import BatchPlan
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
@@ -22,7 +21,7 @@ from lit_talr.training.building import Compute, Source, build_backbone, restore_
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.non_finite import Guard, NonFinite
-from lit_talr.training.resume import check_model, check_same, continue_plan, run_origin
+from lit_talr.training.resume import check_model, check_origin, check_same, continue_plan, run_origin
 from lit_talr.training.schedules import Cosine, Schedule
 from lit_talr.training.supported import check_optimizer, check_run
 
@@ -86,16 +85,6 @@ class DomainSFT(EvaluatedModule):
         self.base = BaseNumbers()
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
         self._optimizer_name = self._loaded_optimizer = ""
-
-    @property
-    def plan(self) -> BatchPlan:
-        assert self.data.train_plan is not None
-        return self.data.train_plan
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps of the whole run, from the plan."""
-        return self.plan.num_steps(self.trainer.max_epochs, self.trainer.max_steps)
 
     def check(self, trainer: Trainer) -> None:
         """Refuses combinations that are not supported, before data is read or weights are loaded."""
@@ -201,11 +190,7 @@ class DomainSFT(EvaluatedModule):
         """Continues after the checkpoint's last step; refuses one of another model or run."""
         check_model(checkpoint, self.lora, self.state_dict())
         self.loaded_step = checkpoint["global_step"]
-        if not self.trainer.training:
-            return
-        for name, current in run_origin(self.loss, self.base, self.lora, self.plan).items():
-            check_same(name, checkpoint["origin"].get(name), current)
-        self._loaded_optimizer = checkpoint["origin"]["model.optimizer"]
-        check_same("model.optimizer", self._loaded_optimizer, self._optimizer_name or self._loaded_optimizer)  # DeepSpeed has made it already
-        self.guard.num_skipped = checkpoint.get("num_skipped_steps", 0)  # absent in older checkpoints
-        continue_plan(checkpoint, self.plan)
+        if self.trainer.training:
+            self._loaded_optimizer = check_origin(checkpoint, run_origin(self.loss, self.base, self.lora, self.plan), self._optimizer_name)
+            self.guard.num_skipped = checkpoint.get("num_skipped_steps", 0)  # absent in older checkpoints
+            continue_plan(checkpoint, self.plan)

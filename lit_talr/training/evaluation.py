@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lit_talr.data.batch_plan import MicroBatch
+from lit_talr.data.batch_plan import BatchPlan, MicroBatch
 from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.kernels.token_nll import IGNORE_INDEX
@@ -43,6 +43,17 @@ class EvaluatedModule(LightningModule):
                 "give `datamodule=Records(...)` in place of a data loader."
             )
         return data
+
+    @property
+    def plan(self) -> BatchPlan:
+        """The plan of the training batches."""
+        assert self.data.train_plan is not None
+        return self.data.train_plan
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run, from the plan."""
+        return self.plan.num_steps(self.trainer.max_epochs, self.trainer.max_steps)
 
     def on_validation_epoch_start(self) -> None:
         self._val_sums = torch.zeros(3, dtype=torch.float64, device=self.device)

@@ -34,6 +34,21 @@ def check_same(name: str, loaded: Any, current: Any) -> None:
         raise ValueError(f"The checkpoint is of another run: its {name} is {loaded}, here {current}; resume with what it was started with, or start a new run.")
 
 
+def check_origin(checkpoint: Mapping[str, Any], origin: Mapping[str, Any], optimizer: str) -> str:
+    """Refuses a checkpoint of a run with another loss, optimizer, step size or data; returns its optimizer's class.
+
+    Args:
+        checkpoint: As Lightning loads it.
+        origin: ``run_origin`` of this run.
+        optimizer: Class of this run's optimizer; empty where it is not made yet, as it is by DeepSpeed.
+    """
+    for name, current in origin.items():
+        check_same(name, checkpoint["origin"].get(name), current)
+    loaded: str = checkpoint["origin"]["model.optimizer"]
+    check_same("model.optimizer", loaded, optimizer or loaded)
+    return loaded
+
+
 def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping[str, Any]) -> None:
     """Refuses a checkpoint of another model, by the first tensor whose shape differs.
 

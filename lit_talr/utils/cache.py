@@ -57,11 +57,16 @@ class ContentCache:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError):
-            about, tensors = {}, {}
-        if about.get("key") != self.key or about.get("sha256") != checksum(tensors, about.get("record", "")):
-            logger.info(f"{self.path} is not whole; it is computed again.")
-            return None
+            return self.refuse("is not whole")
+        if about.get("key") != self.key:
+            return self.refuse("belongs to other content")
+        if about.get("sha256") != checksum(tensors, about.get("record", "")):
+            return self.refuse("is not what was written")
         return Entry(tensors, json.loads(about["record"]))
+
+    def refuse(self, reason: str) -> None:
+        """Logs why a file is not used."""
+        logger.info(f"{self.kind}: {self.path} {reason}; it is computed again.")
 
     def write(self, entry: Entry) -> bool:
         """Whether the result could be cached; where it could not, the log says why and the run goes on."""
@@ -87,6 +92,8 @@ def read_or_compute(trainer: "Trainer", cache: ContentCache, compute: Callable[[
     if trainer.strategy.broadcast(trainer.is_global_zero and cache.read() is not None):
         entry = cache.read()
         assert entry is not None
+        if trainer.is_global_zero:
+            logger.info(f"{cache.kind}: read from {cache.path}.")
         return entry
     entry = compute()
     written = trainer.strategy.broadcast(trainer.is_global_zero and cache.write(entry))

@@ -1,4 +1,4 @@
-"""The starting model's NLL: right, computed once, never taken from anything but a whole file of the same model and rows."""
+"""The base model's NLL: exact, computed once, and read from a whole file of the same model and rows only."""
 
 import json
 import shutil
@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-import lit_talr.training.base_nll
+import lit_talr.training.base_model
+import lit_talr.utils.cache
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses import FLOW, TALR, LossStrategy, Rho1, Standard
@@ -27,12 +28,12 @@ from tests.helpers.fits import QWEN3, fit, write_data
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A folder to write into: ``.cache`` comes to lie beside it."""
+    """A folder to write into; ``.cache`` is written next to it."""
     write_data(tmp_path / "run")
     return tmp_path / "run"
 
 
-def test_what_is_refused_keeps_no_reference(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_run_caches_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a row that does not fit, nor an attention that would mix the examples of a packed row."""
     trainer = {"default_root_dir": str(own / "runs" / "one")}
     with (own / "val.jsonl").open("a") as file:
@@ -47,21 +48,21 @@ def test_what_is_refused_keeps_no_reference(own: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The number of examples of each forward of the starting model."""
+    """Counts the examples of each forward of the base model."""
     counted: list[int] = []
-    backbone = lit_talr.training.base_nll.Backbone
+    backbone = lit_talr.training.base_model.Backbone
 
     class Counted(backbone):  # type: ignore[misc, valid-type]
         def forward(self, input_ids: Tensor, labels: Tensor, *others: Any) -> Any:
             counted.append(int((labels != IGNORE_INDEX).any(1).sum()))  # without empty micro-batches
             return super().forward(input_ids, labels, *others)
 
-    monkeypatch.setattr(lit_talr.training.base_nll, "Backbone", Counted)
+    monkeypatch.setattr(lit_talr.training.base_model, "Backbone", Counted)
     yield counted
 
 
 class Seen(DomainSFT):
-    """Keeps what the loss was shown."""
+    """Records each batch, its statistics and its weights."""
 
     batches: list[tuple[Batch, Any, Tensor]]
 
@@ -78,7 +79,7 @@ class Seen(DomainSFT):
 
 
 def plain_loop(folder: Path, batch: Batch) -> list[list[float]]:
-    """Of each example of a batch, the NLL of its supervised tokens: one forward each, full logits, float32."""
+    """The NLL of each example's supervised tokens: one forward each, full logits, float32."""
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
     found = []
     for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
@@ -94,7 +95,7 @@ SINGLE: dict[str, Any] = {"precision": "32-true"}
 
 
 @pytest.mark.parametrize("level", ["sample", "token"])
-def test_flow_weights_are_those_of_a_plain_loop_with_the_starting_model(own: Path, level: Any) -> None:
+def test_flow_weights_are_those_of_a_plain_loop_with_the_base_model(own: Path, level: Any) -> None:
     fit(own, FLOW(level=level), steps=6, module_class=Seen, batching={"micro_batch_size": 3}, trainer=SINGLE)  # two epochs
     nll = {index: row for batch, *_ in Seen.last.batches for index, row in zip(batch["ids"], plain_loop(own, batch), strict=False)}
     assert len(nll) == 20
@@ -106,7 +107,7 @@ def test_flow_weights_are_those_of_a_plain_loop_with_the_starting_model(own: Pat
             torch.testing.assert_close(weights[row][stats.mask[row]].double(), torch.tensor(expected).expand(len(nll[index])), rtol=1e-4, atol=0)
 
 
-def test_the_reference_is_the_model_itself_before_the_first_step_and_stays(own: Path) -> None:
+def test_the_base_nll_is_the_models_own_before_the_first_step_and_stays(own: Path) -> None:
     fit(own, FLOW(), steps=6, module_class=Seen, trainer=SINGLE, optimizer=partial(torch.optim.SGD, lr=1.0))
     first, *_, last = [stats for _, stats, _ in Seen.last.batches if stats.mask.any()]
     torch.testing.assert_close(first.base_nll, first.nll, rtol=1e-5, atol=1e-6)
@@ -115,17 +116,17 @@ def test_the_reference_is_the_model_itself_before_the_first_step_and_stays(own: 
 
 @pytest.mark.parametrize("lora", [None, LoRA(r=2, alpha=2)], ids=["full", "lora"])
 def test_it_is_as_exact_as_training(own: Path, lora: LoRA | None) -> None:
-    """The frozen weights under LoRA are bf16, so those of the starting model are too: before the first step no token has become more or less likely."""
+    """The frozen weights under LoRA are bf16, so those of the base model are too: before the first step no token has become more or less likely."""
     fit(own, FLOW(), steps=1, module_class=Seen, trainer={"precision": "bf16-mixed"}, lora=lora)
     for _, stats, _ in Seen.last.batches:
         torch.testing.assert_close(stats.base_nll, stats.nll, rtol=0, atol=1e-6)
 
 
-def test_a_second_run_makes_no_forward_of_the_starting_model(own: Path, forwards: list[int], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_run_makes_no_forward_of_the_base_model(own: Path, forwards: list[int], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="lit_talr"):
         fit(own, FLOW(), steps=1, trainer=SINGLE)
         assert sum(forwards) == 20
-        assert "kept in" in caplog.text
+        assert "cached in" in caplog.text
         fit(own, Rho1(), steps=1, trainer={**SINGLE, "default_root_dir": str(own.parent / "other run")})
     assert sum(forwards) == 20
     assert "read from" in caplog.text
@@ -194,27 +195,25 @@ def rotten(path: Path) -> None:
     [
         (cut_short, "is not whole"),
         (empty, "is not whole"),
-        (other_name, "is not whole"),
-        (without_description, "is of another model or other rows"),
-        (foreign, "is of another model or other rows"),
+        (other_name, "is not what was written"),
+        (without_description, "belongs to other content"),
+        (foreign, "belongs to other content"),
         (rotten, "is not what was written"),
     ],
 )
-def test_what_is_not_whole_or_not_ours_is_computed_again_and_said(
+def test_a_file_that_is_not_whole_or_not_ours_is_computed_again_and_logged(
     own: Path, forwards: list[int], caplog: pytest.LogCaptureFixture, harm: Any, words: str
 ) -> None:
     weights = fit(own, FLOW(), steps=2, trainer=SINGLE)
-    (kept,) = (own.parent / ".cache").iterdir()
-    key = about(kept)["key"]
-    harm(kept)
+    (cached,) = (own.parent / ".cache").iterdir()
+    key = about(cached)["key"]
+    harm(cached)
     with caplog.at_level("INFO", logger="lit_talr"):
         again = fit(own, FLOW(), steps=2, trainer=SINGLE)
     assert sum(forwards) == 40
-    assert [record.message for record in caplog.records if "computed again" in record.message] == [
-        f"NLL under the starting model: {kept} {words}; it is computed again."
-    ]
+    assert [record.message for record in caplog.records if "computed again" in record.message] == [f"base-nll: {cached} {words}; it is computed again."]
     assert all(torch.equal(weights[name], again[name]) for name in weights)
-    assert lit_talr.training.base_nll.why_not(kept, key, 304) is None
+    assert about(cached)["key"] == key and load_file(cached)["nll"].shape == (304,)
 
 
 def full_disk(path: Path, content: bytes) -> None:
@@ -222,18 +221,18 @@ def full_disk(path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["full disk", "a folder of that name"])
-def test_where_it_cannot_be_kept_the_run_goes_on_and_says_so(
+def test_a_full_disk_is_logged_and_the_run_goes_on(
     own: Path, forwards: list[int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, obstacle: str
 ) -> None:
     weights = fit(own, FLOW(), steps=2, trainer=SINGLE)
-    (kept,) = (own.parent / ".cache").iterdir()
-    kept.unlink()
+    (cached,) = (own.parent / ".cache").iterdir()
+    cached.unlink()
     if obstacle == "full disk":
-        monkeypatch.setattr(lit_talr.training.base_nll, "write_bytes", full_disk)
+        monkeypatch.setattr(lit_talr.utils.cache, "write_bytes", full_disk)
     else:
-        kept.mkdir()
+        cached.mkdir()
     again = fit(own, FLOW(), steps=2, trainer=SINGLE)
-    assert "304 tokens, could not be kept (" in caplog.text and "this run goes on" in caplog.text
+    assert "base-nll could not be cached (" in caplog.text and "this run goes on" in caplog.text
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     assert sum(forwards) == 40 and [path for path in (own.parent / ".cache").iterdir() if path.is_file()] == []
 
@@ -241,7 +240,7 @@ def test_where_it_cannot_be_kept_the_run_goes_on_and_says_so(
 @pytest.mark.parametrize("loss", [FLOW, Rho1, partial(Rho1, scope="sequence")])
 @pytest.mark.parametrize("forget", [False, True])
 def test_resumed_is_bitwise_uninterrupted(own: Path, loss: type[LossStrategy], forget: bool) -> None:
-    """Inside an epoch of three steps of two micro-batches; the reference is that of the start, kept or computed again, not of the tuned weights."""
+    """Inside an epoch of three steps of two micro-batches; the NLL is the base's, cached or computed again, not that of the tuned weights."""
     options: dict[str, Any] = {"batching": {"micro_batch_size": 4}, "optimizer": partial(torch.optim.AdamW, lr=0.01)}
     whole = fit(own, loss(), steps=8, trainer=SINGLE, **options)
     keep = ModelCheckpoint(dirpath=own / "kept", every_n_train_steps=4, save_top_k=-1)
@@ -258,7 +257,7 @@ def test_a_resumed_run_must_start_from_the_same_model(own: Path) -> None:
     fit(own, FLOW(), steps=1, trainer={**SINGLE, "enable_checkpointing": True, "callbacks": [keep]})
     (checkpoint,) = (own / "kept").glob("*.ckpt")
     change_weights(own)
-    with pytest.raises(ValueError, match="its reference .hash of starting weights, rows and precision. is "):
+    with pytest.raises(ValueError, match="its base NLL .hash of base weights, rows and precision. is "):
         fit(own, FLOW(), steps=2, ckpt_path=str(checkpoint), trainer=SINGLE)
 
 

@@ -1,23 +1,22 @@
-"""Anchored supervised fine-tuning: DFT, held to the starting model's distributions."""
-
-import math
+"""Anchored supervised fine-tuning: DFT with a divergence from the base model."""
 
 import torch
 from torch import Tensor
 
 from lit_talr.losses.base import LossStrategy, TokenStats
 from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.utils.errors import check_in
 
 
 class ASFT(LossStrategy):
-    """``w = p``, as DFT, ``+ coefficient * KL(p_0 || p)`` per supervised token, over the whole vocabulary; p_0 is the starting model's distribution.
+    """``w = p``, as DFT, ``+ coefficient * KL(p_0 || p)`` per supervised token, over the whole vocabulary; p_0 is the base model's distribution.
 
-    The divergence carries gradient and is not weighted. The starting model runs beside the one that is trained, at every step: one more forward, and
-    its weights in memory, frozen, on the device (in the precision of training). LoRA has them already, and only its adapters are switched off.
+    The divergence carries gradient and is not weighted. The base model runs at every step too. That costs one more forward and its frozen weights on the
+    device, in the precision of training. With LoRA they are there already: its adapters are switched off for that forward.
 
     Source: Zhu et al., "Anchored Supervised Fine-Tuning", arXiv:2509.23753; the coefficient is its code's default.
 
-    Use: where DFT drifts; the pull holds on the domain's own text, not on other text (`Drift` measures that).
+    Use: where DFT drifts. The anchor holds on the domain's text, not on other text (`Drift` measures that).
 
     Args:
         coefficient: Weight of the divergence, at least 0 and finite; 0 is DFT.
@@ -30,8 +29,7 @@ class ASFT(LossStrategy):
 
     def __init__(self, coefficient: float = 0.1) -> None:
         super().__init__()
-        if not 0 <= coefficient < math.inf:
-            raise ValueError(f"`coefficient` must be at least 0 and finite, got {coefficient}.")
+        check_in("coefficient", coefficient, "[0, inf)")
         self.coefficient = coefficient
         self._sums: Tensor | None = None  # [2], divergence and number of tokens of the open step
         self._kl: Tensor | None = None

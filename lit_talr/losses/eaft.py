@@ -1,18 +1,17 @@
-"""Entropy-adaptive fine-tuning: a token weighs as much as the model is undecided."""
-
-import math
+"""Entropy-adaptive fine-tuning: a token weighs more where the model is undecided."""
 
 from torch import Tensor
 
 from lit_talr.losses.base import LossStrategy, TokenStats
+from lit_talr.utils.errors import check_in
 
-NEARLY_LN_20 = 3.0  # the method's own divisor; ln 20 = 2.996
+NEARLY_LN_20 = 3.0  # the authors' divisor; ln 20 = 2.996
 
 
 class EAFT(LossStrategy):
     """``w = (H / 3) ^ alpha``, H the entropy in nats of the twenty most likely tokens, renormalised.
 
-    Confident mistakes, where the data contradicts what the model knows, weigh next to nothing; so do confident hits.
+    Confident mistakes, where the data contradicts the model, weigh next to nothing; so do confident hits.
 
     Source: Diao et al., "Entropy-Adaptive Fine-Tuning: Resolving Confident Conflicts to Mitigate Forgetting", arXiv:2601.02151, and its code.
 
@@ -29,8 +28,7 @@ class EAFT(LossStrategy):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        if not 0 <= alpha < math.inf:
-            raise ValueError(f"`alpha` must be at least 0 and finite, got {alpha}.")
+        check_in("alpha", alpha, "[0, inf)")
         self.alpha = alpha
 
     def weights(self, stats: TokenStats) -> Tensor:

@@ -1,4 +1,4 @@
-"""FLOW: what the starting model finds hard weighs less, from the first step to the last."""
+"""FLOW: examples that the base model finds hard weigh less, from the first step to the last."""
 
 from typing import Literal
 
@@ -10,16 +10,16 @@ from lit_talr.losses.base import LossStrategy, TokenStats, of_sequence, sequence
 
 
 class FLOW(LossStrategy):
-    """``w = exp(-f / temperature)``, f the mean NLL of the example under the starting model; the temperature is the median of f over the training set.
+    """``w = exp(-f / temperature)``, f the example's mean NLL under the base model; the temperature is the median of f over the training set.
 
-    Weights never change during training. With ``level: token`` every token has its own NLL for f, and the median is that of all tokens: a TALR that
-    stands still. With most tokens at p near 1 that median is close to 0, so that nearly all others are switched off.
+    Weights never change during training. With ``level: token``, f is each token's own NLL, and the median is taken over all tokens: a static TALR. With
+    most tokens at p near 1 that median is close to 0, so nearly all other tokens are switched off.
 
     Source: Sanyal et al., "Upweighting Easy Samples in Fine-Tuning Mitigates Forgetting" (FLOW), arXiv:2502.02797, Algorithm 1; not normalised
-    (after its Proposition 4.3). From its code are the token form, the division by the number of tokens (Algorithm 1 sums over examples) and the median
-    of an even number, the mean of the two in the middle.
+    (after its Proposition 4.3). Its code has the token form, divides by the number of tokens (Algorithm 1 sums over examples), and takes the mean of the
+    two middle values as the median of an even number.
 
-    Use: at 5e-6 the baseline of the TALR paper that kept most, of those whose numbers are known. Costs one forward over the training set, once.
+    Use: at 5e-6 it kept the most general ability among the TALR paper's baselines whose numbers are known. It costs one forward over the training set.
 
     Args:
         level: ``sample``, one weight for an example, or ``token``.
@@ -37,7 +37,7 @@ class FLOW(LossStrategy):
             raise ValueError(f"`temperature` must be above 0, got {temperature}; leave it out to take the median over the training set.")
         self.level = level
         self.temperature = temperature
-        self.median: float | None = None  # of the training set, once it is known
+        self.median: float | None = None  # over the training set, set by `prepare`
 
     def prepare(self, base_nll: np.ndarray, num_tokens: np.ndarray) -> None:
         if self.temperature is None:
@@ -48,7 +48,7 @@ class FLOW(LossStrategy):
 
     @property
     def used_temperature(self) -> float:
-        """The given one, or the median."""
+        """The given temperature, or the median."""
         temperature = self.median if self.temperature is None else self.temperature
         assert temperature is not None, "`prepare` comes first"
         return temperature

@@ -1,4 +1,4 @@
-"""A pull back to the starting weights, around any other loss."""
+"""L2 penalty towards the base model's weights, added to any loss."""
 
 from typing import Any
 
@@ -8,22 +8,23 @@ from torch.optim import Optimizer
 
 from lit_talr.losses.base import LossStrategy, LossWrapper, Setting
 from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.utils.errors import check_least
 
 
 class L2(LossWrapper):
-    """``loss + coefficient * ||theta - theta_0||^2``, theta_0 being the weights at the start, around any loss.
+    """``loss + coefficient * ||theta - theta_0||^2``, theta_0 being the base model's weights, around any loss.
 
-    The penalty never enters the graph: an optimizer hook adds its gradient, ``2 * coefficient * (theta - theta_0)``, to whatever share of the fp32
-    weights the optimizer of this rank owns, so it holds under ZeRO too. That happens after gradient clipping. The anchors theta_0 (one copy of
-    what the optimizer owns) live in the optimizer's state and thus in every checkpoint.
+    The penalty never enters the graph. An optimizer hook adds its gradient, ``2 * coefficient * (theta - theta_0)``, to the fp32 weights that this rank's
+    optimizer owns, so it works under ZeRO too. That happens after gradient clipping. The anchors theta_0 are one copy of the owned weights; they are part
+    of the optimizer's state, and so of every checkpoint.
 
-    Source: unweighted elastic weight consolidation (Kirkpatrick et al., arXiv:1612.00796). The coefficient of the TALR paper is not known; that of FLOW
-    (arXiv:2502.02797) is 1e-3 for the sum of squares, which its code divides by the number of weights: pass the quotient to match it.
+    Source: unweighted elastic weight consolidation (Kirkpatrick et al., arXiv:1612.00796). The coefficient of the TALR paper is not known. FLOW
+    (arXiv:2502.02797) uses 1e-3 for the sum of squares, and its code divides by the number of weights: pass the quotient to match it.
 
-    Use: to bound how far the weights go, whatever the loss; costs one more copy of the weights.
+    Use: to bound how far the weights move, whatever the loss; it costs one more copy of the weights.
 
     Args:
-        loss: The loss that is regularised, ``Standard`` or any other.
+        loss: The loss to regularise, ``Standard`` or any other.
         coefficient: Weight of the sum of squares, at least 0; at 0 training is bitwise that of ``loss``.
 
     Raises:
@@ -32,8 +33,7 @@ class L2(LossWrapper):
 
     def __init__(self, loss: LossStrategy, coefficient: float = 1e-3) -> None:
         super().__init__(loss)
-        if not coefficient >= 0:
-            raise ValueError(f"`coefficient` must be at least 0, got {coefficient}.")
+        check_least("coefficient", coefficient, 0)
         self.coefficient = coefficient
         self.sharded = False
         self.scaled = False
@@ -44,18 +44,18 @@ class L2(LossWrapper):
         super().check(setting)
         if setting.lora:
             raise ValueError(
-                "L2 pulls the weights back to where they started, but LoRA's start at random numbers and zeros; leave out `model.lora`, or take "
-                "the loss that L2 holds alone."
+                "L2 pulls the weights back to the base model's, but LoRA's begin at random numbers and zeros; leave out `model.lora`, or use "
+                "the wrapped loss alone."
             )
         if setting.precision.endswith("-true") and setting.precision.startswith(("bf16", "16")) and not setting.sharded:
-            raise ValueError(f"L2 cannot see how far weights are from their start in `trainer.precision: {setting.precision}`; use `bf16-mixed`.")
+            raise ValueError(f"L2 cannot resolve how far weights are from the base model's in `trainer.precision: {setting.precision}`; use `bf16-mixed`.")
         self.sharded = setting.sharded
 
     def attach(self, optimizer: Optimizer) -> None:
         super().attach(optimizer)
         if self.coefficient == 0:
             return
-        start: dict[Tensor, Tensor] = {}  # between the first pre-step hook and the post-step hook: AdamW sets itself up only where a state is empty
+        anchors: dict[Tensor, Tensor] = {}  # from the first pre-step hook to the post-step hook: AdamW initialises only an empty state
 
         def add_gradient(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
             args, kwargs = run_closure(args, kwargs)
@@ -63,7 +63,7 @@ class L2(LossWrapper):
             for weight in owned_weights(optimizer):
                 anchor = optimizer.state[weight].get("anchor")
                 if anchor is None:
-                    start[weight] = weight.detach().clone()
+                    anchors[weight] = weight.detach().clone()
                     continue
                 distance = weight.detach() - anchor
                 weight.grad.add_(distance, alpha=2 * self.coefficient)  # type: ignore[union-attr]
@@ -75,9 +75,9 @@ class L2(LossWrapper):
             return args, kwargs
 
         def keep_anchors(optimizer: Optimizer, *_: object) -> None:
-            for weight, anchor in start.items():
+            for weight, anchor in anchors.items():
                 optimizer.state[weight]["anchor"] = anchor
-            start.clear()
+            anchors.clear()
 
         optimizer.register_step_pre_hook(add_gradient)
         optimizer.register_step_post_hook(keep_anchors)
@@ -91,12 +91,12 @@ class L2(LossWrapper):
         self._metrics = {"l2/distance": squares.sqrt(), "l2/penalty": self.coefficient * squares}
 
     def metrics(self) -> dict[str, Tensor]:
-        """``l2/distance`` (the norm) and ``l2/penalty``, both as the step found the weights, beside the metrics of the inner loss."""
+        """``l2/distance`` (the norm) and ``l2/penalty``, both before the step, and the metrics of the wrapped loss."""
         return {**super().metrics(), **self._metrics}
 
 
 def run_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments of ``Optimizer.step`` whose closure, if there is one, has been run: its backward pass would come after, and overwrite, our gradient."""
+    """Runs the closure in the arguments of ``Optimizer.step``: its backward would otherwise come after our gradient, and overwrite it."""
     optimizer, *positional = args
     closure = positional[0] if positional else kwargs.get("closure")
     if closure is None:
@@ -107,5 +107,5 @@ def run_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[An
 
 
 def owned_weights(optimizer: Optimizer) -> list[Tensor]:
-    """The weights that the coming step will change."""
+    """The weights that the next step changes."""
     return [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]

@@ -4,21 +4,22 @@ import torch
 from torch import Tensor
 
 from lit_talr.losses.base import LossStrategy, LossWrapper, TokenStats
+from lit_talr.utils.errors import check_least
 
 
 class Permuted(LossWrapper):
-    """``w_i = v_pi(i)``: the weights v of another loss, dealt out at random among the supervised tokens of the micro-batch.
+    """``w_i = v_pi(i)``: the weights v of another loss, permuted at random among the supervised tokens of the micro-batch.
 
-    The weights are as many and as large as the other loss's, so that what the two runs do not share is which tokens are held back. The permutation
-    follows from the tokens of the micro-batch and the seed: a run that is resumed draws the same, one with another layout of its steps another one.
+    Both runs have the same weights, on different tokens. The permutation follows from the tokens of the micro-batch and the seed: a resumed run draws
+    the same one, a run whose steps are split otherwise does not.
 
-    Source: none; a control of our own.
+    Source: none; our own control.
 
     Use: to tell whether a loss helps by choosing tokens, or by learning less.
 
     Args:
-        loss: The loss whose weights are dealt out, such as ``TALR``.
-        seed: Another one, another permutation.
+        loss: The loss whose weights are permuted, such as ``TALR``.
+        seed: Seed of the permutation, at least 0.
 
     Raises:
         ValueError: For a negative seed.
@@ -26,16 +27,15 @@ class Permuted(LossWrapper):
 
     def __init__(self, loss: LossStrategy, seed: int = 0) -> None:
         super().__init__(loss)
-        if seed < 0:
-            raise ValueError(f"`seed` must be at least 0, got {seed}.")
+        check_least("seed", seed, 0)
         self.batching_invariant = False
         self.seed = seed
 
     def weights(self, stats: TokenStats) -> Tensor:
         weights = self.loss.weights(stats)
-        own = weights[stats.mask]
-        by_nll = stats.nll.detach()[stats.mask].argsort()  # so that the order of examples makes no difference
-        order = torch.randperm(len(own), generator=torch.Generator().manual_seed(self.seed * 2**32 + len(own))).to(own.device)
-        dealt = torch.empty_like(own)
-        dealt[by_nll] = own[by_nll][order]
-        return torch.zeros_like(weights).masked_scatter(stats.mask, dealt)
+        supervised = weights[stats.mask]
+        by_nll = stats.nll.detach()[stats.mask].argsort()  # the order of examples makes no difference
+        order = torch.randperm(len(supervised), generator=torch.Generator().manual_seed(self.seed * 2**32 + len(supervised))).to(supervised.device)
+        permuted = torch.empty_like(supervised)
+        permuted[by_nll] = supervised[by_nll][order]
+        return torch.zeros_like(weights).masked_scatter(stats.mask, permuted)

@@ -1,4 +1,4 @@
-"""A token weighs as much as the starting model believed in it."""
+"""Prior-support guided fine-tuning: the weight of a token is its probability under the base model."""
 
 from torch import Tensor
 
@@ -6,12 +6,12 @@ from lit_talr.losses.base import LossStrategy, TokenStats
 
 
 class PriFT(LossStrategy):
-    """``w = p_0``, the probability of the token under the starting model, throughout: a DFT that does not feed on itself.
+    """``w = p_0``, the token's probability under the base model throughout: a DFT without feedback.
 
     Source: PriFT-prob of Wang et al., "PriFT: Prior-Support Guided Supervised Fine-Tuning", arXiv:2606.09396, and its code. Its other form, PriFT-mass
-    (the tokens below which at least half of the starting model's probability lies), is not in here.
+    (the tokens below which at least half of the base model's probability lies), is not included.
 
-    Use: as DFT, where weights that follow the model would run away.
+    Use: like DFT, where weights that follow the model would run away.
 
     Raises:
         ValueError: At start-up from random weights.

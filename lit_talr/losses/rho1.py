@@ -10,22 +10,22 @@ from lit_talr.losses.base import LossStrategy, TokenStats
 
 
 class Rho1(LossStrategy):
-    """``w = n / kept`` for the ``share`` of n tokens with the largest excess loss, ``nll - nll_0``, else 0; nll_0 is the NLL under the starting model.
+    """``w = n / kept`` for the ``share`` of n tokens with the largest excess loss, ``nll - nll_0``, else 0; nll_0 is the NLL under the base model.
 
-    Of n supervised tokens ``ceil(share * n)`` are kept, with those that tie for the last place; n over the number kept makes it the mean over these.
+    ``ceil(share * n)`` of n supervised tokens are kept, and those that tie for the last place. The factor n / kept makes the loss their mean.
 
-    Source: Lin et al., "Rho-1: Not All Tokens Are What You Need", arXiv:2404.07965. There the reference is a model of its own, trained on the best data,
-    so that the excess is what can still be learned. Here it is the starting model, as for all remedies: the excess is what training has made worse. In the
-    first step all tokens tie, or rounding chooses among them.
+    Source: Lin et al., "Rho-1: Not All Tokens Are What You Need", arXiv:2404.07965. There the reference model is trained on the best data, so that
+    the excess is the loss that can still be learned. Here it is the base model, as for all remedies: the excess is the loss that training has added. In
+    the first step all tokens tie, or rounding chooses among them.
 
-    Use: to study it; with the starting model for a reference it is not known to help.
+    Use: to study it; with the base model as the reference it is not known to help.
 
-    The gradient of a step is independent of its layout with ``scope: sequence`` only, and as far as rounding does not change the choice: in bf16 it
-    does in the first steps, when excesses are as small as it.
+    The gradient of a step does not depend on how it is split with ``scope: sequence`` only, and only where rounding does not change the choice. In bf16 it
+    does in the first steps, where excesses are as small as rounding.
 
     Args:
         share: Part of the tokens that is kept, in (0, 1]; 1 is Standard. Rho-1 kept 0.6 with its smaller model and 0.7 with its larger one.
-        scope: Among which tokens: those of one forward on one rank (``micro_batch``, as published), or those of each example (``sequence``).
+        scope: Tokens that compete: all of one forward on one rank (``micro_batch``, as published), or those of each example (``sequence``).
 
     Raises:
         ValueError: For a share out of range; at start-up from random weights.

@@ -6,11 +6,11 @@ from lit_talr.losses.base import LossStrategy, TokenStats
 
 
 class Standard(LossStrategy):
-    """``w = 1``: the mean token NLL of the optimizer step.
+    """``w = 1``: the mean NLL of the optimizer step's tokens.
 
     Source: maximum likelihood; the baseline of every method here.
 
-    Use: first, and at a small learning rate (1e-6), which the paper finds to cost little of the general abilities.
+    Use: first, and at a small learning rate (1e-6), which costs little general ability according to the paper.
     """
 
     def weights(self, stats: TokenStats) -> Tensor:

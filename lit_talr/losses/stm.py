@@ -1,4 +1,4 @@
-"""Selective token masking: what the starting model did not expect is not learned."""
+"""Selective token masking: tokens that the base model did not expect are not learned."""
 
 import math
 
@@ -6,21 +6,22 @@ import numpy as np
 from torch import Tensor
 
 from lit_talr.losses.base import LossStrategy, TokenStats
+from lit_talr.utils.errors import check_least
 
 
 class STM(LossStrategy):
-    """``w = 1`` where ``exp(nll_0) <= max_perplexity``, else 0; nll_0 is the token's NLL under the starting model.
+    """``w = 1`` where ``exp(nll_0) <= max_perplexity``, else 0; nll_0 is the token's NLL under the base model.
 
-    Tokens that are left out still count in the number that the sum is divided by, where the authors' masking leaves them out of it too: a factor
-    near the share of tokens kept, which AdamW cancels (not its clipping).
+    Masked tokens still count in the number that the sum is divided by; the authors' masking leaves them out. That is a factor near the share of unmasked
+    tokens, which AdamW cancels, but clipping does not.
 
     Source: selective token masking, Wu et al., "Mitigating Forgetting in LLM Fine-Tuning via Low-Perplexity Token Learning", arXiv:2501.14315, and its
     code: tokens of a perplexity above 2.5 (p below .4) are masked.
 
-    Use: for answers written by others than the model, when few words matter; what is masked is never learned.
+    Use: for responses that the model did not write, where few words matter; masked tokens are never learned.
 
     Args:
-        max_perplexity: The largest perplexity of a token that counts, at least 1.
+        max_perplexity: Largest perplexity of a token that counts, at least 1.
 
     Raises:
         ValueError: For a perplexity below 1; at start-up from random weights, and if it masks every token.
@@ -30,8 +31,7 @@ class STM(LossStrategy):
 
     def __init__(self, max_perplexity: float = 2.5) -> None:
         super().__init__()
-        if not max_perplexity >= 1:
-            raise ValueError(f"`max_perplexity` must be at least 1, got {max_perplexity}.")
+        check_least("max_perplexity", max_perplexity, 1)
         self.max_perplexity = max_perplexity
 
     def prepare(self, base_nll: np.ndarray, num_tokens: np.ndarray) -> None:

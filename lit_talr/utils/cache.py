@@ -50,6 +50,7 @@ class ContentCache:
 
     def read(self) -> Entry | None:
         """The cached result; None where there is none, or it is not whole."""
+        problem = None
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata() or {}
@@ -57,16 +58,16 @@ class ContentCache:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError):
-            return self.refuse("is not whole")
-        if about.get("key") != self.key:
-            return self.refuse("belongs to other content")
-        if about.get("sha256") != checksum(tensors, about.get("record", "")):
-            return self.refuse("is not what was written")
-        return Entry(tensors, json.loads(about["record"]))
-
-    def refuse(self, reason: str) -> None:
-        """Logs why a file is not used."""
-        logger.info(f"{self.kind}: {self.path} {reason}; it is computed again.")
+            problem = "is not whole"
+        else:
+            if about.get("key") != self.key:
+                problem = "belongs to other content"
+            elif about.get("sha256") != checksum(tensors, about.get("record", "")):
+                problem = "is not what was written"
+        if problem is None:
+            return Entry(tensors, json.loads(about["record"]))
+        logger.info(f"{self.kind}: {self.path} {problem}; it is computed again.")
+        return None
 
     def write(self, entry: Entry) -> bool:
         """Whether the result could be cached; where it could not, the log says why and the run goes on."""

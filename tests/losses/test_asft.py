@@ -1,4 +1,4 @@
-"""ASFT: its formula with full logits of two models, one of them frozen, however the step is split; and where the frozen one is."""
+"""ASFT: its formula with full logits of two models, one of them frozen, however the step is split; and where the frozen model is."""
 
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_without_a_pull_it_is_dft(own: Path, start: Any, tuned: Any) -> None:
 
 
 class Seen(DomainSFT):
-    """Keeps what the loss was shown, and whether it had the frozen model."""
+    """Records the statistics that the loss saw."""
 
     last: "Seen"
     stats: list[TokenStats]
@@ -101,23 +101,23 @@ class Seen(DomainSFT):
     ids=["full-bf16", "lora-fp32", "full-fp32", "lora-bf16"],
 )
 def test_the_divergence_begins_at_nothing_and_grows(own: Path, lora: LoRA | None, precision: str) -> None:
-    """Also with dropout in the adapters: they begin at 0, and the starting model has none."""
+    """Also with dropout in the adapters: they begin at 0, and the base model has none."""
     fit(own, ASFT(), steps=4, module_class=Seen, lora=lora, trainer={"precision": precision}, optimizer=partial(torch.optim.SGD, lr=3.0))
     first, *_, last = [stats.base_kl for stats in Seen.last.stats if stats.mask.any()]
     assert first is not None and last is not None and first.dtype == torch.float32 and not last.requires_grad
     assert float(first.abs().max()) < 1e-9 < 1e-7 < float(last.max()) and float(last.min()) >= 0
     assert float(Seen.last.loss.metrics()["asft/kl"]) > 1e-8
-    assert len(Seen.last.start) == (0 if lora else 1), "LoRA's adapters are switched off, and there is no second model"
+    assert (Seen.last.base.backbone is None) == (lora is not None), "LoRA's adapters are switched off, and there is no second model"
 
 
-def test_adapters_off_are_the_starting_model_itself(own: Path) -> None:
+def test_adapters_off_are_the_base_model_itself(own: Path) -> None:
     options: dict[str, Any] = {"lora": LoRA(r=2, alpha=2), "optimizer": partial(torch.optim.AdamW, lr=0.05), "steps": 2}
     switched = fit(own, ASFT(2.0), **options)
 
     class Second(DomainSFT):
         def setup(self, stage: str) -> None:
             super().setup(stage)
-            self.start = (self.base_model().load(self.trainer),)
+            self.base = self.base._replace(backbone=self.base_model().load(self.trainer))
 
     second = fit(own, ASFT(2.0), module_class=Second, **options)
     for name, value in switched.items():
@@ -138,7 +138,7 @@ def test_a_checkpoint_holds_one_model_and_resumes_bitwise(own: Path) -> None:
         fit(own, L2(ASFT(0.2), coefficient=0.01), steps=6, ckpt_path=str(checkpoint), **options)
 
 
-def test_a_resumed_run_must_be_held_to_the_same_model(tmp_path: Path) -> None:
+def test_a_resumed_run_must_be_anchored_to_the_same_model(tmp_path: Path) -> None:
     write_data(tmp_path / "run")
     keep = ModelCheckpoint(dirpath=tmp_path / "kept", every_n_train_steps=1, save_top_k=-1)
     fit(tmp_path / "run", ASFT(), steps=1, trainer={"enable_checkpointing": True, "callbacks": [keep]})
@@ -156,6 +156,7 @@ def test_the_sum_and_its_gradient() -> None:
     nll, kl = torch.tensor([[0.5, 0.0, 2.0]], requires_grad=True), torch.tensor([[0.3, torch.nan, 0.1]], requires_grad=True)
     stats = TokenStats(nll, torch.tensor([[True, False, True]]), torch.zeros(1, 3, dtype=torch.long), base_kl=kl)
     loss = ASFT(0.5)
+    loss.observe(stats, loss.weights(stats))
     value = loss(stats, loss.weights(stats))
     weights = torch.tensor([0.5, 2.0]).neg().exp()
     assert value.item() == pytest.approx(float(weights @ torch.tensor([0.5, 2.0])) + 0.5 * 0.4)
@@ -168,12 +169,12 @@ def test_the_sum_and_its_gradient() -> None:
 
 
 def test_refusals(own: Path) -> None:
-    with pytest.raises(ValueError, match="`coefficient` must be at least 0 and finite, got -1"):
+    with pytest.raises(ValueError, match="`coefficient` must lie in .0, inf., got -1"):
         ASFT(-1)
-    with pytest.raises(ValueError, match="`coefficient` must be at least 0 and finite, got nan"):
+    with pytest.raises(ValueError, match="`coefficient` must lie in .0, inf., got nan"):
         ASFT(float("nan"))
-    with pytest.raises(ValueError, match="ASFT compares with the starting model, and random weights say nothing; give `model.pretrained`"):
+    with pytest.raises(ValueError, match="ASFT compares with the base model, and random weights say nothing; give `model.pretrained`"):
         fit(own, ASFT(), architecture=QWEN3)
-    with pytest.raises(ValueError, match=r"ASFT runs the starting model beside .* every weight is sharded \(ZeRO-3, FSDP2\); use configs/strategy/ddp.yaml"):
+    with pytest.raises(ValueError, match=r"ASFT runs the base model next to .* every weight is sharded \(ZeRO-3, FSDP2\); use configs/strategy/ddp.yaml"):
         L2(ASFT()).check(Setting(sharded=True, sharded_weights=True))
     ASFT().check(Setting(sharded=True))  # ZeRO-1 and ZeRO-2

@@ -1,4 +1,4 @@
-"""What every strategy of ``lit_talr.losses`` promises; a new file is found by itself, and has to write its formula down here once more."""
+"""The contract of every strategy in ``lit_talr.losses``; a new file is found automatically, and its naive formula belongs into ``CASES``."""
 
 import importlib
 import inspect
@@ -22,7 +22,7 @@ from lit_talr.losses import ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, Lo
 from lit_talr.losses.base import LossWrapper, Setting
 
 Make = Callable[[], LossStrategy]
-Example = list[tuple[float, float, float]]  # of each supervised token: nll, reference NLL, entropy of the top twenty
+Example = list[tuple[float, float, float]]  # for each supervised token: NLL, NLL under the base model, entropy of the top twenty
 Naive = Callable[[Sequence[Example]], list[list[float]]]  # the examples of one micro-batch to the weights of their tokens
 NEVER_TRAINED = {LossStrategy, LossWrapper}
 
@@ -160,7 +160,10 @@ def prepared(make: Make) -> LossStrategy:
 
 
 def weights_of(loss: LossStrategy, stats: TokenStats) -> list[float]:
-    return loss.weights(stats)[stats.mask].tolist()
+    """The weights of a training micro-batch, which the loss observes."""
+    weights = loss.weights(stats)
+    loss.observe(stats, weights)
+    return weights[stats.mask].tolist()
 
 
 def options_of(strategy: type[LossStrategy]) -> set[str]:
@@ -169,6 +172,7 @@ def options_of(strategy: type[LossStrategy]) -> set[str]:
 
 
 every_case = pytest.mark.parametrize("name", CASES)
+every_strategy = pytest.mark.parametrize("name", {name.split()[0]: name for name in reversed(CASES)}.values())  # one case each
 
 
 def test_every_strategy_has_its_formula_here() -> None:
@@ -186,7 +190,7 @@ def test_every_strategy_says_what_it_is(strategy: type[LossStrategy]) -> None:
     assert {parameter.arg_name for parameter in page.params} == options_of(strategy)
 
 
-@every_case
+@every_strategy
 def test_options_are_kept_under_their_own_names(name: str) -> None:
     """A run says them, and a resumed one must have the same."""
     loss = CASES[name][0]()
@@ -204,7 +208,7 @@ def test_weights_are_those_of_the_naive_formula(name: str) -> None:
         assert found == pytest.approx([weight for example in naive(examples) for weight in example], rel=1e-12, abs=1e-15)
 
 
-@every_case
+@every_strategy
 def test_no_gradient_goes_through_the_weights(name: str) -> None:
     loss, stats = prepared(CASES[name][0]), plain_stats(TRAINING)
     nll = stats.nll.clone().requires_grad_()
@@ -241,7 +245,7 @@ def test_two_examples_in_one_row_are_two(name: str) -> None:
     assert weights_of(prepared(CASES[name][0]), packed) == pytest.approx(weights_of(prepared(CASES[name][0]), stats), rel=1e-12)
 
 
-@every_case
+@every_strategy
 def test_a_token_of_weight_zero_takes_nothing_from_the_others(name: str) -> None:
     """Through the head, whose backward once multiplied all tokens by the first one's gradient, elsewhere."""
     torch.manual_seed(0)
@@ -263,11 +267,13 @@ def test_a_token_of_weight_zero_takes_nothing_from_the_others(name: str) -> None
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-@every_case
+@every_strategy
 def test_nothing_supervised_gives_zero_and_zero_gradient(name: str) -> None:
     loss, stats = prepared(CASES[name][0]), stats_of([[]], [[]], 2)
     nll = stats.nll.clone().requires_grad_()
-    value = loss(stats._replace(nll=nll), loss.weights(stats._replace(nll=nll)))
+    weights = loss.weights(stats._replace(nll=nll))
+    loss.observe(stats._replace(nll=nll), weights)
+    value = loss(stats._replace(nll=nll), weights)
     value.backward()
     assert value.item() == 0 and nll.grad is not None and not nll.grad.any()
     loss.step_end()
@@ -279,7 +285,7 @@ def test_state_survives_a_checkpoint(name: str) -> None:
     make = CASES[name][0]
     loss = prepared(make)
     for seed in (1, 2):
-        loss.weights(plain_stats(random_examples(seed, [3, 5])))
+        weights_of(loss, plain_stats(random_examples(seed, [3, 5])))
         loss.step_end()
     file = io.BytesIO()
     torch.save(loss.state_dict(), file)
@@ -308,37 +314,56 @@ def test_a_step_is_the_same_however_it_is_split_where_that_is_promised(name: str
     if prepared(make).batching_invariant:
         assert all(other == pytest.approx(whole, rel=1e-12) for other in others)
     else:
-        assert any("layout" in (type(part).__doc__ or "") for part in make().modules()), "a docstring says so"
+        assert any("split" in (type(part).__doc__ or "") for part in make().modules()), "a docstring says so"
         assert any(other != pytest.approx(whole, rel=1e-6) for other in others), "then it could promise it"
 
 
-@every_case
-@pytest.mark.parametrize("field", ["pretrained", "lora", "sharded", "precision", "sharded_weights"])
-def test_what_is_refused_is_refused_by_name_with_a_way_out(name: str, field: str) -> None:
-    others = {"pretrained": False, "lora": True, "sharded": True, "precision": "bf16-true", "sharded_weights": True}
-    loss, changed = CASES[name][0](), others[field]
+@every_strategy
+def test_a_setting_is_refused_by_name_with_a_way_out(name: str) -> None:
+    loss = CASES[name][0]()
     loss.check(Setting())
-    try:
-        loss.check(Setting()._replace(**{field: changed}))
-    except ValueError as error:
-        assert any(strategy.__name__ in str(error) for strategy in strategies()) and str(error).endswith(".")
-        assert "; " in str(error), "what to do comes after a semicolon"
+    for change in ({"pretrained": False}, {"lora": True}, {"sharded": True}, {"precision": "bf16-true"}, {"sharded_weights": True}):
+        try:
+            loss.check(Setting()._replace(**change))
+        except ValueError as error:
+            assert any(strategy.__name__ in str(error) for strategy in strategies()) and str(error).endswith(".")
+            assert "; " in str(error), "the way out comes after a semicolon"
+
+
+@every_case
+def test_weights_alone_keep_nothing_that_grows(name: str) -> None:
+    """A strategy may be used outside of a run, where no step ever ends."""
+    loss, stats = prepared(CASES[name][0]), plain_stats(random_examples(4, [2, 3]))
+    loss.weights(stats)
+    before = count_tensors(loss)
+    for _ in range(100):
+        loss(stats, loss.weights(stats))
+    assert count_tensors(loss) == before
+
+
+def count_tensors(value: Any) -> int:
+    """The tensors that a strategy holds, in lists and wrapped losses too."""
+    if isinstance(value, Tensor):
+        return 1
+    if isinstance(value, LossStrategy):
+        return sum(count_tensors(part) for loss in value.modules() for part in vars(loss).values() if part is not value)
+    return sum(map(count_tensors, value.values() if isinstance(value, dict) else value)) if isinstance(value, dict | list | tuple) else 0
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(EAFT, alpha=-1.0), "`alpha` must be at least 0 and finite, got -1.0"),
-        (partial(EAFT, alpha=math.nan), "`alpha` must be at least 0 and finite, got nan"),
+        (partial(EAFT, alpha=-1.0), r"`alpha` must lie in \[0, inf\), got -1.0"),
+        (partial(EAFT, alpha=math.nan), r"`alpha` must lie in \[0, inf\), got nan"),
         (lambda: Permuted(Standard(), seed=-1), "`seed` must be at least 0, got -1"),
-        (partial(GCE, a=-0.1), "`a` must be at least 0 and finite, got -0.1"),
-        (partial(GCE, a=math.inf), "`a` must be at least 0 and finite, got inf"),
+        (partial(GCE, a=-0.1), r"`a` must lie in \[0, inf\), got -0.1"),
+        (partial(GCE, a=math.inf), r"`a` must lie in \[0, inf\), got inf"),
         (lambda: Truncation(Standard(), threshold=1.5), r"`threshold` must lie in \[0, 1\], got 1.5"),
         (partial(STM, max_perplexity=0.5), "`max_perplexity` must be at least 1, got 0.5"),
         (partial(Rho1, share=0.0), r"`share` must lie in \(0, 1\], got 0.0"),
         (partial(FLOW, temperature=0.0), "`temperature` must be above 0, got 0.0"),
-        (partial(IWSFT, sharpness=-1.0), "`sharpness` must be at least 0 and finite, got -1.0"),
-        (partial(IWSFT, sharpness=math.inf), "`sharpness` must be at least 0 and finite, got inf"),
+        (partial(IWSFT, sharpness=-1.0), r"`sharpness` must lie in \[0, inf\), got -1.0"),
+        (partial(IWSFT, sharpness=math.inf), r"`sharpness` must lie in \[0, inf\), got inf"),
         (partial(IWSFT, bounds=(2.0, 1.0)), r"`bounds` must be two rising numbers of at least 0, got \[2.0, 1.0\]"),
     ],
 )
@@ -352,11 +377,11 @@ def test_options_out_of_range_are_refused(make: Make, message: str) -> None:
     [
         (L2(Standard()), Setting(lora=True), "leave out `model.lora`"),
         (L2(Standard()), Setting(precision="bf16-true"), "use `bf16-mixed`"),
-        (L2(L2(FLOW())), Setting(pretrained=False), "FLOW compares with the starting model"),
+        (L2(L2(FLOW())), Setting(pretrained=False), "FLOW compares with the base model"),
         (Truncation(STM()), Setting(pretrained=False), "give `model.pretrained`"),
     ],
 )
-def test_refusals_reach_through_what_is_held(loss: LossStrategy, setting: Setting, message: str) -> None:
+def test_refusals_reach_through_wrappers(loss: LossStrategy, setting: Setting, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         loss.check(setting)
 
@@ -388,7 +413,7 @@ def test_identities(first: LossStrategy, second: LossStrategy) -> None:
     assert weights_of(first, known()) == pytest.approx(weights_of(second, known()), rel=1e-12)
 
 
-def test_where_the_model_is_still_the_starting_model() -> None:
+def test_where_the_model_is_still_the_base_model() -> None:
     stats = plain_stats(TRAINING)
     start = stats._replace(base_nll=stats.nll)
     assert weights_of(Rho1(), start) == weights_of(Rho1(scope="sequence"), start) == weights_of(Standard(), start), "all tokens tie"
@@ -396,7 +421,7 @@ def test_where_the_model_is_still_the_starting_model() -> None:
     assert weights_of(IWSFT(), start) == weights_of(IWSFT(level="token"), start) == weights_of(Standard(), start)
 
 
-def test_talr_of_the_starting_model_at_the_median_is_flow_by_token() -> None:
+def test_talr_of_the_base_model_at_the_median_is_flow_by_token() -> None:
     loss = prepared(partial(FLOW, level="token"))
     assert isinstance(loss, FLOW)
     stats = plain_stats(TRAINING)

@@ -24,8 +24,15 @@ def random_stats(seed: int = 0) -> TokenStats:
     return stats_of(random_nll(seed), mask)
 
 
+def observed(loss: LossStrategy, stats: TokenStats) -> Tensor:
+    """The weights of a training micro-batch."""
+    weights = loss.weights(stats)
+    loss.observe(stats, weights)
+    return weights
+
+
 def total(loss: LossStrategy, stats: TokenStats) -> Tensor:
-    return loss(stats, loss.weights(stats))
+    return loss(stats, observed(loss, stats))
 
 
 def gradient(loss: Any, nll: Tensor) -> Tensor:
@@ -164,7 +171,7 @@ def test_step_scope_uses_the_median_of_all_micro_batches_of_the_last_step() -> N
     loss = TALR(scope="step")
     first = [random_stats(1), random_stats(2)]
     for stats in first:
-        assert loss.weights(stats).eq(1).all()
+        assert observed(loss, stats)[stats.mask].eq(1).all()
     loss.step_end()
     means = sorted(row[kept].mean().item() for stats in first for row, kept in zip(stats.nll, stats.mask, strict=True) if kept.any())
     median = means[(len(means) - 1) // 2]
@@ -208,5 +215,5 @@ def test_refusals(arguments: dict[str, Any], message: str) -> None:
 
 def test_the_first_step_of_scope_step_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="lit_talr"):
-        TALR(scope="step").weights(random_stats())
+        observed(TALR(scope="step"), random_stats())
     assert "every weight is 1 until the first optimizer step has ended" in caplog.text

@@ -58,7 +58,7 @@ def naive_loss(logits: Tensor, labels: Tensor, number: int, floor: float) -> Ten
     ]
     means = sorted(sum(map(float, map(Tensor.detach, row))) / len(row) for row in nll if row)
     temperature = means[(len(means) - 1) // 2]
-    return sum((max(math.exp(-float(value) / temperature), floor) * value for row in nll for value in row), start=torch.zeros(())) / number
+    return sum((max(math.exp(-value.item() / temperature), floor) * value for row in nll for value in row), start=torch.zeros(())) / number
 
 
 @pytest.mark.parametrize(("number", "floor"), [(None, 0.01), (40, 0.2)])
@@ -107,7 +107,5 @@ def test_refusals(call: Any, message: str) -> None:
 
 
 def test_they_need_torch_alone() -> None:
-    code = (
-        "import sys; from lit_talr import talr_loss, talr_weights; print([name for name in sys.modules if name.split('.')[0] in ('lightning', 'transformers')])"
-    )
+    code = "import sys; from lit_talr import talr_loss, talr_weights; print({name.split('.')[0] for name in sys.modules} & {'lightning', 'transformers'})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

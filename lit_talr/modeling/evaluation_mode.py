@@ -1,4 +1,4 @@
-"""A model in evaluation mode for a while."""
+"""Evaluation mode inside a block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +9,9 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Without dropout, and not compiled, since a cache or adapters taken away would each be another variant of every layer; afterwards each of its modules
-    has the mode that it had, which need not be the same for all.
+    """Switches dropout off, and restores each module's own mode afterwards.
+
+    Compiled layers run uncompiled, since a cache or missing adapters would each trigger a recompilation.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

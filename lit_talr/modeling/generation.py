@@ -1,4 +1,4 @@
-"""Prompts in, answers out: the one place that generates."""
+"""Generates responses to prompts by transformers; the settings hold for every engine."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,18 +9,19 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_talr.modeling.evaluation_mode import evaluation_mode
+from lit_talr.utils.errors import check_in, check_least
 
 
 @dataclass(frozen=True)
 class Generation:
-    """How answers are generated; a model's own generation settings are not read, so that every run means the same.
+    """How responses are generated. A model's own generation settings are not read, so that runs are comparable.
 
     Args:
-        max_new_tokens: Tokens after which an answer is cut; the share of answers cut is logged.
+        max_new_tokens: Tokens after which a response is cut, at least 1; the share of cut responses is logged.
         temperature: 0 is greedy decoding; above 0 samples, at least 0.001.
-        top_p: Sample among the most likely tokens that hold this share of the probability, in (0, 1].
-        top_k: Sample among this many tokens; 0 is all.
-        engine: What generates: the model in memory, by transformers; or ``vllm``, which reads a model folder and is for ``test`` on a GPU.
+        top_p: Sample from the most likely tokens that hold this share of the probability, in (0, 1].
+        top_k: Sample from this many most likely tokens; 0 is all.
+        engine: ``transformers`` generates with the model in memory; ``vllm`` reads a model folder, for ``test`` on a GPU.
 
     Raises:
         ValueError: For a value out of range.
@@ -33,23 +34,20 @@ class Generation:
     engine: Literal["transformers", "vllm"] = "transformers"
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"`generation.max_new_tokens` must be at least 1, got {self.max_new_tokens}.")
+        check_least("generation.max_new_tokens", self.max_new_tokens, 1)
         if not (self.temperature == 0 or 0.001 <= self.temperature < math.inf):
             raise ValueError(f"`generation.temperature` must be 0 (greedy), or at least 0.001 and finite, got {self.temperature}.")
-        if self.top_k < 0:
-            raise ValueError(f"`generation.top_k` must be at least 0 (all tokens), got {self.top_k}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"`generation.top_p` must lie in (0, 1], got {self.top_p}.")
+        check_least("generation.top_k", self.top_k, 0, "0 is all tokens")
+        check_in("generation.top_p", self.top_p, "(0, 1]")
 
 
 class Response(NamedTuple):
-    """What was generated for one prompt."""
+    """The text generated for one prompt."""
 
     text: str
     num_tokens: int
     cut: bool  # no stop token within max_new_tokens
-    unanswered: bool = False  # the prompt was too long to be given to the model
+    unanswered: bool = False  # the prompt was too long for the model
 
 
 @torch.inference_mode()
@@ -60,20 +58,23 @@ def generate(
     stop_token_ids: Sequence[int],
     settings: Generation,
 ) -> list[Response]:
-    """One answer for each prompt, in order.
+    """Generates one response for each prompt, in order.
 
     Args:
-        prompts: Token ids, as training saw them before the answer; without any where they were too many.
-        stop_token_ids: Any of these ends an answer and is not part of its text.
+        model: In memory, on its device.
+        tokenizer: Decodes responses.
+        prompts: Token ids, as training saw them before the response; empty for a prompt that was too long.
+        stop_token_ids: Any of these ends a response and is not part of its text.
+        settings: How responses are generated.
     """
-    return respond_to_prompts(prompts, lambda given: generate_batch(model, tokenizer, given, stop_token_ids, settings))
+    return respond_to_prompts(prompts, lambda fitting: generate_batch(model, tokenizer, fitting, stop_token_ids, settings))
 
 
-def respond_to_prompts(prompts: Sequence[Sequence[int]], answer: Callable[[list[Sequence[int]]], list[Response]]) -> list[Response]:
-    """Answers in order; a prompt without tokens stands for one that was too long and goes unanswered."""
-    given = [prompt for prompt in prompts if prompt]
-    answers = iter(answer(given) if given else [])
-    return [next(answers) if prompt else Response("", 0, cut=False, unanswered=True) for prompt in prompts]
+def respond_to_prompts(prompts: Sequence[Sequence[int]], respond: Callable[[list[Sequence[int]]], list[Response]]) -> list[Response]:
+    """Responds in order; an empty prompt was too long and goes unanswered."""
+    fitting = [prompt for prompt in prompts if prompt]
+    responses = iter(respond(fitting) if fitting else [])
+    return [next(responses) if prompt else Response("", 0, cut=False, unanswered=True) for prompt in prompts]
 
 
 def generate_batch(
@@ -83,33 +84,33 @@ def generate_batch(
     stop_token_ids: Sequence[int],
     settings: Generation,
 ) -> list[Response]:
-    """Answers of prompts of at least one token each, padded on the left."""
+    """Responds to prompts of at least one token each, padded on the left."""
     width = max(map(len, prompts))
     input_ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
     attention_mask = torch.zeros_like(input_ids)
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, width - len(prompt) :] = 1
-    own_settings = model.generation_config
-    model.generation_config = generation_config(settings, tokenizer.pad_token_id, stop_token_ids)  # unset fields would be filled from the model's own
+    model_settings = model.generation_config
+    model.generation_config = generation_config(settings, tokenizer.pad_token_id, stop_token_ids)  # `generate` fills unset fields from the model's settings
     try:
         with evaluation_mode(model):
             output = model.generate(  # type: ignore[operator]
                 input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=True
             )
     finally:
-        model.generation_config = own_settings
+        model.generation_config = model_settings
     return [to_response(tokenizer, tokens, stop_token_ids) for tokens in output[:, width:].tolist()]
 
 
 def to_response(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop_token_ids: Sequence[int]) -> Response:
-    """What was generated, up to the first stop token."""
-    length = next((place for place, token in enumerate(tokens) if token in stop_token_ids), len(tokens))
+    """Decodes tokens up to the first stop token."""
+    length = next((index for index, token in enumerate(tokens) if token in stop_token_ids), len(tokens))
     return Response(str(tokenizer.decode(tokens[:length], skip_special_tokens=True)), length, cut=length == len(tokens))
 
 
 def generation_config(settings: Generation, pad_token_id: int, stop_token_ids: Sequence[int]) -> GenerationConfig:
-    """Our settings in the words of transformers; every penalty off."""
+    """Translates the settings for transformers, with every penalty off."""
     sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k} if settings.temperature else {}
     return GenerationConfig(
         max_new_tokens=settings.max_new_tokens,

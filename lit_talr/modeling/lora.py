@@ -1,4 +1,4 @@
-"""Low-rank adapters, by PEFT: put into a model, taken out, merged."""
+"""Low-rank adapters by PEFT: added to a model and saved."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,25 +10,27 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lit_talr.utils.errors import check_in, check_least
+
 ADAPTER = "default"
 DECODER_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """``W = W_0 + (alpha / r) B A``: small matrices A and B are trained beside each frozen weight (Hu et al., arXiv:2106.09685).
+    """``W = W_0 + (alpha / r) B A``: small matrices A and B are trained next to each frozen weight W_0 (Hu et al., arXiv:2106.09685).
 
-    The paper's settings are not known; r = alpha = 64 without dropout are those of FLOW (arXiv:2502.02797). The paper's LoRA runs at the learning rates of
-    full fine-tuning, where it hardly learns; rates a hundred times larger are usual.
+    The paper's settings are not known; r = alpha = 64 without dropout are FLOW's (arXiv:2502.02797). The paper runs LoRA at the learning rates of full
+    fine-tuning, where it hardly learns; rates a hundred times larger are usual.
 
     Args:
         r: Rank, at least 1.
         alpha: The update is scaled by alpha / r; at least 1.
-        dropout: Of the adapters' input, in [0, 1).
-        targets: Linear layers of the decoder that get an adapter, by the last part of their name; all of them unless given. Never the head.
+        dropout: Dropout on the adapters' input, in [0, 1).
+        targets: Linear layers of the decoder that get an adapter, by the last part of their name; all by default, never the head.
 
     Raises:
-        ValueError: For a value out of range; when the model is there, for a name that is no linear layer of its decoder.
+        ValueError: For a value out of range; once the model is loaded, for a name that is not a linear layer of its decoder.
     """
 
     r: int = 64
@@ -37,12 +39,9 @@ class LoRA:
     targets: tuple[str, ...] = DECODER_LINEAR
 
     def __post_init__(self) -> None:
-        if self.r < 1:
-            raise ValueError(f"`lora.r` must be at least 1, got {self.r}.")
-        if self.alpha < 1:
-            raise ValueError(f"`lora.alpha` must be at least 1, got {self.alpha}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"`lora.dropout` must lie in [0, 1), got {self.dropout}.")
+        check_least("lora.r", self.r, 1)
+        check_least("lora.alpha", self.alpha, 1)
+        check_in("lora.dropout", self.dropout, "[0, 1)")
         if not self.targets:
             raise ValueError("`lora.targets` must name at least one layer, got none; leave it out for all of the decoder's.")
 
@@ -52,15 +51,15 @@ class LoRA:
 
 
 def add_adapters(model: nn.Module, decoder: nn.Module, head: nn.Module, lora: LoRA) -> None:
-    """Put adapters into the decoder, in place: layers get a base layer and two matrices in the default dtype, which alone are trained."""
+    """Adds adapters to the decoder, in place: its layers get a base layer and two matrices in the default dtype. Only these are trained."""
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     inside = {id(module) for module in decoder.modules()}
     names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if id(module) in inside}
     for target in lora.targets:
         if target in {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is head}:
-            raise ValueError(f"`lora.targets` must not hold `{target}`: the head has a backward of its own, which knows no adapters; leave it out.")
+            raise ValueError(f"`lora.targets` must not hold `{target}`: the head has its own backward, which does not support adapters; leave it out.")
         if target not in names:
-            raise ValueError(f"`lora.targets`: `{target}` is no linear layer of the decoder; there are {', '.join(sorted(names))}.")
+            raise ValueError(f"`lora.targets`: `{target}` is not a linear layer of the decoder; there are {', '.join(sorted(names))}.")
     chosen = [name for name, module in linear.items() if id(module) in inside and name.rsplit(".", 1)[-1] in lora.targets]
     config = LoraConfig(
         r=lora.r,
@@ -78,7 +77,7 @@ def add_adapters(model: nn.Module, decoder: nn.Module, head: nn.Module, lora: Lo
 
 
 def save_adapters(model: nn.Module, state: Mapping[str, Tensor], folder: Path, base: str, revision: str | None) -> None:
-    """Write what ``PeftModel.from_pretrained(base_model, folder)`` reads."""
+    """Writes the adapters for ``PeftModel.from_pretrained(base_model, folder)``."""
     configs: dict[str, Any] = model.peft_config  # type: ignore[assignment]
     config = configs[ADAPTER]
     config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True

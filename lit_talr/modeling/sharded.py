@@ -1,4 +1,4 @@
-"""Models of which no rank ever holds the whole: under ZeRO-3 and FSDP2 each rank has a share of every weight."""
+"""Models that no rank ever holds whole: under ZeRO-3 and FSDP2 each rank has a shard of every weight."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from lit_talr.utils.weight_files import TensorInfo, read_tensor, tensors
 
 @contextmanager
 def zero3_drawing(strategy: Strategy) -> Iterator[None]:
-    """Inside, under ZeRO-3, transformers gathers the weights that it draws at random; it knows by an object that must live."""
+    """Lets transformers gather the weights that it draws at random under ZeRO-3, inside the block. A live object tells it so."""
     if is_zero3(strategy):
         from transformers.integrations import HfDeepSpeedConfig
 
@@ -38,13 +38,13 @@ def zero3_drawing(strategy: Strategy) -> Iterator[None]:
 
 
 def shard(module: nn.Module, layers: nn.ModuleList, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
-    """Shard a module over the ranks by FSDP2, in place: each of its layers, and the rest together.
+    """Shards a module over the ranks by FSDP2, in place: each of its layers, and the rest together.
 
     Args:
-        module: The one whose ``forward`` is called.
-        layers: Parts of it that are gathered one at a time.
-        mesh: Of one dimension, all ranks.
-        dtype: What the weights are gathered in and multiplied in, if not their own; gradients are reduced in float32.
+        module: The module whose ``forward`` is called.
+        layers: Its parts that are gathered one at a time.
+        mesh: All ranks in one dimension.
+        dtype: Dtype that weights are gathered and multiplied in, if not their own; gradients are reduced in float32.
     """
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32) if dtype else MixedPrecisionPolicy()
     for part in (*layers, module):
@@ -53,10 +53,10 @@ def shard(module: nn.Module, layers: nn.ModuleList, mesh: DeviceMesh, dtype: tor
 
 @torch.no_grad()
 def whole(value: Tensor) -> Tensor:
-    """The whole of a model's weight or buffer, in float32 where an engine keeps such a master of it. Every rank calls it."""
+    """Returns a whole weight or buffer, in float32 where an engine keeps such a master. Collective."""
     if isinstance(value, DTensor):
         return value.full_tensor()
-    if hasattr(value, "ds_id") or hasattr(value, "_hp_mapping"):  # DeepSpeed's, of stage 3 or below
+    if hasattr(value, "ds_id") or hasattr(value, "_hp_mapping"):  # DeepSpeed's, at any stage
         import deepspeed
         from deepspeed.utils import safe_get_full_fp32_param
 
@@ -68,19 +68,19 @@ def whole(value: Tensor) -> Tensor:
 
 
 def empty_model(folder: Path, attention: str | None, dtype: torch.dtype | None, zero3: bool) -> PreTrainedModel:
-    """A model in ``dtype``, or else the default dtype, whose weights hold nothing yet: by ZeRO-3 a rank gets its share of them, else they take no memory."""
+    """Makes a model without values, in ``dtype`` or the default dtype: under ZeRO-3 each rank gets its shards, else weights take no memory."""
     with no_init_weights() if zero3 else init_empty_weights(include_buffers=False):
         config = AutoConfig.from_pretrained(folder)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.get_default_dtype(), attn_implementation=attention)
-    model.tie_weights()  # which the latter took apart
+    model.tie_weights()  # which init_empty_weights untied
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.train()
 
 
 def exact_buffers(model: PreTrainedModel) -> None:
-    """Compute the buffers of a model anew. Under ZeRO-3 DeepSpeed rounds what is computed while a model is built to the dtype of the weights, in bfloat16 with
-    rotary frequencies that turn far positions into others.
+    """Computes the buffers of a model again. While a model is built under ZeRO-3, DeepSpeed rounds them to the dtype of the weights: rotary frequencies in
+    bfloat16 alias distant positions.
     """
     from deepspeed.runtime.zero.partition_parameters import restore_init_context, shutdown_init_context
 
@@ -95,7 +95,7 @@ def exact_buffers(model: PreTrainedModel) -> None:
 
 
 def load_shards(model: PreTrainedModel, folder: Path, device: torch.device) -> None:
-    """Give a sharded model the weights of a folder; each rank reads of each tensor the rows that it owns.
+    """Loads a folder into a sharded model; each rank reads its own rows of each tensor.
 
     Raises:
         ValueError: For a tensor that is missing, left over, or of another shape, by its name.
@@ -109,7 +109,7 @@ def load_shards(model: PreTrainedModel, folder: Path, device: torch.device) -> N
     left = {id(target) for target in targets.values()}  # a tied weight once
     for name, info in model_tensors(model, folder).items():
         if name not in targets:
-            raise ValueError(f"{folder} has a tensor `{name}`, which its architecture has not; fetch or write the folder anew.")
+            raise ValueError(f"{folder} has a tensor `{name}`, which its architecture does not have; fetch or write the folder anew.")
         target = targets[name]
         shape = tuple(getattr(target, "ds_shape", target.shape))
         if shape != info.shape:
@@ -123,7 +123,7 @@ def load_shards(model: PreTrainedModel, folder: Path, device: torch.device) -> N
 
 @torch.no_grad()
 def exact_masters(model: PreTrainedModel, folder: Path) -> None:
-    """Give DeepSpeed's fp32 masters the weights of a folder in float32, tensor by tensor; it has made them of rounded weights. Every rank calls it."""
+    """Gives DeepSpeed's fp32 masters the weights of a folder in float32, tensor by tensor; it made them from rounded weights. Collective."""
     from deepspeed.utils import safe_set_full_fp32_param
 
     parameters = dict(model.named_parameters())
@@ -133,7 +133,7 @@ def exact_masters(model: PreTrainedModel, folder: Path) -> None:
 
 
 def model_tensors(model: PreTrainedModel, folder: Path) -> dict[str, TensorInfo]:
-    """The tensors in a folder under the names that they have in the model, as transformers renames them."""
+    """Maps the names of tensors in the model, as transformers renames them, to the tensors in a folder."""
     mapping = get_model_conversion_mapping(model)
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
@@ -143,7 +143,7 @@ def model_tensors(model: PreTrainedModel, folder: Path) -> dict[str, TensorInfo]
 
 @torch.no_grad()
 def read_own_part(target: Tensor, info: TensorInfo) -> None:
-    """Fill this rank's part of a weight from a file that is opened for it alone: of FSDP2 some of its rows, of ZeRO-3 a piece of the flat weight."""
+    """Fills this rank's part of a weight: some rows under FSDP2, a piece of the flat weight under ZeRO-3."""
     if isinstance(target, DTensor):
         (rows, *_), (first, *_) = compute_local_shape_and_global_offset(target.shape, target.device_mesh, target.placements)
         target.to_local().copy_(read_rows(info, first, first + rows))

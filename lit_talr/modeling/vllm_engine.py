@@ -1,4 +1,4 @@
-"""vLLM as the engine that generates: many times faster on a GPU, from a model folder only, for ``test``."""
+"""Generates responses by vLLM: many times faster on a GPU, from a model folder only, for ``test``."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ DTYPES = {"32-true": "float32", "bf16-mixed": "bfloat16", "bf16-true": "bfloat16
 
 
 class VLLMEngine:
-    """Answers as ``generate`` does, with the same settings; sums are taken in another order, so that near ties may fall otherwise.
+    """Responds as ``generate`` does, with the same settings. It sums in another order, so near ties may fall otherwise.
 
     Args:
         pretrained: Model folder or hub name.
         revision: Commit, tag or branch of a hub model.
-        precision: The trainer's; vLLM has its weights in the same dtype.
+        precision: The trainer's; vLLM holds its weights in the same dtype.
 
     Raises:
-        ValueError: Where vLLM is not installed, or for a precision that it cannot have.
+        ValueError: Where vLLM is not installed, or for a precision that it does not support.
     """
 
     def __init__(self, pretrained: str, revision: str | None, precision: str) -> None:
@@ -34,15 +34,15 @@ class VLLMEngine:
             revision=revision,
             dtype=DTYPES[precision],
             trust_remote_code=False,
-            limit_mm_per_prompt={"image": 0},  # Gemma 3 has a vision tower that is not asked
-            generation_config="vllm",  # a model's own settings are not read
+            limit_mm_per_prompt={"image": 0},  # Gemma 3's vision tower is not used
+            generation_config="vllm",  # ignore the model's settings
             gpu_memory_utilization=0.8,
         )
 
     def generate(
         self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], stop_token_ids: Sequence[int], settings: Generation
     ) -> list[Response]:
-        """One answer for each prompt, as ``generation.generate`` gives it."""
+        """Generates one response for each prompt, as ``generation.generate`` does."""
         sampling = self.sampling(
             temperature=settings.temperature,
             top_p=settings.top_p,
@@ -50,12 +50,12 @@ class VLLMEngine:
             max_tokens=settings.max_new_tokens,
             repetition_penalty=1.0,
             stop_token_ids=list(stop_token_ids),
-            ignore_eos=True,  # only our own stop tokens end an answer
+            ignore_eos=True,  # only our stop tokens end a response
             detokenize=False,
         )
 
-        def answer(given: list[Sequence[int]]) -> list[Response]:
-            outputs = self.llm.generate([{"prompt_token_ids": list(prompt)} for prompt in given], sampling, use_tqdm=False)
+        def respond(fitting: list[Sequence[int]]) -> list[Response]:
+            outputs = self.llm.generate([{"prompt_token_ids": list(prompt)} for prompt in fitting], sampling, use_tqdm=False)
             return [to_response(tokenizer, list(output.outputs[0].token_ids), stop_token_ids) for output in outputs]
 
-        return respond_to_prompts(prompts, answer)
+        return respond_to_prompts(prompts, respond)

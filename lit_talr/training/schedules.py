@@ -1,25 +1,25 @@
-"""Learning-rate schedules as factors of the optimizer's rate."""
+"""Learning-rate schedules, as factors of the optimizer's rate."""
 
 import math
 from abc import ABC, abstractmethod
+
+from lit_talr.utils.errors import check_in, check_least
 
 
 class Schedule(ABC):
     """A factor in [0, 1] for every optimizer step, after a linear warm-up.
 
     Args:
-        warmup_ratio: Share of all steps over which the factor rises linearly to 1, in [0, 1].
-        warmup_steps: The same as a number of steps, instead of the share.
+        warmup_ratio: Share of all steps in which the factor rises linearly to 1, in [0, 1].
+        warmup_steps: Number of these steps, in place of the share.
 
     Raises:
         ValueError: If the ratio is out of range, the steps are negative, or both are given.
     """
 
     def __init__(self, warmup_ratio: float = 0.0, warmup_steps: int = 0) -> None:
-        if not 0 <= warmup_ratio <= 1:
-            raise ValueError(f"`warmup_ratio` must lie in [0, 1], got {warmup_ratio}; `warmup_steps` takes a number of steps.")
-        if warmup_steps < 0:
-            raise ValueError(f"`warmup_steps` must be at least 0, got {warmup_steps}.")
+        check_in("warmup_ratio", warmup_ratio, "[0, 1]", "`warmup_steps` takes a number of steps")
+        check_least("warmup_steps", warmup_steps, 0)
         if warmup_ratio and warmup_steps:
             raise ValueError(f"Give `warmup_ratio` or `warmup_steps`, not both (got {warmup_ratio} and {warmup_steps}).")
         self.warmup_ratio = warmup_ratio

@@ -69,7 +69,7 @@ def test_a_prompt_that_was_too_long_goes_unanswered(model: PreTrainedModel) -> N
         ({"temperature": 1e-320}, "`generation.temperature` must be 0 .greedy., or at least 0.001 and finite, got 1e-320"),
         ({"temperature": float("nan")}, "`generation.temperature` must be 0 .greedy., or at least 0.001 and finite, got nan"),
         ({"temperature": float("inf")}, "`generation.temperature` must be 0 .greedy., or at least 0.001 and finite, got inf"),
-        ({"top_k": -1}, r"`generation.top_k` must be at least 0 \(all tokens\), got -1"),
+        ({"top_k": -1}, r"`generation.top_k` must be at least 0, got -1; 0 is all tokens"),
         ({"top_p": 0.0}, r"`generation.top_p` must lie in \(0, 1\], got 0.0"),
     ],
 )

@@ -62,7 +62,7 @@ def test_another_engine_beside_it_is_refused(asked: dict[str, Any], tmp_path: Pa
     suites = json.dumps([{"class_path": "GeneralScore", "init_args": {"suites": {"facts": "Skills"}}}])
     with pytest.raises(SystemExit):
         main(["test", *LAB, "--model.generation.engine", "vllm", "--run", str(tmp_path / "run"), "--trainer.callbacks+", suites])
-    assert "`generation.engine: vllm` answers the domain, and another engine is asked for general abilities; there is room for one" in capsys.readouterr().err
+    assert "`generation.engine: vllm` answers the domain, and another engine is asked for general abilities; memory holds one" in capsys.readouterr().err
 
 
 def test_without_it_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

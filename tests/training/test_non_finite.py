@@ -271,7 +271,7 @@ def test_a_step_outside_training_is_left_alone() -> None:
     ("options", "message"),
     [
         ({"action": "ignore"}, "`non_finite.action` must be one of stop, skip, got 'ignore'."),
-        ({"max_skipped": -1}, "`non_finite.max_skipped` must be 0 or a positive integer, got -1."),
+        ({"max_skipped": -1}, "`non_finite.max_skipped` must be at least 0, got -1."),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

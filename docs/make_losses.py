@@ -1,4 +1,4 @@
-"""Writes docs/losses.md from the code: ``python docs/make_losses.py`` (``make docs``). A test keeps the two the same."""
+"""Writes docs/losses.md from the code: ``python docs/make_losses.py`` (``make docs``). A test checks that the page is up to date."""
 
 import inspect
 from pathlib import Path
@@ -19,43 +19,45 @@ SETTINGS = {
     "ZeRO": Setting(sharded=True),
     "ZeRO-3 and FSDP2": Setting(sharded=True, sharded_weights=True),
     "weights in bf16 (`bf16-true`)": Setting(precision="bf16-true"),
-    "random starting weights": Setting(pretrained=False),
+    "random weights": Setting(pretrained=False),
 }
 FIELDS = {
     "top_entropy": "entropy of the top 20",
-    "base_nll": "NLL under the starting model",
-    "base_kl": "KL to the starting model",
+    "base_nll": "NLL under the base model",
+    "base_kl": "KL to the base model",
     "entropy": "entropy",
 }
 HEAD = """# The losses
 
-Made from the code by `make docs`: the text of each is its docstring. `lit-talr fit --model.loss.help NAME` prints its formula and options.
+Generated from the code by `make docs`: the text of each loss is its docstring. `lit-talr fit --model.loss.help NAME` prints its formula and options.
 
-The loss of an optimizer step is `(1/N) * sum of w * nll` over its N supervised tokens, on all ranks and in all micro-batches; p = exp(-nll) is a token's
-probability under the model as it is, p_0 and nll_0 are the starting model's. Weights never carry gradient; ASFT adds a
-term that does. Every loss works with every data set, model, precision and strategy of `configs/` unless it says otherwise; what it cannot do is refused
-by name before anything is loaded. Losses that hold another one (`L2`, `Truncation`) compose.
+The loss of an optimizer step is `(1/N) * sum of w * nll` over its N supervised tokens, on all ranks and in all micro-batches. p = exp(-nll) is a token's
+probability under the model in training; p_0 and nll_0 are the base model's, that is, the model's before training. Weights carry no gradient; ASFT adds a
+term that does. Every loss works with every data set, model, precision and strategy of `configs/` unless it says otherwise. What a loss cannot do is
+refused by name before anything is loaded. Losses that hold another one (`L2`, `Truncation`) compose.
 
-The NLL under the starting model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together,
-and kept in `.cache/` beside the run folder under the hash of weights, rows as tokens and precision: the next run over the same reads it.
+The NLL under the base model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together.
+It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
-Two remedies are not losses. LoRA composes with any loss but L2: `-c configs/lora.yaml`. Wise-FT comes after training:
+Two remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. Wise-FT comes after training:
 `lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C`.
 """
 
 
 def classes() -> list[type[LossStrategy]]:
-    exported = [getattr(lit_talr.losses, name) for name in lit_talr.losses.__all__]
-    found = [member for member in exported if isinstance(member, type) and issubclass(member, LossStrategy) and member not in (LossStrategy, LossWrapper)]
-    return sorted(found, key=lambda loss: (ORDER.index(loss.__name__) if loss.__name__ in ORDER else len(ORDER), loss.__name__.lower()))
+    """All loss strategies, in the page's order."""
+    members = [getattr(lit_talr.losses, name) for name in lit_talr.losses.__all__]
+    strategies = [member for member in members if isinstance(member, type) and issubclass(member, LossStrategy) and member not in (LossStrategy, LossWrapper)]
+    return sorted(strategies, key=lambda loss: (ORDER.index(loss.__name__) if loss.__name__ in ORDER else len(ORDER), loss.__name__.lower()))
 
 
 def make(loss: type[LossStrategy]) -> LossStrategy:
-    """One with its defaults."""
+    """Build a loss with its defaults, around Standard where it holds another one."""
     return loss(Standard()) if "loss" in inspect.signature(loss).parameters else loss()  # type: ignore[call-arg]
 
 
 def refusal(loss: type[LossStrategy], setting: Setting) -> str | None:
+    """The sentence with which a loss refuses a setting, or None."""
     try:
         make(loss).check(setting)
     except ValueError as error:
@@ -64,11 +66,11 @@ def refusal(loss: type[LossStrategy], setting: Setting) -> str | None:
 
 
 def configs() -> dict[str, list[str]]:
-    """The files of configs/loss that name each class."""
-    found: dict[str, list[str]] = {}
+    """Map each class to the files of configs/loss that name it."""
+    files: dict[str, list[str]] = {}
     for path in sorted((ROOT / "configs" / "loss").glob("*.yaml")):
-        found.setdefault(yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["loss"]["class_path"], []).append(path.name)
-    return found
+        files.setdefault(yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["loss"]["class_path"], []).append(path.name)
+    return files
 
 
 def one_line(text: str | None) -> str:
@@ -76,18 +78,21 @@ def one_line(text: str | None) -> str:
 
 
 def overview() -> list[str]:
-    lines = ["| loss | in one line | needs | a step's gradient whatever its layout | refuses |", "|---|---|---|---|---|"]
+    """The table of all losses, one line each."""
+    lines = ["| loss | in one line | needs | same gradient however a step is split | refuses |", "|---|---|---|---|---|"]
     for loss in classes():
         page = parse(inspect.getdoc(loss) or "")
         needs = ", ".join(FIELDS[need] for need in sorted(loss.needs)) or "-"
         refuses = ", ".join(name for name, setting in SETTINGS.items() if refusal(loss, setting)) or "-"
-        layout = "that of the loss it holds" if "loss" in inspect.signature(loss).parameters else "yes" if make(loss).batching_invariant else "not by default"
-        name = loss.__name__
-        lines.append(f"| [{name}](#{name.lower()}) | {one_line(page.short_description).rstrip('.')} | {needs} | {layout} | {refuses} |".replace("||", "\\|\\|"))
+        holds_another = "loss" in inspect.signature(loss).parameters
+        same = "that of the loss it holds" if holds_another else "yes" if make(loss).batching_invariant else "not by default"
+        name, summary = loss.__name__, one_line(page.short_description).rstrip(".")
+        lines.append(f"| [{name}](#{name.lower()}) | {summary} | {needs} | {same} | {refuses} |".replace("||", "\\|\\|"))
     return lines
 
 
 def options(loss: type[LossStrategy]) -> list[str]:
+    """The table of a loss's options."""
     texts = {parameter.arg_name: one_line(parameter.description) for parameter in parse(inspect.getdoc(loss) or "").params}
     if not texts:
         return []
@@ -102,6 +107,7 @@ def options(loss: type[LossStrategy]) -> list[str]:
 
 
 def section(loss: type[LossStrategy]) -> list[str]:
+    """The section of one loss."""
     page = parse(inspect.getdoc(loss) or "")
     paragraphs = [one_line(page.short_description), *map(one_line, (page.long_description or "").split("\n\n"))]
     lines = ["", f"## {loss.__name__}", ""]
@@ -111,11 +117,12 @@ def section(loss: type[LossStrategy]) -> list[str]:
         lines += [paragraph, ""]
     lines += [f"`{'`, `'.join(f'configs/loss/{name}' for name in configs().get(loss.__name__, []))}`" or "No file of its own."]
     lines += options(loss)
-    said = [sentence for setting in SETTINGS.values() if (sentence := refusal(loss, setting))]
-    return lines + (["", "Refused, in these words:", "", *(f"- {sentence}" for sentence in said)] if said else [])
+    sentences = [sentence for setting in SETTINGS.values() if (sentence := refusal(loss, setting))]
+    return lines + (["", "Refused, in these words:", "", *(f"- {sentence}" for sentence in sentences)] if sentences else [])
 
 
 def page() -> str:
+    """The whole of docs/losses.md."""
     return "\n".join([HEAD, *overview(), *(line for loss in classes() for line in section(loss)), ""])
 
 

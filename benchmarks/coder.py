@@ -1,7 +1,7 @@
-"""Texts coded with a model, beside gzip and xz: python -m benchmarks.coder --data FOLDER [--model lit_talr/lab/base]
+"""Sizes of texts coded with a model, next to gzip and xz: python -m benchmarks.coder --data FOLDER [--model lit_talr/lab/base]
 
-``--data`` is the folder whose ``general_text`` holds books; without it there is no row for English. Seconds are those of the processor, which other work
-on the machine does not change much. Every coded text is decoded and compared.
+``--data`` is the folder whose ``general_text`` holds books; without it there is no row for English. Seconds are processor time, which other work on the
+machine hardly changes. Every coded text is decoded and compared.
 """
 
 import argparse
@@ -29,13 +29,13 @@ def skills(tokenizer: PreTrainedTokenizerBase, num_bytes: int) -> str:
 
 
 def english(data: Path, num_bytes: int) -> str:
-    """Of a novel, from its middle."""
+    """Text from the middle of a novel."""
     text = gzip.decompress((data / "general_text" / BOOK).read_bytes()).decode()
     return first_bytes(text[len(text) // 2 :], num_bytes)
 
 
 def first_bytes(text: str, num_bytes: int) -> str:
-    """As many whole characters as fit."""
+    """Cut a text to as many whole characters as fit."""
     sizes = accumulate(len(character.encode()) for character in text)
     return text[: sum(1 for _ in takewhile(lambda size: size <= num_bytes, sizes))]
 
@@ -47,8 +47,8 @@ def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, num_rows
     for row in Skills("", test_size=num_rows).examples("test"):
         question = str(tokenizer.apply_chat_template(row.messages[:-1], tokenize=False, add_generation_prompt=True))
         texts = [question, str(tokenizer.apply_chat_template(row.messages, tokenize=False))]
-        found = code_length(model, [[start_token(tokenizer), *tokenizer(text)["input_ids"]] for text in texts]).bits  # type: ignore[misc]
-        bits += found.diff(prepend=torch.zeros(1))
+        lengths = code_length(model, [[start_token(tokenizer), *tokenizer(text)["input_ids"]] for text in texts]).bits  # type: ignore[misc]
+        bits += lengths.diff(prepend=torch.zeros(1))
         num_bytes += torch.tensor([len(text.encode()) for text in texts]).diff(prepend=torch.zeros(1))
     return tuple((bits / num_bytes).tolist())
 

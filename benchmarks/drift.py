@@ -1,10 +1,10 @@
-"""What measuring the drift costs, at its defaults, as a share of the time of the training steps in the same run.
+"""Cost of measuring the drift, at its defaults, as a share of the time of the training steps in the same run.
 
     python -m benchmarks.drift   (the lab's run)
     python -m benchmarks.drift -c configs/model/lab.yaml -c configs/data/clinic.yaml -c configs/loss/standard.yaml --trainer.max_epochs 1
 
-The words are those of ``lit-talr fit``; the run has no other callbacks, which would only make the share smaller. Times are of this process on the CPU, so
-that others on the machine do not count. A step is timed from the start of its forward pass to the end of the optimizer's work.
+The options are those of ``lit-talr fit``. The run has no other callbacks, which would only make the share smaller. Times are CPU times of this process, so
+that other processes do not count. A step is timed from the start of its forward pass to the end of the optimizer's work.
 """
 
 import json
@@ -21,7 +21,7 @@ from lit_talr.module import DomainSFT
 
 
 class Timed(Drift):
-    """Prints a row of the table at the end of the fit; the first measurement, which is of the starting model, is counted too."""
+    """Prints a row of the table at the end of the fit; the first measurement, of the base model, counts too."""
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         start = time.process_time()

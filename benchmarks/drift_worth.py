@@ -1,11 +1,11 @@
-"""Whether the drift tells what a run costs: Spearman's rank correlation of ``drift/kl`` with the measured ``general/drop``, over the runs of a sweep.
+"""Does the drift predict the cost of a run? Spearman's rank correlation of ``drift/kl`` with the measured ``general/drop``, over the runs of a sweep.
 
-    python -m benchmarks.drift_worth runs/drift                          (all runs under the folder that had Drift and GeneralScore on)
-    python -m benchmarks.drift_worth runs/drift --drop test/general/drop  (the drop on test items, which choose nothing)
+    python -m benchmarks.drift_worth runs/drift                          (all runs in the folder that had Drift and GeneralScore)
+    python -m benchmarks.drift_worth runs/drift --drop test/general/drop  (the drop on test items, which select nothing)
 
-Both are of a run's final weights. Pooled, the ranks are those among all runs. Within remedy they are those among the runs of the same remedy, divided by
-their number and centred there, all taken together: that a remedy drifts more than another as a whole counts for nothing. Intervals are percentile
-bootstraps over runs, drawn anew within each remedy where ranks are.
+Both are measured with a run's final weights. ``pooled`` ranks all runs together. ``within remedy`` ranks the runs of each remedy among themselves, divides
+the ranks by their number and centres them: a difference between whole remedies has no effect. Intervals are percentile bootstraps over runs, which are
+resampled within each remedy where ranks are within remedies.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from lit_talr.report.runs import LeftOutError, find, read_run
 
 RESAMPLES = 2000
 FEWEST = 3
-"""Runs that a group needs at least to be ranked."""
+"""The least number of runs that a group needs to be ranked."""
 
 
 class Point(NamedTuple):
-    """A run."""
+    """Drift and measured drop of one run."""
 
     remedy: str
     kl: float  # nats per token
@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """Spearman's rho, its 95 % interval, and the number of runs that it is of; rho is nan where there is nothing to rank."""
+    """Spearman's rho, its 95 % interval, and the number of runs; rho is nan where there is nothing to rank."""
 
     rho: float
     lower: float
@@ -42,14 +42,14 @@ class Correlation(NamedTuple):
 
 
 def points(folders: Sequence[Path], drop: str = "fit/general/drop") -> list[Point]:
-    """The runs that know both numbers.
+    """The runs that have both numbers.
 
     Args:
-        folders: Runs, or what holds them.
+        folders: Run folders, or folders that contain them.
         drop: Verb and name of the measured drop in ``metrics.json``.
     """
     verb, _, name = drop.partition("/")
-    found = []
+    runs = []
     for run_name, folder in find(folders).items():
         try:
             run = read_run(folder, run_name)
@@ -58,14 +58,14 @@ def points(folders: Sequence[Path], drop: str = "fit/general/drop") -> list[Poin
         measured = (run.fit if verb == "fit" else run.test).get(name, math.nan)
         kl = run.fit.get("drift/kl", math.nan)
         if run.trained and math.isfinite(kl) and math.isfinite(measured):
-            found.append(Point(run.remedy, kl, measured))
-    return found
+            runs.append(Point(run.remedy, kl, measured))
+    return runs
 
 
 def spearman(groups: Sequence[np.ndarray]) -> np.ndarray:
     """``[R]`` correlations of ranks within groups, each ``[R, n, 2]`` for R draws of its n runs; nan where one of the two numbers never differs.
 
-    With one group this is Spearman's rho as everybody has it; equal values share the mean of their ranks.
+    With one group this is the usual Spearman's rho; equal values share the mean of their ranks.
     """
     products = np.zeros((len(groups[0]), 3))
     for values in groups:
@@ -79,12 +79,12 @@ def spearman(groups: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def correlation(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> Correlation:
-    """With its interval: runs are drawn anew within their groups; draws in which nothing differs are left out.
+    """Spearman's rho with its bootstrap interval: runs are resampled within their groups, and draws in which nothing differs are left out.
 
     Args:
         values: ``[N, 2]``, divergence and drop of each run.
         groups: ``[N]``, the number of each run's group.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     parts = [part for group in np.unique(groups) if len(part := values[groups == group]) >= FEWEST]
     if not parts:
@@ -96,15 +96,15 @@ def correlation(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> Correl
 
 
 def worth(runs: Sequence[Point]) -> dict[str, Correlation]:
-    """``pooled``, ``within remedy``, and of each remedy alone."""
+    """The correlations ``pooled``, ``within remedy``, and of each remedy alone."""
     values = np.array([(run.kl, run.drop) for run in runs]).reshape(-1, 2)
     remedies, number = np.unique([run.remedy for run in runs], return_inverse=True)
-    found = {"pooled": correlation(values, np.zeros(len(runs))), "within remedy": correlation(values, number)}
-    return found | {str(remedy): correlation(values[number == own], number[number == own]) for own, remedy in enumerate(remedies)}
+    shared = {"pooled": correlation(values, np.zeros(len(runs))), "within remedy": correlation(values, number)}
+    return shared | {str(remedy): correlation(values[number == index], number[number == index]) for index, remedy in enumerate(remedies)}
 
 
 def table(runs: Sequence[Point]) -> str:
-    """In Markdown."""
+    """Format the correlations as a Markdown table."""
     lines = ["| runs | Spearman of drift/kl and general/drop | 95 % interval over runs | number |", "|---|---|---|---|"]
     lines += [f"| {name} | {rho:+.2f} | {lower:+.2f} to {upper:+.2f} | {number} |" for name, (rho, lower, upper, number) in worth(runs).items()]
     return "\n".join(lines)
@@ -117,5 +117,5 @@ if __name__ == "__main__":
     words = parser.parse_args()
     chosen = points(words.folders, words.drop)
     if not chosen:
-        parser.error(f"no run under {', '.join(map(str, words.folders))} knows both drift/kl and {words.drop}.")
+        parser.error(f"no run under {', '.join(map(str, words.folders))} has both drift/kl and {words.drop}.")
     print(table(chosen))

@@ -1,10 +1,10 @@
-"""Faults tried and survived:
+"""Fault injection: how often a run survives being killed:
 
 python -m benchmarks.faults --train FILE --test FILE --out runs/faults [--kills 20]
 
 For one process and for ZeRO-2 on two CPU ranks, and for each of three losses, a small run on MedCalc rows is killed outright (SIGKILL, all its ranks) at
-seeded moments, from its first second on, and resumed with ``--ckpt_path last`` each time. It survives if it ends with the weights, bit by bit, of a run
-that was never killed, and TensorBoard shows each step once. The other faults are those of the tests, which are run.
+seeded moments, from its first second on, and resumed with ``--ckpt_path last`` each time. It survives if its final weights equal, bit by bit, those of a
+run that was never killed, and TensorBoard shows each step once. The other faults are those of the tests, which this script runs.
 """
 
 import argparse
@@ -44,7 +44,7 @@ TESTED = {
 
 
 def start(words: Sequence[str], log: Path, num_ranks: int) -> list[int]:
-    """Processes that run the command, one for each rank; forked, so that each begins with all imported."""
+    """Start processes that run the command, one for each rank; they are forked, so each begins with everything imported."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -65,7 +65,7 @@ def start(words: Sequence[str], log: Path, num_ranks: int) -> list[int]:
 
 
 def ended(processes: Sequence[int]) -> bool:
-    """Whether all of them ended well; waits for them.
+    """Wait for the processes; return whether all of them ended well.
 
     Raises:
         RuntimeError: If one did not.
@@ -77,7 +77,7 @@ def ended(processes: Sequence[int]) -> bool:
 
 
 def survive(words: Sequence[str], out: Path, num_ranks: int, num_kills: int, longest: float, seed: int) -> str:
-    """Run once whole and once with kills; a row of the table."""
+    """Run once without and once with kills; return a row of the table."""
     out.mkdir(parents=True)
     if not ended(start([*words, "--run", str(out / "whole")], out / "log.txt", num_ranks)):
         raise RuntimeError(f"see {out / 'log.txt'}")
@@ -85,7 +85,7 @@ def survive(words: Sequence[str], out: Path, num_ranks: int, num_kills: int, lon
     kills = resumed_from_start = 0
     while True:
         has_checkpoint = any((killed / "checkpoints").glob("[!.]*.ckpt"))
-        if not has_checkpoint and (killed / "config.yaml").exists():  # killed before the first one was there: nothing to go on from
+        if not has_checkpoint and (killed / "config.yaml").exists():  # killed before the first one: nothing to resume from
             resumed_from_start += 1
             killed.rename(out / f"without-checkpoint-{resumed_from_start}")
         processes = start([*words, "--run", str(killed), *(["--ckpt_path", "last"] if has_checkpoint else [])], out / "log.txt", num_ranks)

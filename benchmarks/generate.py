@@ -1,7 +1,8 @@
-"""Speed of answering in ``test``: python -m benchmarks.generate [--answers 256]
+"""Speed of generation in ``test``: python -m benchmarks.generate [--answers 256]
 
-The embedded base answers Clinic's test prompts, greedily, at most 24 tokens each: one at a time, and many at once, in the order of the data and sorted by
-length as ``test`` does. Tokens are those of answers; padding costs time and gives none. Times are wall time, of the second of two goes each.
+The embedded base model responds to Clinic's test prompts, greedily, with at most 24 tokens each: one at a time, and many at once, in the order of the data
+and sorted by length as ``test`` does. Only tokens of responses count; padding costs time and counts for nothing. Times are wall times of the second of two
+rounds.
 """
 
 import argparse

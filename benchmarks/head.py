@@ -1,10 +1,9 @@
 """Time and memory of the language-model head's NLL, forward and backward: python -m benchmarks.head [--tokens 2048] [--width 896] [--vocab 32768]
 
-``ours`` recomputes logits in backward; ``ours_kept`` keeps them up to 256 MiB, as a run does. ``trl_tiles`` is what TRL's SFTTrainer runs (pip install
-lit_talr[bench]), ``liger`` Liger's function (pip install lit-talr[liger]), which on a CPU is plain torch. ``--chunks`` measures ``ours`` in chunks of other
-sizes instead. Every variant runs in a process of its own. Time is the median of five calls after a warm-up call. Memory is what the calls add to the
-process's peak resident memory (``ru_maxrss``), the arguments excluded, the gradients of hidden states and weight included; on CUDA, to the allocator's
-peak.
+``ours`` recomputes logits in backward; ``ours_kept`` stores them up to 256 MiB, as a run does. ``trl_tiles`` is the code of TRL's SFTTrainer (pip install
+lit_talr[bench]), ``liger`` Liger's function (pip install lit-talr[liger]), which on a CPU is plain torch. ``--chunks`` measures ``ours`` with other chunk
+sizes instead. Every variant runs in its own process. Time is the median of five calls after a warm-up call. Memory is the increase of the process's peak
+resident memory (``ru_maxrss``) by the calls, without the arguments, with the gradients of hidden states and weight; on CUDA, of the allocator's peak.
 """
 
 import argparse
@@ -37,7 +36,7 @@ def kept_logits_supervised(hidden: Tensor, weight: Tensor, labels: Tensor) -> Te
 
 
 def torch_chunks(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Of the supervised tokens; in bf16 its NLLs are rounded, for which ``torch_nll`` refuses it."""
+    """torch's kernel on the supervised tokens; in bf16 its NLLs are rounded, so ``torch_nll`` refuses it."""
     mask, options = labels != IGNORE_INDEX, torch.nn.LinearCrossEntropyOptions(batch_chunk_size=1024 if hidden.is_cuda else 512)
     found = functional.linear_cross_entropy(hidden[mask], weight, labels[mask], reduction="none", options=options)
     return torch.zeros(len(labels), dtype=found.dtype, device=labels.device).masked_scatter(mask, found)
@@ -48,7 +47,7 @@ def liger(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 
 
 def trl_tiles(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """On CUDA of the supervised tokens, elsewhere of all, as TRL calls it."""
+    """TRL's kernel as TRL calls it: on CUDA on the supervised tokens, elsewhere on all."""
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, _ChunkedLogProbFunction
 
     mask = labels != IGNORE_INDEX
@@ -83,14 +82,14 @@ CHUNKS: dict[str, Variant] = {f"chunks of {tokens}": chunks_of(tokens) for token
 
 
 def peak(device: str) -> float:
-    """MiB."""
+    """Peak memory in MiB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)
 
 
 def measure(variant: Variant, tokens: int, width: int, vocab: int, threads: int, device: str, dtype: str) -> tuple[float, float]:
-    """Seconds and MiB of one forward and backward."""
+    """Seconds and MiB of one forward and backward pass."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     options = {"device": device, "dtype": getattr(torch, dtype)}
@@ -98,7 +97,7 @@ def measure(variant: Variant, tokens: int, width: int, vocab: int, threads: int,
     labels = torch.randint(vocab, (tokens,), device=device)
     labels[::4] = IGNORE_INDEX
     token_weights = torch.rand(tokens, device=device)
-    # What a process needs once (imports, thread pools, matrix-product workspaces) belongs to no variant.
+    # One-time costs of a process (imports, thread pools, matrix-product workspaces) belong to no variant.
     for once in (kept_logits, variant):
         once(hidden[:64].clone().requires_grad_(), weight[:64].clone().requires_grad_(), labels[:64].clamp(max=63)).sum().backward()
     hidden.requires_grad_(), weight.requires_grad_()

@@ -2,8 +2,8 @@
 
 python -m benchmarks.loading --model FOLDER
 
-The folder is made if it is not there: a Llama of 0.75 billion random weights in float32, 3 GB in files of 256 MB. Read is the peak of the resident memory,
-pages of mapped files included, less what the process had before (the framework's base).
+The folder is made if it does not exist: a Llama of 0.75 billion random weights in float32, 3 GB in files of 256 MB. The number reported is the peak resident
+memory, pages of mapped files included, minus the memory of the process before loading (the framework's own).
 """
 
 import argparse
@@ -44,11 +44,11 @@ def resident(key: str) -> int:
 
 
 class Measured(DomainSFT):
-    """Says what it took to load the model, and ends the process."""
+    """Prints the memory that loading the model took, and ends the process."""
 
     def configure_model(self) -> None:
         before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         super().configure_model()
         print(f"rank {self.trainer.global_rank} took {resident('VmHWM') - before} keeps {resident('VmRSS') - before} base {before}", flush=True)
         self.trainer.strategy.barrier()
@@ -56,7 +56,7 @@ class Measured(DomainSFT):
 
 
 def load(strategy: str, model: Path) -> None:
-    """As one of two ranks."""
+    """Load the model as one of two ranks."""
     optimizer = partial(torch.optim.SGD, lr=0.0)
     module = Measured(Standard(), optimizer=optimizer, schedule=Constant(), pretrained=str(model), tokenizer=TOKENIZER)
     trainer = Trainer(accelerator="cpu", devices=2, strategy=STRATEGIES[strategy](), precision="32-true", max_steps=1, logger=False, enable_checkpointing=False)

@@ -1,7 +1,7 @@
-"""Memory and time of ``lit-talr merge`` beside the usual way, on random bf16 weights: python -m benchmarks.merge [--shards 8] [--shard-mb 256]
+"""Memory and time of ``lit-talr merge`` next to the usual way, on random bf16 weights: python -m benchmarks.merge [--shards 8] [--shard-mb 256]
 
-Each way runs in a process of its own, whose largest resident memory Linux tells (pages of mapped files count too); what a process needs
-that only imports is taken off. The usual way loads both models whole, adds them and saves.
+Each way runs in its own process. Memory is the largest resident memory that Linux reports (pages of mapped files count too), minus that of a process
+that only imports. The usual way loads both models whole, adds them and saves.
 """
 
 import argparse
@@ -24,7 +24,7 @@ WAYS = ("import", "lit-talr merge", "whole models")
 
 
 def write_model(folder: Path, shards: int, shard_mb: int, seed: int) -> None:
-    """Equal shards, each of one tensor of a third (as embeddings are) and eight smaller ones."""
+    """Write equal shards, each with one tensor of a third of its size (like an embedding) and eight smaller ones."""
     folder.mkdir()
     write_json(folder / "config.json", {"model_type": "qwen3", "tie_word_embeddings": True})
     generator, weight_map = torch.Generator().manual_seed(seed), {}

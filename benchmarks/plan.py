@@ -1,8 +1,8 @@
 """Time and memory of a batch plan: python -m benchmarks.plan [--examples 10000000] [--ranks 64]
 
 For each way to lay out a step: seconds to make the plan (its order, and the number of micro-batches that the fullest step of an epoch needs), seconds to
-deal one rank's micro-batches of an epoch (which training spreads over its steps), and the process's peak memory beyond what it had with the lengths. Each
-in a process of its own.
+list one rank's micro-batches of an epoch (which training spreads over its steps), and the process's peak memory beyond that of the lengths. Each runs in its
+own process.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def peak() -> float:
 
 
 def measure(layout: str, examples: int, ranks: int, batch_size: int) -> tuple[float, float, float]:
-    """Seconds, seconds, MiB."""
+    """Seconds to plan, seconds to list the micro-batches, MiB."""
     draw = np.random.default_rng(0)
     lengths = np.minimum(draw.lognormal(6.3, 0.8, examples).astype(np.int64) + 8, 4096)
     supervised = np.maximum(lengths // 4, 1)
@@ -55,8 +55,8 @@ def main() -> None:
     for layout in LAYOUTS:
         words = [f"--{name}={size}" for name, size in zip(("examples", "ranks", "batch-size"), sizes, strict=True)]
         output = subprocess.run([sys.executable, "-m", "benchmarks.plan", f"--layout={layout}", *words], check=True, stdout=subprocess.PIPE, text=True).stdout
-        made, dealt, memory = json.loads(output)
-        print(f"| {layout} | {made:.1f} | {dealt:.1f} | {memory:,.0f} |", flush=True)
+        planned, listed, memory = json.loads(output)
+        print(f"| {layout} | {planned:.1f} | {listed:.1f} | {memory:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

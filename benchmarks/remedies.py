@@ -1,9 +1,9 @@
-"""Every remedy from one starting model on the same rows, 20 steps each, in one table:
+"""Every remedy from one base model on the same rows, 20 steps each, in one table:
 
-python -m benchmarks.remedies --tokenizer FOLDER --train FILE --test FILE --out runs/remedies [--only talr,lora] [more words of lit-talr fit]
+python -m benchmarks.remedies --tokenizer FOLDER --train FILE --test FILE --out runs/remedies [--only talr,lora] [more options of lit-talr fit]
 
-The starting model is trained first, by Standard from random weights (``configs/model/small.yaml``). Then each file of ``configs/loss``, and LoRA, is
-fitted and tested through the command line at one rate, and Standard's result is merged half with the starting model (Wise-FT). A remedy that fails is a
+The base model is trained first, by Standard from random weights (``configs/model/small.yaml``). Then each file of ``configs/loss``, and LoRA, is
+fitted and tested through the command line at one rate, and Standard's result is merged half-way with the base model (Wise-FT). A remedy that fails is a
 row of its own and exit code 1.
 """
 
@@ -25,7 +25,7 @@ HEAD = "| remedy | val/nll | test/score | mean weight | p > .2 of the probe |\n|
 
 
 def run(log: Path, *words: str) -> None:
-    """Run a command of lit-talr in this process, what it prints into a file."""
+    """Run a command of lit-talr in this process; its output goes to a file."""
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         print("$ lit-talr", *words)
         lit_talr(words)
@@ -45,7 +45,7 @@ def row(name: str, folder: Path, verb: str = "fit") -> str:
 
 
 def compare(arguments: argparse.Namespace, more: Sequence[str]) -> bool:
-    """Print the table; whether every remedy ran."""
+    """Print the table; return whether every remedy ran."""
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=False)
     rows = ["--data.train", str(arguments.train), "--data.test", str(arguments.test)]

@@ -1,8 +1,8 @@
-"""How time and memory of a training step grow with width, row length, vocabulary and number of rows: python -m benchmarks.scaling [--out scaling.png]
+"""Growth of time and memory of a training step with width, row length, vocabulary and number of rows: python -m benchmarks.scaling [--out scaling.png]
 
 A step is forward, TALR, backward and AdamW on four rows of a Qwen3 shape whose second half is supervised (width 128, four layers, length 256, vocabulary
-8,192); one of the sizes is doubled at a time, the rest stays. The number of rows is what data of that size costs: to be counted and planned, and to be
-collated a step. Each point runs in a process of its own; time is the median of five after a warm-up, memory the process's peak beyond its start.
+8,192); one of the sizes is doubled at a time, the rest stays. The number of rows measures the cost of data of that size: counting and planning it, and
+collating a step. Each point runs in its own process; time is the median of five after a warm-up, memory the process's peak beyond its start.
 """
 
 import argparse
@@ -74,8 +74,8 @@ def data(rows: int) -> Callable[[], object]:
 
 
 def measure(name: str, size: int) -> tuple[float, float]:
-    """Seconds and MiB."""
-    import lit_talr.module  # noqa: F401  what everything needs belongs to no point
+    """Seconds and MiB of one point."""
+    import lit_talr.module  # noqa: F401  shared imports belong to no point
 
     torch.manual_seed(0)
     sizes, before = {**START, name: size}, peak()
@@ -93,7 +93,7 @@ def plot(found: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
             axis.loglog([point[0] for point in points], [point[place] * (1e3 if place == 1 else 1) for point in points], "o-", markersize=3)
             axis.set_ylabel(label)
             low, high = axis.get_ylim()
-            if high < 4 * low:  # or noise would fill the height
+            if high < 4 * low:  # else noise would fill the axis
                 axis.set_ylim(low / 2, high * 2)
             axis.set_xticks([point[0] for point in points], [f"{point[0]:,}" for point in points], fontsize=8)
             axis.minorticks_off()

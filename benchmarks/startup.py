@@ -1,7 +1,7 @@
-"""How long commands take before they do anything: python -m benchmarks.startup [--rounds 9]
+"""Start-up time of commands, before they do anything: python -m benchmarks.startup [--rounds 9]
 
-Beside each the import of LightningCLI alone, which every command needs but ``lit-talr --help``. Wall time of whole processes, in turn; medians, the first
-round left out.
+The reference is the import of LightningCLI alone, which every command except ``lit-talr --help`` needs. Numbers are medians of wall times of whole
+processes, in turn, without the first round.
 """
 
 import argparse

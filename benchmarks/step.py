@@ -1,4 +1,4 @@
-"""A training step beside a bare loop and TRL: time, tokens a second, peak memory, and a check that all compute the same loss.
+"""A training step next to a bare loop and TRL: time, tokens a second, peak memory, and a check that all compute the same loss.
 
     python -m benchmarks.step --train $LIT_TALR_DATA/medcalc/train_subset.parquet --test $LIT_TALR_DATA/medcalc/test_v1.0.parquet --tokenizer tokenizer
         (the tokenizer is one of 32,000 tokens: python benchmarks/tokenizer.py $LIT_TALR_DATA/general_text/*.txt.gz --vocabulary 32000 --out tokenizer)
@@ -14,10 +14,10 @@ All start from the same random weights and train on the same rows in the same or
     bare           a hand-written PyTorch loop: TALR on the supervised tokens alone, their logits kept
     trl            TRL's SFTTrainer with ``loss_type="dft"``, which weighs tokens too
 
-Each runs in a process of its own, in turn and several times over. A step is what lies between the ends of two optimizer steps, loading and collation
-included. Memory is the process's peak (``ru_maxrss``), everything imported included; on CUDA the allocator's. The loss of the first step, before
-anything is learned, must be that of the bare loop: TALR's for ours, DFT's for TRL. Model FLOPs are 6 a parameter and token, and those of causal
-attention; what is computed twice does not count.
+Each runs in its own process, in turn and several times. A step is the time between the ends of two optimizer steps, loading and collation included.
+Memory is the process's peak (``ru_maxrss``), imports included; on CUDA the allocator's. The loss of the first step, before anything is learned, must be
+that of the bare loop: TALR's for ours, DFT's for TRL. Model FLOPs are 6 a parameter and token, plus those of causal attention; recomputation does not
+count.
 """
 
 import argparse
@@ -73,7 +73,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What the variants have in common."""
+    """Settings that the variants share."""
 
     steps: int
     threads: int
@@ -93,7 +93,7 @@ class Setting:
 
 
 def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int, shape: str, documents: str | None, num_rows: int) -> None:
-    """Rows as tokens, in the order of the first epoch, and the starting weights."""
+    """Write the rows as tokens, in the order of the first epoch, and the initial weights."""
     from lit_talr.data.encoding import load_tokenizer
     from lit_talr.modeling.loading import load_model
 
@@ -129,7 +129,7 @@ def medcalc_rows(train: str, test: str, tokenizer: str, max_length: int) -> tupl
 
 
 def read_rows(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Tokens, and which of them are supervised."""
+    """Token ids, and which of them are supervised."""
     with np.load(folder / "rows.npz") as file:
         ends = np.cumsum(file["lengths"])[:-1]
         return list(zip(np.split(file["tokens"], ends), np.split(file["supervised"], ends), strict=True))
@@ -198,12 +198,12 @@ def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
 
 
 def without_shuffle(plan: Any, split: str, shuffle: bool = False) -> Any:
-    """The rows are in the epoch's order already."""
+    """Plan without shuffling, since the rows are in the epoch's order already."""
     return plan(split)
 
 
 def batches(folder: Path, setting: Setting) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Tokens, mask and labels, padded on the right, as one would write it."""
+    """Token ids, mask and labels, padded on the right, as in a plain loop."""
     rows = read_rows(folder)
     for first in range(0, setting.steps * setting.micro_batch, setting.micro_batch):
         part = rows[first : first + setting.micro_batch]
@@ -271,7 +271,7 @@ def measure(variant: str, folder: Path, setting: Setting) -> dict[str, Any]:
 
 
 def model_flops(shape: str, tokenizer: str, length: int) -> float:
-    """A token of training, in documents of one length: 6 a parameter, and causal attention."""
+    """FLOPs of a training token in documents of one length: 6 a parameter, plus causal attention."""
     from lit_talr.data.encoding import load_tokenizer
     from lit_talr.modeling.loading import load_model
 

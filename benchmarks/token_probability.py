@@ -1,8 +1,10 @@
-"""What statistics cost of a step: python -m benchmarks.token_probability -c configs/model/clinic.yaml -c configs/data/clinic.yaml -c configs/loss/talr.yaml
+"""Cost of token statistics, as a share of a step:
 
-The words are those of ``lit-talr fit``, with TALR as the loss. Every micro-batch is timed from its start to the end of its backward pass or optimizer step,
-within it TALR's temperature and weights, and after it what ``TokenProbability`` does: the statistics of all tokens and their histogram. All are medians
-over the micro-batches after the first ten, in one run.
+    python -m benchmarks.token_probability -c configs/model/clinic.yaml -c configs/data/clinic.yaml -c configs/loss/talr.yaml
+
+The options are those of ``lit-talr fit``, with TALR as the loss. Three times are measured: each micro-batch from its start to the end of its backward pass
+or optimizer step; within it, TALR's temperature and weights; and after it the work of ``TokenProbability``, the statistics of all tokens and their
+histogram. All are medians over the micro-batches after the first ten, in one run.
 """
 
 import json
@@ -28,7 +30,7 @@ def now() -> float:
 
 
 class TimedTALR(TALR):
-    """Keeps what its weights took."""
+    """Records the time that its weights took."""
 
     seconds: ClassVar[list[float]] = []
 
@@ -40,7 +42,7 @@ class TimedTALR(TALR):
 
 
 class Timed(TokenProbability):
-    """Prints at the end what its histogram took."""
+    """Prints at the end the time that its histogram took."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ def compare(arguments: argparse.Namespace, more: Sequence[str]) -> bool:
     random = ["--model.tokenizer", str(arguments.tokenizer), "--trainer.max_steps", str(arguments.base_steps), "--run", str(out / "base")]
     run(log, "fit", *shared, *standard, *random)
     run(log, "test", "-c", str(out / "base" / "config.yaml"), "--ckpt_path", "last")
-    lines = [HEAD, row("starting model", out / "base")]
+    lines = [HEAD, row("base model", out / "base")]
     losses = [path.stem for path in sorted((CONFIGS / "loss").glob("*.yaml"))]
     remedies = {"standard": standard} | {name: ["-c", f"configs/loss/{name}.yaml"] for name in losses} | {"lora": [*standard, "-c", "configs/lora.yaml"]}
     chosen = {name: words for name, words in remedies.items() if not arguments.only or name in arguments.only.split(",")}

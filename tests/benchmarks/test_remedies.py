@@ -29,7 +29,7 @@ def files(folder: Path) -> list[str]:
 def test_a_row_for_each_remedy(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([*words, "--only", "standard,flow,lora"])
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[0] for row in rows] == ["| remedy", "| starting model", "| standard", "| flow", "| lora", "| Wise-FT, alpha .5"]
+    assert [row.split(" | ")[0] for row in rows] == ["| remedy", "| base model", "| standard", "| flow", "| lora", "| Wise-FT, alpha .5"]
     assert all(row.count("|") == rows[0].count("|") for row in rows)
     log = (tmp_path / "out" / "log.txt").read_text()
     assert "NLL under the starting model: " in log and "Logging error" not in log

@@ -1,7 +1,8 @@
-"""The code of docs/extending.md runs, as its commands run it."""
+"""The loss and the domain in docs/extending.md and in README.md run, as their commands run them."""
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,15 @@ import pytest
 from lit_talr.cli.command_line import main
 from tests.helpers.tiny import save_tokenizer
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+PAGES = [Path(__file__).parents[2] / name for name in ("README.md", "docs/extending.md")]
 
 
-@pytest.fixture
-def common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    for name, code in re.findall(r"`(my_\w+\.py)`:\n\n```python\n(.*?)```", PAGE, flags=re.DOTALL):
+@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+def common(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options of a tiny run, with the page's files where Python can import them."""
+    for name, code in re.findall(r"`(my_\w+\.py)`:\n\n```python\n(.*?)```", request.param.read_text(encoding="utf-8"), flags=re.DOTALL):
         (tmp_path / name).write_text(code)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     save_tokenizer(tmp_path / "tokenizer", "qwen2")
     tiny = ["-c", "configs/base.yaml", "-c", "configs/model/tiny.yaml", "--model.tokenizer", str(tmp_path / "tokenizer")]

@@ -51,6 +51,11 @@ def test_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(names["trainer"].optimizers[0]) is torch.optim.AdamW and group["initial_lr"] == 1e-6 and group["weight_decay"] == 0
 
 
+def test_options_are_objects() -> None:
+    names = run(block(PAGE, "batching=Batching("), Records=lit_talr.Records, DomainSFT=lit_talr.DomainSFT, TALR=lit_talr.TALR)
+    assert names["data"].batching.batch_size == 8 and names["module"].compute.gradient_checkpointing and names["adapted"].lora.r == 16
+
+
 def test_the_readme_has_the_same_lines() -> None:
     lines = [line for line in block(README, "trainer.test(").splitlines() if line]
     assert lines == [line for line in block(PAGE, "trainer.test(").splitlines() if line] and len(lines) <= 12

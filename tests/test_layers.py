@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ FORBIDDEN = {
     "kernels": r"transformers\b|peft\b|lightning\b",
 }
 # Methods of Lightning that take `**kwargs` and are overridden here.
-OVERRIDES = {("cli/command_line.py", "instantiate_trainer")}
+OVERRIDES = {("cli/command_line.py", "instantiate_trainer"), ("training/evaluation.py", "load_from_checkpoint")}
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -59,6 +60,8 @@ def layer_offences(package: Path, file: Path, tree: ast.AST) -> Iterator[str]:
     """Where a file imports upward or sideways."""
     parts = file.relative_to(package).with_suffix("").parts
     room, stem = parts[0], parts[-1]
+    if parts == ("__init__",):
+        return  # the face, whose imports are for type checkers only: tests/test_face.py
     if room not in FLOORS:
         yield f"lit_talr/{'/'.join(parts)}.py is on no floor: put `{room}` into FLOORS of tests/test_layers.py, below all that import it."
         return
@@ -98,6 +101,56 @@ def offences(package: Path) -> list[str]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         found += [*layer_offences(package, file, tree), *habit_offences(package, file, tree)]
     return found
+
+
+def module_name(package: Path, file: Path) -> str:
+    parts = file.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circles(package: Path) -> list[list[str]]:
+    """Groups of files that import each other in a circle, at the top of the file or inside functions."""
+    files = {module_name(package, file): file for file in package.rglob("*.py") if file != package / "__init__.py"}
+    graph: dict[str, set[str]] = {}
+    for name, file in files.items():
+        names = [found for _, found in imports(ast.parse(file.read_text(encoding="utf-8")))]
+        targets = {found if found in files else found.rpartition(".")[0] for found in names}
+        graph[name] = {target for target in targets if target in files and target != name}
+    ordered = TopologicalSorter(graph)
+    try:
+        ordered.prepare()
+    except CycleError as error:
+        return [error.args[1]]
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(PACKAGE) == []
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    (tmp_path / "lit_talr").mkdir()
+    (tmp_path / "lit_talr" / "one.py").write_text("def f():\n    from lit_talr.two import g")
+    (tmp_path / "lit_talr" / "two.py").write_text("import lit_talr.one")
+    assert len(circles(tmp_path / "lit_talr")) == 1
+
+
+def test_the_package_has_few_rooms_and_no_loose_files() -> None:
+    assert sorted(file.stem for file in PACKAGE.glob("*.py")) == ["__init__", "__main__", "module"]
+    assert len(FLOORS) <= 22
+    assert len((PACKAGE / "module.py").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    texts = {file: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
+    assert [f"{file.relative_to(PACKAGE)}: {line}" for file, text in texts.items() for line in re.findall(r'"""(?:Of|What) .*', text)] == []
+
+
+def test_the_tests_mirror_the_package() -> None:
+    """A folder of tests for each room, and a file in it is named after what it tests."""
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").is_file()}
+    tests = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
+    assert rooms <= tests
 
 
 def test_the_house_is_in_order() -> None:

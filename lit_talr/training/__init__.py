@@ -1,1 +1,1 @@
-"""What surrounds an optimizer step: checks, schedules, resume, the non-finite guard, the base model's numbers."""
+"""An optimizer step's surroundings: checks, schedules, resume, the non-finite guard, the base model's numbers."""

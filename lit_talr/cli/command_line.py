@@ -271,10 +271,12 @@ def main(args: Sequence[str] | None = None) -> None:
             room = import_module(f"lit_talr.{VERBS[words[0]]}")
             verb, positional = getattr(room, words[0]), words[0] in ("curriculum", "heatmap")
             if words[0] == "sweep":  # most of its words are those of fit and test
-                verb(words[1:], find_configs)
+                verb(words[1:], import_module("lit_talr.cli.fit_parser").fit_parser())
                 return
-            words[1:] = room.report_words(words[1:]) if words[0] == "report" else words[1:]
             refuse_repeated(words)
+            if words[0] == "report":  # its runs are bare words
+                room.parse_report(words[1:], VerbParser(prog="lit-talr report", allow_abbrev=False))
+                return
             auto_cli(verb, args=words[1:], prog=f"lit-talr {words[0]}", parser_class=VerbParser, allow_abbrev=False, as_positional=positional)
             return
         if words and not words[0].startswith("-") and words[0] not in CLI.subcommands():

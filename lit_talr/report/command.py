@@ -1,9 +1,9 @@
-"""``lit-talr report``: runs in, tables, figures and a page out."""
+"""``lit-talr report``: reads runs, writes tables, figures and a page."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from lit_talr.report.figures import write_figures
@@ -16,13 +16,13 @@ from lit_talr.utils.files import write_bytes, write_text
 def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"), results: Path | None = None) -> None:
     """Show what runs gain on their domain and what they lose in general: ``lit-talr report RUNS... --out report/report.html``.
 
-    Beside the page it writes its tables (results.parquet, .csv and .tex, and what else the page is made of) and figures/ as PNG and PDF. What it finds
-    there of an earlier report it replaces.
+    Next to the page it writes its tables (results.parquet, .csv and .tex, and the other data of the page) and figures/ as PNG and PDF. It replaces the
+    files of an earlier report there.
 
     Args:
-        runs: Run folders, or folders that hold them at any depth, such as that of a sweep; each a word of its own, with or without ``--runs``.
-        out: The page, a name that ends in .html; the other files are put beside it.
-        results: In place of runs: the folder of an earlier report, of whose tables page and figures are made again. ``--from`` is the same.
+        runs: Run folders, or folders that hold them at any depth, such as that of a sweep; each a word of its own.
+        out: The page, a name that ends in .html; the other files are written next to it.
+        results: In place of runs: the folder of an earlier report; page and figures are made again from its tables. ``--from`` is the same.
 
     Raises:
         ValueError: For neither runs nor results, or both; a name that does not end in .html; a folder that holds no tested run or no tables; two runs
@@ -45,22 +45,12 @@ def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"
     console = Console(soft_wrap=True)
     for name, sentence in zip(tables.notes["name"], tables.notes["sentence"], strict=True):
         console.print(f"{name}: {sentence}", markup=False, highlight=False)
-    console.print(f"{out}: {len(tables.results)} run(s) at {len(tables.means)} point(s); tables and figures beside it", markup=False, highlight=False)
+    console.print(f"{out}: {len(tables.results)} run(s) at {len(tables.means)} point(s); tables and figures next to it", markup=False, highlight=False)
 
 
-def report_words(words: Sequence[str]) -> list[str]:
-    """The words of the command line with its bare words as one list, ``--runs [...]``, and ``--from`` by the name of the argument, which Python reserves."""
-    runs, options = [], []
-    rest = iter(words)
-    for word in rest:
-        if word == "--from" or word.startswith("--from="):
-            word = "--results" + word.removeprefix("--from")
-        if not word.startswith("-"):
-            runs.append(word)
-        elif word != "--runs":  # whose values are bare words
-            options.append(word)
-            if "=" not in word and word not in ("-h", "--help"):
-                options += [value for value in (next(rest, None),) if value is not None]
-    if len(runs) == 1 and runs[0].startswith("[") and not Path(runs[0]).exists():
-        return ["--runs", runs[0], *options]  # a list already
-    return [*(["--runs", json.dumps(runs)] if runs else []), *options]
+def parse_report(words: Sequence[str], parser: ArgumentParser) -> None:
+    """Report on the words of a command line: the runs are bare words, with or without ``--runs`` in front."""
+    parser.add_function_arguments(report, skip={"runs", "results"})
+    parser.add_argument("runs", nargs="*", type=Path, help="Run folders, or folders that hold them at any depth, such as that of a sweep.")
+    parser.add_argument("--results", "--from", type=Path, help="In place of runs: the folder of an earlier report; page and figures are made again from its tables.")
+    report(**parser.parse_args([word for word in words if word != "--runs"]).as_dict())

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lit_talr.report.statistics import pareto_front
 from lit_talr.report.tables import Tables
-from lit_talr.report.volumes import blank, pairs, volume_rows
+from lit_talr.report.volumes import by_variant, score_pairs, volume_rows
 from lit_talr.utils.files import write_bytes
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.
 STYLE |= {"pdf.fonttype": 42, "savefig.dpi": 200}  # 42: letters stay letters, as journals ask
 
 KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
-"""Of files, and what would make two of them differ."""
+"""File formats, each without the metadata that would make two files differ."""
 
 
 def write_figures(tables: Tables, folder: Path) -> None:
-    """All figures that the tables have numbers for."""
+    """Draw all figures that the tables have numbers for."""
     from matplotlib import rc_context
 
     shown = tables.means[tables.means["general"].notna()]
@@ -42,13 +42,13 @@ def write_figures(tables: Tables, folder: Path) -> None:
         }
         for name, figure in drawn.items():
             if figure is not None:
-                save(figure, folder / name)
+                save_figure(figure, folder / name)
             else:  # one of an earlier report would be taken for this one's
                 for kind in KINDS:
                     (folder / name).with_suffix(f".{kind}").unlink(missing_ok=True)
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     for kind, metadata in KINDS.items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata)
@@ -63,14 +63,6 @@ def panels(rows: int, columns: int, height: float = 2.6, shared_y: bool = False)
     return figure, figure.subplots(rows, columns, squeeze=False, sharex="col" if rows > 1 else False, sharey="row" if shared_y else False)
 
 
-def variants(table: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(blank(value) for value in table["variant"]))
-
-
-def of_variant(table: pd.DataFrame, variant: str) -> pd.DataFrame:
-    return table[[blank(value) == variant for value in table["variant"]]]
-
-
 def colours(table: pd.DataFrame) -> dict[str, str]:
     names = dict.fromkeys(name for name in table["remedy"] if name != "base")
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
@@ -78,22 +70,18 @@ def colours(table: pd.DataFrame) -> dict[str, str]:
 
 def tradeoff(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
     """Domain against general, means over seeds with intervals over items, and the Pareto front."""
-    names = variants(means)
-    figure, axes = panels(1, len(names), height=3.0)
-    for axis, variant in zip(axes[0], names, strict=True):
-        own = of_variant(means, variant)
-        for remedy, group in own.groupby("remedy", sort=False):
-            base, wise = remedy == "base", remedy == "wise-ft"
+    groups = by_variant(means)
+    figure, axes = panels(1, len(groups), height=3.0)
+    for axis, (variant, points) in zip(axes[0], groups.items(), strict=True):
+        for remedy, group in points.groupby("remedy", sort=False):
+            colour, marker = palette.get(remedy, "black"), {"base": "*", "wise-ft": "D"}.get(remedy, "o")
+            sizes = {"base": 90.0, "wise-ft": 10.0}.get(remedy, 15 + 45 * rank(group["rate"], means["rate"]))
             x, y = group["domain"].to_numpy(), group["general"].to_numpy()
-            errors = {"xerr": bars(group, "domain"), "yerr": bars(group, "general")}
-            axis.errorbar(x, y, **errors, fmt="none", ecolor=palette.get(remedy, "black"), elinewidth=0.6, alpha=0.5)
-            sizes = 90.0 if base else 10.0 if wise else 15 + 45 * rank(group["rate"], means["rate"])
-            axis.scatter(
-                x, y, s=sizes, marker="*" if base else "D" if wise else "o", color=palette.get(remedy, "black"), label=literal(remedy), zorder=3, linewidths=0
-            )
-        points = pairs(own)
-        front = [points[index] for index in pareto_front(points)]
-        axis.step([x for x, _ in front], [y for _, y in front], where="pre", color="black", linewidth=0.8, linestyle="--", label="Pareto front", zorder=1)
+            axis.errorbar(x, y, xerr=bars(group, "domain"), yerr=bars(group, "general"), fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.5)
+            axis.scatter(x, y, s=sizes, marker=marker, color=colour, label=literal(remedy), zorder=3, linewidths=0)
+        pairs = score_pairs(points)
+        x, y = zip(*(pairs[index] for index in pareto_front(pairs)), strict=True)
+        axis.step(x, y, where="pre", color="black", linewidth=0.8, linestyle="--", label="Pareto front", zorder=1)
         axis.set(xlabel="domain score", ylabel="general score", title=literal(variant))
     legend(figure, axes)
     return figure
@@ -106,54 +94,49 @@ def bars(group: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def rank(rates: pd.Series, everything: pd.Series) -> np.ndarray:
-    """Where each rate stands among all, from 0 to 1."""
-    order = sorted(set(everything.dropna()))
-    return np.array([order.index(rate) / max(1, len(order) - 1) if rate in order else 0.0 for rate in rates])
+    """The rank of each rate among all, from 0 to 1; 0 for a missing one."""
+    order = np.unique(everything.dropna())
+    return np.where(rates.isna(), 0.0, np.searchsorted(order, rates) / max(1, len(order) - 1))
 
 
 def rates(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
-    """Domain and general by learning rate, with the starting model as a line."""
+    """Domain and general by learning rate, with the base model as a line."""
     from matplotlib.ticker import NullLocator
 
-    names = variants(means)
-    figure, axes = panels(2, len(names), height=2.2, shared_y=True)
+    groups = by_variant(means)
+    figure, axes = panels(2, len(groups), height=2.2, shared_y=True)
     ends = means["rate"].min() / 1.5, means["rate"].max() * 1.5
-    for column, variant in enumerate(names):
-        own = of_variant(means, variant)
-        base = own[own["remedy"] == "base"]
-        for axis, score in zip(axes[:, column], ("domain", "general"), strict=True):
+    for column, (variant, points) in zip(axes.T, groups.items(), strict=True):
+        base = points[points["remedy"] == "base"]
+        for axis, score in zip(column, ("domain", "general"), strict=True):
             axis.set(xscale="log", xlim=ends)
-            for remedy, group in own[own["trained"] & own["rate"].notna() & own[score].notna()].groupby("remedy", sort=False):
+            for remedy, group in points[points["trained"] & points["rate"].notna() & points[score].notna()].groupby("remedy", sort=False):
                 group = group.sort_values("rate")
                 look = {"fmt": "o-", "markersize": 3, "linewidth": 1, "elinewidth": 0.6, "color": palette[remedy], "label": literal(remedy)}
                 axis.errorbar(group["rate"], group[score], yerr=bars(group, score), **look)
             if base[score].notna().any():
                 axis.axhline(base[score].iloc[0], color="black", linewidth=0.8, linestyle=":", label="base")
-            axis.set(
-                xscale="log",
-                ylabel=f"{score} score" if column == 0 else "",
-                title=literal(variant) if score == "domain" else "",
-                xlabel="learning rate" if score == "general" else "",
-            )
-    for axis in axes[0]:
-        axis.xaxis.set_minor_locator(NullLocator())  # whose labels take half of the time
+            axis.set(xscale="log", ylabel=f"{score} score" if column[0] is axes[0, 0] else "")
+        column[0].set(title=literal(variant))
+        column[0].xaxis.set_minor_locator(NullLocator())  # whose labels take half of the time
+        column[1].set(xlabel="learning rate")
     legend(figure, axes)
     return figure
 
 
 def volumes(means: pd.DataFrame) -> "Figure | None":
+    """The hypervolume of each remedy, as bars."""
     rows = pd.DataFrame(volume_rows(means))
     if rows.empty:
         return None
-    names = variants(rows)
-    figure, axes = panels(1, len(names))
-    for axis, variant in zip(axes[0], names, strict=True):
-        own = of_variant(rows, variant)
-        places = np.arange(len(own))
-        axis.bar(places - 0.2, own["hypervolume"], 0.38, color="#0072b2", label="trained points")
-        axis.bar(places + 0.2, own["with_wise"].astype(float), 0.38, color="#56b4e9", label="with Wise-FT's free points")
-        axis.set_xticks(places, [literal(name) for name in own["remedy"]], rotation=30, ha="right")
-        axis.set(ylabel="hypervolume", title=f"{literal(variant)} ({own['size'].iloc[0]} points each)".strip())
+    groups = by_variant(rows)
+    figure, axes = panels(1, len(groups))
+    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
+        positions = np.arange(len(group))
+        axis.bar(positions - 0.2, group["hypervolume"], 0.38, color="#0072b2", label="trained points")
+        axis.bar(positions + 0.2, group["with_wise"].astype(float), 0.38, color="#56b4e9", label="with Wise-FT's free points")
+        axis.set_xticks(positions, [literal(name) for name in group["remedy"]], rotation=30, ha="right")
+        axis.set(ylabel="hypervolume", title=f"{literal(variant)} ({group['size'].iloc[0]} points each)".strip())
     legend(figure, axes)
     return figure
 
@@ -163,38 +146,37 @@ def training(tables: Tables, palette: dict[str, str]) -> "Figure | None":
     curves = tables.curves.dropna(subset=["domain", "general"]).merge(tables.results[["name", "variant", "remedy", "rate"]], on="name")
     if curves.empty:
         return None
-    names = variants(curves)
-    figure, axes = panels(1, len(names), height=3.0)
-    for axis, variant in zip(axes[0], names, strict=True):
-        for _, group in of_variant(curves, variant).groupby("name", sort=False):
-            group, remedy = group.sort_values("epoch"), group["remedy"].iloc[0]
-            width = 0.4 + 1.2 * rank(group["rate"][:1], curves["rate"])[0]
-            (line,) = axis.plot(group["domain"], group["general"], ".-", color=palette.get(remedy, "black"), label=literal(remedy))
-            line.set(linewidth=width, markersize=2, alpha=0.8)
+    groups = by_variant(curves)
+    figure, axes = panels(1, len(groups), height=3.0)
+    for axis, (variant, runs) in zip(axes[0], groups.items(), strict=True):
+        for _, curve in runs.groupby("name", sort=False):
+            curve, remedy = curve.sort_values("epoch"), curve["remedy"].iloc[0]
+            width = 0.4 + 1.2 * rank(curve["rate"][:1], curves["rate"])[0]
+            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "linewidth": width, "markersize": 2, "alpha": 0.8}
+            axis.plot(curve["domain"], curve["general"], ".-", **look)
         axis.set(xlabel="domain, validation", ylabel="general, validation", title=literal(variant))
     legend(figure, axes)
     return figure
 
 
 def token_histograms(tables: Tables) -> "Figure | None":
-    """How probable the probe's tokens are at the start, after one epoch and at the end: of each remedy the run at the middle rate, first seed."""
+    """How probable the probe's tokens are under the base model, after one epoch and at the end: for each remedy the run at the middle rate, first seed."""
     from matplotlib.ticker import NullLocator
 
     bins = tables.tokens[(tables.tokens["group"] == "bin") & (tables.tokens["set"] == "probe")]
-    chosen = middle_runs(tables.results[tables.results["name"].isin(bins["name"])])
-    if not chosen:
+    runs = middle_runs(tables.results[tables.results["name"].isin(bins["name"])])
+    if not runs:
         return None
-    columns = min(3, len(chosen))
-    figure, axes = panels(-(-len(chosen) // columns), columns, height=2.2, shared_y=True)
-    for axis in axes.flat[len(chosen) :]:
+    columns = min(3, len(runs))
+    figure, axes = panels(-(-len(runs) // columns), columns, height=2.2, shared_y=True)
+    for axis in axes.flat[len(runs) :]:
         axis.remove()
-    for axis, (name, title) in zip(axes.flat, chosen.items(), strict=False):
-        own = bins[bins["name"] == name]
-        epochs = sorted({0, 1, int(own["epoch"].max())} & set(own["epoch"]))
-        for number, epoch in enumerate(epochs):
-            rows = own[own["epoch"] == epoch].sort_values("lower")
+    for axis, (name, title) in zip(axes.flat, runs.items(), strict=False):
+        histograms = {epoch: group.sort_values("lower") for epoch, group in bins[bins["name"] == name].groupby("epoch")}
+        shown = sorted({0, 1, max(histograms)} & set(histograms))
+        for number, epoch in enumerate(shown):
+            rows, colour, label = histograms[epoch], ("#999999", "#56b4e9", "#0072b2")[number], ("base", f"epoch {epoch}", "end")[number]
             shares = rows["num_tokens"] / max(1, rows["num_tokens"].sum())
-            colour, label = ("#999999", "#56b4e9", "#0072b2")[number], ("start", f"epoch {epoch}", "end")[number]
             axis.stairs(shares, [*rows["lower"], rows["upper"].iloc[-1]], color=colour, label=label)
         axis.set(yscale="log", xlabel="probability of the token", ylabel="share of tokens", xlim=(0, 1), title=literal(title))
         axis.yaxis.set_minor_locator(NullLocator())
@@ -204,23 +186,23 @@ def token_histograms(tables: Tables) -> "Figure | None":
 
 
 def middle_runs(results: pd.DataFrame) -> dict[str, str]:
-    """Of each variant and remedy one run: its name and a title."""
-    found = {}
-    trained = results[results["trained"]].assign(variant=[blank(value) for value in results[results["trained"]]["variant"]])
-    for _, group in trained.groupby(["variant", "remedy"], sort=False):
-        order = sorted(set(group["rate"].dropna())) or [None]
-        row = group[group["rate"].eq(order[len(order) // 2]) | group["rate"].isna()].iloc[0]
-        found[row["name"]] = row["point"]
-    return found
+    """One run of each variant and remedy: its name and a title."""
+    runs = {}
+    for trained in by_variant(results[results["trained"]]).values():
+        for _, group in trained.groupby("remedy", sort=False):
+            order = sorted(set(group["rate"].dropna())) or [None]
+            row = group[group["rate"].eq(order[len(order) // 2]) | group["rate"].isna()].iloc[0]
+            runs[row["name"]] = row["point"]
+    return runs
 
 
 def literal(text: str) -> str:
-    """A text that is shown as it is, where a dollar would begin a formula."""
+    """A text as it is: a dollar would begin a formula."""
     return text.replace("$", r"\$")
 
 
 def legend(figure: "Figure", axes: "np.ndarray | Sequence[Axes]") -> None:
-    """One for all panels, each name once."""
+    """Add one legend for all panels, each name once."""
     entries: dict[str, Any] = {}
     for axis in np.ravel(np.asarray(axes, dtype=object)):
         if axis.figure is not None:

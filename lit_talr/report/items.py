@@ -1,4 +1,4 @@
-"""Answers item by item: what the intervals are computed from."""
+"""Answers item by item: the intervals are computed from them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ Key = tuple[str, str, str]
 
 
 class Items:
-    """Which items one model answered rightly, each suite a group of its own.
+    """Which items one model answered correctly, each suite a group of its own.
 
     Args:
         keys: ``[num_items]``, sorted and different.
         correct: ``[num_items]``, 1 or 0.
-        lenient: Likewise for a lenient reader (``ExactMatch`` says how); None where the answers do not say.
+        lenient: Likewise for a lenient reader (``ExactMatch`` defines it); None where the answers do not have it.
     """
 
     def __init__(self, keys: Sequence[Key], correct: Sequence[float], lenient: Sequence[float] | None = None) -> None:
@@ -31,11 +31,11 @@ class Items:
 
     @property
     def mean(self) -> float:
-        """Over suites of each suite's mean."""
+        """The mean over suites of each suite's mean."""
         return grouped_mean(self.correct, self.groups)
 
     def lenient_means(self) -> dict[str, float]:
-        """By suite; empty where the answers do not say."""
+        """The lenient mean of each suite; empty where the answers do not have it."""
         if self.lenient is None:
             return {}
         return {suite: float(self.lenient[self.groups == number].mean()) for number, suite in enumerate(self.suites)}
@@ -57,7 +57,7 @@ class Draws(NamedTuple):
 
 
 def average(parts: Sequence[Draws | None]) -> Draws | None:
-    """Of the mean of several models' scores; None unless all answered the same items. A mean of draws is a draw of the mean."""
+    """Draws of the mean over models, which are means of draws; None unless all models answered the same items."""
     known = [part for part in parts if part is not None]
     if not known or len(known) < len(parts) or len({part.keys for part in known}) > 1:
         return None
@@ -65,36 +65,29 @@ def average(parts: Sequence[Draws | None]) -> Draws | None:
 
 
 def read_items(file: Path) -> Items | None:
-    """The answers in a file, without those of suites that do not count in the mean; None where there is no file, or none counts.
+    """Read the answers in a file, of suites that count in the mean; None where there is no file, or none counts.
 
     Raises:
-        ValueError: For a file that is not whole, naming it.
+        ValueError: For a file that is incomplete, naming it.
     """
     if not file.is_file():
         return None
     try:
         rows = read_json_lines(file)
-        numbers = {(row.get("suite"), row["id"]) for row in rows}
-        found = sorted(
-            (
-                (str(row.get("suite", "")), f"{row['id']:>12}", str(row.get("truth"))),
-                right(row["correct"]),
-                right(row["lenient"]) if "lenient" in row else None,
-            )
-            for row in rows
-            if row.get("counts", True)
-        )
+        ids = {(row.get("suite"), row["id"]) for row in rows}
+        items = sorted(read_item(row) for row in rows if row.get("counts", True))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file.name} is not a whole file of answers") from error
-    if len(numbers) != len(rows) or not rows:
+    if len(ids) != len(rows) or not rows:
         raise ValueError(f"{file.name} is empty, or has an item twice")
-    if not found:
+    if not items:
         return None
-    keys, correct, lenient = zip(*found, strict=True)
+    keys, correct, lenient = zip(*items, strict=True)
     return Items(keys, correct, None if None in lenient else lenient)
 
 
-def right(value: Any) -> float:
-    if not isinstance(value, bool):
-        raise TypeError("`correct` must be true or false")
-    return float(value)
+def read_item(row: dict[str, Any]) -> tuple[Key, bool, bool | None]:
+    for name in ("correct", "lenient"):
+        if not isinstance(row.get(name, name == "lenient"), bool):
+            raise TypeError(f"`{name}` must be true or false")
+    return (str(row.get("suite", "")), f"{row['id']:>12}", str(row.get("truth"))), row["correct"], row.get("lenient")

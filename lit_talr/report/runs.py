@@ -15,10 +15,12 @@ from lit_talr.utils.files import read_json
 
 MARKS = ("trial.json", "metrics.json", "config.yaml")
 """A folder that holds one of these is a run."""
+TEXTS, NUMBERS = ("variant", "remedy", "source", "of", "base"), ("rate", "seed", "alpha")
+"""The fields of a trial."""
 
 
 class LeftOutError(ValueError):
-    """Why a run is not in the report."""
+    """The reason why a run is not in the report."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,10 @@ class Run:
 
     Args:
         folder: Where it is.
-        name: The folder's name, with as many of its parents' as make it the only one.
-        trained: Whether it was trained, and is neither the base nor an interpolation.
-        source: Of an interpolation, the remedy of the run that it came from.
-        of: Of an interpolation, the name of that run.
-        base: The name of the base's run.
+        name: The folder's name, with as many of its parents' as make it unique.
+        source: For an interpolation, the remedy of the run that it came from.
+        of: For an interpolation, the name of that run.
+        base: The name of the base model's run.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Run:
 
     @property
     def trained(self) -> bool:
+        """Whether it was trained, and is neither the base nor an interpolation."""
         return self.alpha is None and self.remedy not in ("base", "wise-ft")
 
     @property
@@ -67,19 +69,23 @@ def scientific(rate: float) -> str:
 
 
 def find(paths: Sequence[Path]) -> dict[str, Path]:
-    """The run folders in or under the paths, under names that tell them apart; folders inside a run are its own."""
-    found: dict[Path, None] = {}
+    """Find the run folders in or under the paths, by their shortest unique names; folders inside a run are its own.
+
+    Raises:
+        ValueError: For a path that is no folder, and where there is no run.
+    """
+    runs: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"{path}: no such folder; name runs, or folders that hold them.")
-        for place, inner, files in os.walk(path.resolve()):
+        for folder, inner, files in os.walk(path.resolve()):
             is_run = any(mark in files for mark in MARKS)
             inner[:] = [] if is_run else sorted(name for name in inner if not name.startswith("."))
             if is_run:
-                found[Path(place)] = None
-    if not found:
+                runs[Path(folder)] = None
+    if not runs:
         raise ValueError(f"{', '.join(map(str, paths))}: holds no run; a run is a folder with {', '.join(MARKS)}.")
-    return {short_name(folder, list(found)): folder for folder in found}
+    return {short_name(folder, list(runs)): folder for folder in runs}
 
 
 def short_name(folder: Path, others: Sequence[Path]) -> str:
@@ -88,57 +94,70 @@ def short_name(folder: Path, others: Sequence[Path]) -> str:
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """A run from its ``trial.json``, and what that does not say from its ``config.yaml``.
+    """Read a run from its ``trial.json``, and what that leaves out from its ``config.yaml``.
 
     Raises:
-        LeftOutError: For a run that was not tested, or that nobody can place.
+        LeftOutError: For a run that was not tested, or whose remedy is unknown.
     """
     metrics = read_object(folder / "metrics.json")
     if not metrics:
         raise LeftOutError("has no metrics.json: it has not ended, or was not tested")
-    if "test/score" not in numbers(metrics, "test"):
+    if "test/score" not in select_numbers(metrics.get("test")):
         raise LeftOutError("has no test/score in metrics.json: run `lit-talr test` on it")
-    known = {**from_config(folder), **read_object(folder / "trial.json")}
-    if "remedy" not in known:
+    trial = {**configured_trial(folder), **read_object(folder / "trial.json")}
+    if "remedy" not in trial:
         if "fit" in metrics:
-            raise LeftOutError("has neither trial.json nor config.yaml, so nothing says what it is")
-        known["remedy"] = "base"  # a model that was tested and never trained
-    paper: dict[str, Any] = known["paper"] if isinstance(known.get("paper"), dict) else {}
+            raise LeftOutError("has neither trial.json nor config.yaml, so its remedy is unknown")
+        trial["remedy"] = "base"  # a model that was tested and never trained
+    paper, commands = select_numbers(trial.get("paper")), trial.get("commands")
+    is_typed = isinstance(commands, list) and all(isinstance(line, str) for line in commands)
     return Run(
+        **read_fields(trial),
         folder=folder,
         name=name,
-        variant=text(known, "variant"),
-        remedy=text(known, "remedy") or "unknown",
-        source=text(known, "source"),
-        rate=number(known, "rate"),
-        seed=None if (seed := number(known, "seed")) is None else int(seed),
-        alpha=number(known, "alpha"),
-        of=text(known, "of"),
-        base=text(known, "base"),
-        command="\n".join(known["commands"] if is_texts(known.get("commands")) else fit_commands(folder)),
-        paper_domain=number(paper, "domain"),
-        paper_general=number(paper, "general"),
-        fit=numbers(metrics, "fit"),
-        test=numbers(metrics, "test"),
+        command="\n".join(commands if is_typed else fit_commands(folder)),
+        paper_domain=paper.get("domain"),
+        paper_general=paper.get("general"),
+        fit=select_numbers(metrics.get("fit")),
+        test=select_numbers(metrics["test"]),
     )
 
 
-def from_config(folder: Path) -> dict[str, Any]:
-    """Remedy, rate, seed and variant as ``fit`` was configured; empty without ``config.yaml``."""
+def read_fields(trial: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a run that come from its trial; None where there is none.
+
+    Raises:
+        LeftOutError: For a field of the wrong type.
+    """
+    fields = {key: trial.get(key) for key in (*TEXTS, *NUMBERS)}
+    for key, value in fields.items():
+        if value is not None and not (isinstance(value, str) if key in TEXTS else is_number(value)):
+            raise LeftOutError(f"has a trial.json whose `{key}` is not {'a text' if key in TEXTS else 'a number'} but {value!r}")
+    return {**fields, "remedy": fields["remedy"] or "unknown"}
+
+
+def configured_trial(folder: Path) -> dict[str, Any]:
+    """Remedy, rate, seed and variant in the ``config.yaml`` of a fit; empty without one.
+
+    Raises:
+        LeftOutError: For a file that no ``fit`` has written.
+    """
     file = folder / "config.yaml"
     if not file.is_file():
         return {}
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        model, data = config["model"], config["data"]["init_args"]
-        remedy = loss_name(model["loss"])
-        if model.get("lora"):
-            remedy = "lora" if remedy == "standard" else f"lora-{remedy}"
-        seed = config.get("seed_everything")
-        rate = float(model["optimizer"]["init_args"]["lr"])
+        seed, rate = config.get("seed_everything"), float(config["model"]["optimizer"]["init_args"]["lr"])
+        remedy, variant = remedy_name(config["model"]), config["data"]["init_args"].get("target")
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise LeftOutError("has a config.yaml that is not one of `lit-talr fit`") from error
-    return {"remedy": remedy, "rate": rate, "seed": seed if type(seed) is int else None, "variant": data.get("target")}
+    return {"remedy": remedy, "rate": rate, "seed": seed if type(seed) is int else None, "variant": variant}
+
+
+def remedy_name(model: dict[str, Any]) -> str:
+    """The loss of a model's configuration, after ``lora`` for adapters: ``lora``, ``talr``, ``lora-l2-talr``."""
+    parts = [*(["lora"] if model.get("lora") else []), loss_name(model["loss"])]
+    return "-".join(part for part in parts if part != "standard" or len(parts) == 1)
 
 
 def loss_name(loss: dict[str, Any]) -> str:
@@ -155,42 +174,24 @@ def fit_commands(folder: Path) -> list[str]:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Empty where there is none.
+    """The JSON object in a file; empty where there is none.
 
     Raises:
         LeftOutError: For a file that is no JSON object.
     """
     try:
-        found = read_json(file)
+        content = read_json(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LeftOutError(f"has a {file.name} that is not whole JSON") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise LeftOutError(f"has a {file.name} that is no JSON object")
-    return found
+    return content
 
 
-def numbers(metrics: dict[str, Any], part: str) -> dict[str, float]:
-    found = metrics.get(part)
-    return {name: float(value) for name, value in found.items() if is_number(value)} if isinstance(found, dict) else {}
+def select_numbers(values: Any) -> dict[str, float]:
+    """The finite numbers among the values of a mapping; empty for anything else."""
+    return {name: float(value) for name, value in values.items() if is_number(value)} if isinstance(values, dict) else {}
 
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
-
-
-def text(known: dict[str, Any], key: str) -> str | None:
-    value = known.get(key)
-    if value is not None and not isinstance(value, str):
-        raise LeftOutError(f"has a trial.json whose `{key}` is not a text but {value!r}")
-    return value
-
-
-def number(known: dict[str, Any], key: str) -> float | None:
-    value = known.get(key)
-    if value is not None and not is_number(value):
-        raise LeftOutError(f"has a trial.json whose `{key}` is not a number but {value!r}")
-    return value if value is None else float(value)

@@ -1,4 +1,4 @@
-"""The guide: of all settings within a budget of general ability the best on validation, tested once."""
+"""The guide: finds the best setting on validation within a budget of general ability, and tests it once."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,38 +8,70 @@ import numpy as np
 
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.runs import Runs
-from lit_talr.utils.files import read_json_lines
+from lit_talr.sweep.workers import Plan, run_points
+from lit_talr.utils.files import read_json_lines, write_json
 
 RESAMPLES, SEED = 10_000, 0
 RULE = "the highest val/score among settings whose general/drop on validation is within the budget; both are means over seeds"
+Setting = dict[str, Any]
 
 
-def settings(runs: Runs) -> list[dict[str, Any]]:
+def run_guide(plan: Plan, budget: float) -> None:
+    """Fit all, choose by validation, test the choice.
+
+    Raises:
+        ValueError: For trials that failed, when all else is done.
+    """
+    if plan.space.alphas:
+        print("`--budget` chooses by validation, which points of Wise-FT do not have: `alphas` is ignored.")
+    runs, failed = run_points(plan, [point for point in plan.points if point.is_trial], tested=False)
+    settings = list_settings(runs)
+    chosen, closest = choose_setting(settings, budget)
+    record = {"budget": {"general_drop": budget}, "rule": RULE, "settings": settings, "failed": failed, "chosen": chosen, "closest": closest}
+    write_json(plan.out / "guide.json", record)
+    if chosen is not None:
+        base = next(point.base for point in plan.points if point.name in chosen["trials"])
+        tested, _ = run_points(plan, [point for point in plan.points if point.name in (*chosen["trials"], base)], tested=True)
+        record["test"] = test = score_on_test(tested, chosen, budget)
+        write_json(plan.out / "guide.json", record)
+        print(f"Chosen: {setting_name(chosen)}, val/score {chosen['val/score']:.3f} at a general/drop of {chosen['general/drop']:.4f} ({RULE}).")
+        print(
+            f"On test: test/score {test['test/score']:.3f}, general/drop {test['general/drop']:.4f}, P(drop <= {budget:g}) = {test['P(drop <= budget)']:.3f} "
+            f"by a paired bootstrap over items ({RESAMPLES:,} resamples)."
+        )
+    elif closest is not None:
+        nearest = f"{setting_name(closest)} with {closest['general/drop']:.4f}"
+        print(f"No setting stays within a general/drop of {budget:g}; the closest is {nearest}. None was tested.")
+    if failed:
+        raise ValueError(f"{len(failed)} trial(s) failed, and their settings were left out: {', '.join(failed)}. The same command tries them again.")
+
+
+def list_settings(runs: Runs) -> list[Setting]:
     """Validation scores of each variant, remedy and rate, means over its seeds; a setting with a trial that failed has none."""
     groups: dict[tuple[Any, ...], list[Point]] = {}
     for point in runs.points.values():
         groups.setdefault((point.variant, point.remedy, point.rate), []).append(point)
-    found = []
+    settings = []
     for (variant, remedy, rate), trials in groups.items():
-        setting: dict[str, Any] = {"variant": variant, "remedy": remedy, "rate": rate, "trials": [trial.name for trial in trials]}
-        metrics = [runs.metrics(trial.name, "fit") if runs.finished(trial.name) else {} for trial in trials]
+        setting: Setting = {"variant": variant, "remedy": remedy, "rate": rate, "trials": [trial.name for trial in trials]}
+        metrics = [runs.metrics(trial.name, "fit") if runs.is_finished(trial.name) else {} for trial in trials]
         for key in ("val/score", "general/drop"):
             values = [numbers[key] for numbers in metrics if key in numbers]
             setting[key] = sum(values) / len(values) if len(values) == len(trials) else None
-        found.append(setting)
-    return found
+        settings.append(setting)
+    return settings
 
 
-def choose(found: Sequence[dict[str, Any]], budget: float) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The chosen setting, None if no one is within the budget; and the one that drops least."""
-    scored = [setting for setting in found if setting["val/score"] is not None and setting["general/drop"] is not None]
+def choose_setting(settings: Sequence[Setting], budget: float) -> tuple[Setting | None, Setting | None]:
+    """The best setting within the budget, if there is one; and the one that drops least."""
+    scored = [setting for setting in settings if setting["val/score"] is not None and setting["general/drop"] is not None]
     within = [setting for setting in scored if setting["general/drop"] <= budget]
     best = max(within, key=lambda setting: (setting["val/score"], -setting["general/drop"]), default=None)
     return best, min(scored, key=lambda setting: setting["general/drop"], default=None)
 
 
-def read_answers(path: Path) -> dict[tuple[str, Any], bool]:
-    """Of each item of each suite whether it was answered rightly; suites whose rows say that they do not count in the mean are left out.
+def read_correct(path: Path) -> dict[tuple[str, Any], bool]:
+    """Whether each item of each suite was answered correctly, for suites that count in the mean.
 
     Raises:
         ValueError: If there is no such file.
@@ -49,51 +81,51 @@ def read_answers(path: Path) -> dict[tuple[str, Any], bool]:
     return {(row["suite"], row["id"]): bool(row["correct"]) for row in read_json_lines(path) if row.get("counts", True)}
 
 
-def losses(folders: Iterable[Path]) -> dict[str, list[float]]:
-    """By suite, of each test item how much of it was lost, from 1 (right before, wrong after) to -1: the mean over runs.
+def item_losses(folders: Iterable[Path]) -> dict[str, list[float]]:
+    """How much of each test item was lost, by suite: from 1 (the base model was right, the run is wrong) to -1, the mean over runs.
 
     Raises:
-        ValueError: If the answers before and after are not of the same items.
+        ValueError: If the answers of base and run are not of the same items.
     """
-    parts: list[dict[tuple[str, Any], int]] = []
+    runs: list[dict[tuple[str, Any], int]] = []
     for folder in folders:
-        after, before = (read_answers(folder / "answers" / f"{name}.jsonl") for name in ("general-test", "general-base-test"))
-        if after.keys() != before.keys() or (parts and after.keys() != parts[0].keys()):
+        correct, base = (read_correct(folder / "answers" / f"{name}.jsonl") for name in ("general-test", "general-base-test"))
+        if correct.keys() != base.keys() or (runs and correct.keys() != runs[0].keys()):
             raise ValueError(f"{folder / 'answers'}: general-test.jsonl and general-base-test.jsonl must be of the same items, in all runs of a setting.")
-        parts.append({item: before[item] - after[item] for item in after})
-    found: dict[str, list[float]] = {}
-    for item in parts[0]:
-        found.setdefault(item[0], []).append(sum(part[item] for part in parts) / len(parts))
-    return found
+        runs.append({item: base[item] - correct[item] for item in correct})
+    losses: dict[str, list[float]] = {}
+    for item in runs[0]:
+        losses.setdefault(item[0], []).append(sum(run[item] for run in runs) / len(runs))
+    return losses
 
 
-def probability_within(lost: dict[str, list[float]], budget: float, resamples: int = RESAMPLES) -> float:
+def probability_within(losses: dict[str, list[float]], budget: float, resamples: int = RESAMPLES) -> float:
     """P(drop <= budget) by the paired bootstrap: items are drawn anew within each suite; the drop is the mean over suites.
 
     How often each of the few different values is drawn is multinomial, which is the same as drawing items, without a table of items x resamples.
     """
-    draw = np.random.default_rng(SEED)
+    rng = np.random.default_rng(SEED)
     drops = np.zeros(resamples)
-    for values in lost.values():
+    for values in losses.values():
         different, counts = np.unique(np.array(values), return_counts=True)
-        drops += draw.multinomial(len(values), counts / len(values), size=resamples) @ different / len(values) / len(lost)
+        drops += rng.multinomial(len(values), counts / len(values), size=resamples) @ different / len(values) / len(losses)
     return float((drops <= budget + 1e-12).mean())
 
 
-def result(runs: Runs, chosen: dict[str, Any], budget: float) -> dict[str, Any]:
-    """What the chosen setting does on test: means over its seeds, and how sure its drop is."""
-    lost = losses([runs.out / name for name in chosen["trials"]])
+def score_on_test(runs: Runs, chosen: Setting, budget: float) -> dict[str, Any]:
+    """Test scores of the chosen setting: means over its seeds, and the probability that its drop is within the budget."""
+    losses = item_losses([runs.out / name for name in chosen["trials"]])
     scores = [runs.metrics(name, "test")["test/score"] for name in chosen["trials"]]
     return {
         "test/score": sum(scores) / len(scores),
-        "general/drop": float(np.mean([np.mean(values) for values in lost.values()])),
-        "P(drop <= budget)": probability_within(lost, budget),
-        "items": {suite: len(values) for suite, values in lost.items()},
+        "general/drop": float(np.mean([np.mean(values) for values in losses.values()])),
+        "P(drop <= budget)": probability_within(losses, budget),
+        "items": {suite: len(values) for suite, values in losses.items()},
         "resamples": RESAMPLES,
         "seed": SEED,
     }
 
 
-def named(setting: dict[str, Any]) -> str:
-    """A setting as the names of its runs have it, without the seed."""
+def setting_name(setting: Setting) -> str:
+    """The name of the setting's runs without the seed."""
     return str(setting["trials"][0]).rsplit("-s", 1)[0]

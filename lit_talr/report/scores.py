@@ -1,0 +1,134 @@
+"""The rows of a report: scores of runs and points, validation curves, and statistics of tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lit_talr.curriculum.token_groups import Row
+from lit_talr.report.items import Draws, Items, average, read_items
+from lit_talr.report.runs import Run
+from lit_talr.report.statistics import interval, standard_error, t_interval
+
+SCORES = ("domain", "general", "drop")
+SHARED = ("point", "variant", "remedy", "source", "rate", "alpha", "trained")
+"""The columns that the runs of a point, which differ in their seed, have in common."""
+NOT_A_SUITE = ("general/mean", "general/drop", "general/drop_se")
+TOKENS = ["name", "epoch", "threshold", "set", "group", "lower", "upper", "num_tokens", "probability", "nll"]
+TOKENS += ["weight", "share_above", "share_at_floor", "temperature"]
+
+
+class Scored(NamedTuple):
+    """A run's row of the results, and bootstrap draws of its scores where their items are known."""
+
+    row: Row
+    draws: dict[str, Draws | None]  # by score
+
+
+def read_answers(run: Run | None, name: str, sentences: list[str]) -> Items | None:
+    """Read a file of a run's answers; a sentence is added for one that is broken."""
+    try:
+        return read_items(run.folder / "answers" / f"{name}.jsonl") if run else None
+    except ValueError as error:
+        sentences.append(str(error))
+        return None
+
+
+def read_scored_answers(run: Run, name: str, score: float | None, sentences: list[str]) -> Items | None:
+    """Read answers whose mean is the score; a sentence is added where it is not."""
+    items = read_answers(run, name, sentences)
+    if items is None or score is None or abs(items.mean - score) < 1e-5:  # the logged score is float32
+        return items if score is not None else None
+    sentences.append(f"its score {score:.4g} is not the share of right answers in {name}.jsonl, so it has no interval over items")  # macro-F1, say
+    return None
+
+
+def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
+    """Score a run; sentences on what is odd about its answers are added to the list."""
+    mean, drop = run.test.get("general/mean"), run.test.get("general/drop")
+    if drop is None and base and mean is not None and "general/mean" in base.test:
+        drop = base.test["general/mean"] - mean
+    domain_items = read_scored_answers(run, "test", run.test["test/score"], sentences)
+    general_items = read_scored_answers(run, "general-test", mean, sentences)
+    base_items = read_answers(run, "general-base-test", sentences) or read_answers(base, "general-test", [])
+    domain, general, base_general = (items.draws() if items else None for items in (domain_items, general_items, base_items))
+    draws = {"domain": domain, "general": general, "drop": base_general.minus(general) if base_general else None}
+    lenient = general_items.lenient_means() if general_items else {}
+    row: Row = {**asdict(run), "point": run.point, "trained": run.trained, "domain": run.test["test/score"], "general": mean, "drop": drop}
+    row |= {"val/score": run.fit.get("val/score"), "val/nll": run.fit.get("val/nll"), "steps": run.fit.get("step")}
+    row |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
+    row |= {f"lenient/{suite}": value for suite, value in lenient.items()}
+    row["general_lenient"] = float(np.mean([*lenient.values()])) if lenient else None
+    return Scored(row | bounds(draws), draws)
+
+
+def bounds(draws: dict[str, Draws | None]) -> Row:
+    """The two columns of each score's interval over items."""
+    row: Row = {}
+    for name, of_score in draws.items():
+        row[f"{name}_lower"], row[f"{name}_upper"] = interval(of_score.values) if of_score else (None, None)
+    return row
+
+
+def average_draws(runs: Sequence[Scored]) -> dict[str, Draws | None]:
+    return {name: average([run.draws[name] for run in runs]) for name in SCORES}
+
+
+def mean_row(runs: Sequence[Scored]) -> Row:
+    """A point's means over its seeds, with intervals over items and over seeds."""
+    row: Row = {**{name: runs[0].row[name] for name in SHARED}, "seeds": len(runs), **bounds(average_draws(runs))}
+    for name in SCORES:
+        values = [run.row[name] for run in runs]
+        known = values if None not in values else []
+        row[name] = float(np.mean(known)) if known else None
+        row[f"{name}_se"] = standard_error(known) if len(known) > 1 else None
+        row[f"{name}_seeds_lower"], row[f"{name}_seeds_upper"] = t_interval(known) or (None, None)
+    return row
+
+
+def pair_rows(points: dict[str, list[Scored]]) -> Iterator[Row]:
+    """Differences of each point to each other one of its variant that was trained or is the base; an interpolation is no reference."""
+    draws = {point: average_draws(runs) for point, runs in points.items()}
+    means = {point: mean_row(runs) for point, runs in points.items()}
+    for reference, first in means.items():
+        for point, second in means.items():
+            if point == reference or first["variant"] != second["variant"] or not (first["trained"] or first["remedy"] == "base"):
+                continue
+            row: Row = {"reference": reference, "point": point}
+            differences: dict[str, Draws | None] = {}
+            for name in ("domain", "general"):
+                row[name] = None if None in (first[name], second[name]) else second[name] - first[name]
+                of_point = draws[point][name]
+                differences[name] = of_point.minus(draws[reference][name]) if of_point else None
+            yield row | bounds(differences)
+
+
+def read_curve(run: Run, base: Run | None, sentences: list[str]) -> Iterator[Row]:
+    """Validation scores by epoch, of the suites that count in the mean; the domain score of epoch 0 is the base's on test items, the only one it has."""
+    epochs: dict[int, Row] = {}
+    for name, prefix in (("domain", "val-epoch-"), ("general", "general-epoch-")):
+        for file in (run.folder / "answers").glob(f"{prefix}*.jsonl"):
+            epoch = file.stem.removeprefix(prefix)
+            if epoch.isdecimal() and (items := read_answers(run, file.stem, sentences)):
+                epochs.setdefault(int(epoch), {})[name] = items.mean
+    if 0 in epochs and base:
+        epochs[0].setdefault("domain", base.test["test/score"])
+    yield from ({"name": run.name, "epoch": epoch, **row} for epoch, row in sorted(epochs.items()))
+
+
+def read_tokens(run: Run, sentences: list[str]) -> list[Row]:
+    """The statistics of the run's tokens, with the temperature of any loss that has one; a sentence is added for a file that is broken."""
+    file = run.folder / "token_probability.parquet"
+    if not file.is_file():
+        return []
+    try:
+        table = pd.read_parquet(file)
+        table = table[table["group"] != "hardest"]
+        temperatures = [name for name in table.columns if name.endswith("/temperature")]
+        temperature = table[temperatures].bfill(axis=1).iloc[:, 0] if temperatures else None
+        return table.assign(name=run.name, temperature=temperature)[TOKENS].to_dict("records")
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
+        sentences.append(f"its {file.name} is not one that TokenProbability wrote")
+        return []

@@ -1,9 +1,9 @@
 """The page: one HTML file with its texts and numbers inside, which needs no network."""
 
 from collections.abc import Sequence
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -15,87 +15,78 @@ from lit_talr.heatmap.run import Model, TunedRun
 from lit_talr.heatmap.scores import TokenScores, talr_weights
 from lit_talr.heatmap.tokens import Piece, pieces, plain
 from lit_talr.losses import TALR
-from lit_talr.report.page import embed
+from lit_talr.report.page import assemble_page
 
-FOLDER = Path(__file__).parent
 EASY = 0.2
-"""The probability that the paper's figure 3 tells hard tokens by."""
+"""The probability below which the paper's figure 3 calls a token hard."""
+
+
+class Column(NamedTuple):
+    """A model's numbers on the page."""
+
+    model: Model
+    numbers: dict[str, Tensor]  # by name, one value for each token
+    temperature: float
 
 
 def page(run: TunedRun, split: Split, rows: Sequence[ShownRow], tokenizer: PreTrainedTokenizerBase, base: TokenScores, tuned: TokenScores) -> str:
     """The page as a function of texts and numbers alone: the same ones give the same bytes."""
     counts = [int(row.encoded.supervised.sum()) for row in rows]
-    columns = {"base": Column(run.base, base, counts), "tuned": Column(run.tuned, tuned, counts)}
-    spans = pairwise(accumulate(counts, initial=0))
+    columns = {}
+    for name, model, scores in (("base", run.base, base), ("tuned", run.tuned, tuned)):
+        weights, temperature = talr_weights(scores.nll, counts)
+        columns[name] = Column(model, {**scores._asdict(), "weight": weights}, temperature)
     data = {
         "version": __version__,
         "domain": type(run.data).__name__,
         "split": split,
         "easy": EASY,
         "floor": TALR().floor,
-        "models": {name: column.summary() for name, column in columns.items()},
-        "examples": [example(row, tokenizer, {name: column.part(*span) for name, column in columns.items()}) for row, span in zip(rows, spans, strict=True)],
+        "models": {name: summarize(column) for name, column in columns.items()},
+        "examples": [show_example(row, tokenizer, columns, done) for row, done in zip(rows, accumulate(counts, initial=0), strict=False)],
     }
-    text = (FOLDER / "page.html").read_text(encoding="utf-8")
-    css, js = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    for name, part in {"css": css, "js": js, "data": embed(data)}.items():  # the data last: nothing in them is taken for a place to fill
-        text = text.replace("{{" + name + "}}", part)
-    return text
+    return assemble_page(Path(__file__).parent, {}, data)
 
 
-class Column:
-    """A model's numbers on the page."""
-
-    def __init__(self, model: Model, scores: TokenScores, counts: Sequence[int]) -> None:
-        self.model, self.scores = model, scores
-        self.weights, self.temperature = talr_weights(scores.nll, counts)
-
-    def summary(self) -> dict[str, Any]:
-        """What stands on top."""
-        nll = self.scores.nll.double()
-        probability = (-nll).exp()
-        means = {
-            "probability": probability.mean(),
-            "hard": (probability < EASY).double().mean(),
-            "perplexity": nll.mean().exp(),
-            "first": (self.scores.rank == 1).double().mean(),
-            "entropy": self.scores.entropy.double().mean(),
-            "weight": self.weights.double().mean(),
-        }
-        numbers = {name: rounded(float(value)) for name, value in means.items()}
-        return {"title": self.model.title, "tokens": len(nll), **numbers, "temperature": rounded(self.temperature)}
-
-    def part(self, start: int, stop: int) -> dict[str, list[float]]:
-        """The numbers of some tokens."""
-        columns: dict[str, Tensor] = {**self.scores._asdict(), "weight": self.weights}
-        return {name: [rounded(value) for value in column[start:stop].tolist()] for name, column in columns.items()}
+def summarize(column: Column) -> dict[str, Any]:
+    """The numbers at the top of the page."""
+    nll = column.numbers["nll"].double()
+    probability = (-nll).exp()
+    means = {
+        "probability": probability.mean(),
+        "hard": (probability < EASY).double().mean(),
+        "perplexity": nll.mean().exp(),
+        "first": (column.numbers["rank"] == 1).double().mean(),
+        "entropy": column.numbers["entropy"].double().mean(),
+        "weight": column.numbers["weight"].double().mean(),
+        "temperature": column.temperature,
+    }
+    return {"title": column.model.title, "tokens": len(nll), **{name: rounded(float(value)) for name, value in means.items()}}
 
 
 def rounded(value: float) -> float:
-    """Six digits: what a reader can use, and less than what another order of additions would change."""
+    """Six digits: enough for a reader, and fewer than another order of additions would change."""
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def example(row: ShownRow, tokenizer: PreTrainedTokenizerBase, numbers: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """A row's text in its order: what is only read as one text, what is learned token by token."""
-    ids, parts, done, place = row.encoded.input_ids.tolist(), [], 0, 0
-    for learned, group in groupby(row.encoded.supervised.tolist()):
-        stop = place + len(list(group))
-        if learned:
-            texts = pieces(tokenizer, ids[place:stop], ids[max(0, place - 1) : place])
-            end = done + len(texts)
-            parts.append({"tokens": [shown(piece) for piece in texts], **{name: cut(columns, done, end) for name, columns in numbers.items()}})
-            done = end
+def show_example(row: ShownRow, tokenizer: PreTrainedTokenizerBase, columns: dict[str, Column], done: int) -> dict[str, Any]:
+    """A row's text in its order: context as one text, supervised tokens one by one, ``done`` of which were in earlier rows."""
+    ids, parts, start = row.encoded.input_ids.tolist(), [], 0
+    for supervised, group in groupby(row.encoded.supervised.tolist()):
+        stop = start + len(list(group))
+        if supervised:
+            texts = pieces(tokenizer, ids[start:stop], ids[max(0, start - 1) : start])
+            part: dict[str, Any] = {"tokens": [show_piece(piece) for piece in texts]}
+            for name, column in columns.items():
+                part[name] = {key: [rounded(value) for value in numbers[done : done + len(texts)].tolist()] for key, numbers in column.numbers.items()}
+            parts.append(part)
+            done += len(texts)
         else:
-            parts.append({"text": plain(tokenizer, ids[place:stop])})
-        place = stop
+            parts.append({"text": plain(tokenizer, ids[start:stop])})
+        start = stop
     return {"number": row.number, "parts": parts}
 
 
-def cut(columns: dict[str, list[float]], start: int, stop: int) -> dict[str, list[float]]:
-    return {name: values[start:stop] for name, values in columns.items()}
-
-
-def shown(piece: Piece) -> str | list[Any]:
-    """A text; of a token that is a part of a character also which one, of how many, and of what."""
+def show_piece(piece: Piece) -> str | list[Any]:
+    """A text; for a part of a character also its number, the number of parts, and the character."""
     return piece.text if piece.parts == 1 else list(piece)

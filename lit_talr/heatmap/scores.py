@@ -1,4 +1,4 @@
-"""What a model makes of every supervised token: its NLL, its rank, and the entropy of the distribution it was drawn from."""
+"""Scores of every supervised token under a model: its NLL, its rank, and the entropy of the predicted distribution."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.head import Head
 
 CHUNK_TOKENS = 256
-"""Tokens whose logits are held at a time: 160 MB for a vocabulary of 150,000."""
+"""Number of tokens whose logits are held at a time: 160 MB for a vocabulary of 150,000."""
 
 
 class TokenScores(NamedTuple):
-    """Of all supervised tokens, one example after the other, on the CPU."""
+    """Scores of all supervised tokens, one example after the other, on the CPU."""
 
     nll: Tensor  # [N] float32 nats
     rank: Tensor  # [N] int64, 1 for a token that none is more likely than
@@ -27,13 +27,13 @@ class TokenScores(NamedTuple):
 
 
 @torch.inference_mode()
-def score(backbone: Backbone, rows: Sequence[Encoded], title: str = "") -> TokenScores:
-    """Run a model over examples, one at a time, so that no padding comes in.
+def score_tokens(backbone: Backbone, rows: Sequence[Encoded], title: str = "") -> TokenScores:
+    """Run a model over examples, one at a time and so without padding.
 
     Args:
         backbone: In evaluation mode.
         rows: Each with at least one supervised token.
-        title: Of the progress bar.
+        title: Title of the progress bar.
     """
     device = backbone.head.weight.device
     parts = []
@@ -43,33 +43,27 @@ def score(backbone: Backbone, rows: Sequence[Encoded], title: str = "") -> Token
         mask = torch.from_numpy(row.supervised).to(device)[1:]
         inputs, labels = tokens[None, :-1], tokens[1:][mask]
         hidden = backbone.states(inputs)[0][mask]
-        found = backbone.head(hidden, labels, entropy=True)
-        parts.append([found.nll, ranks(hidden, labels, backbone.head), found.entropy])
+        output = backbone.head(hidden, labels, entropy=True)
+        parts.append([output.nll, ranks(hidden, labels, backbone.head), output.entropy])
     return TokenScores(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
 def ranks(hidden_ND: Tensor, labels_N: Tensor, head: Head, chunk_tokens: int = CHUNK_TOKENS) -> Tensor:
     """``[N]`` int64: one more than the number of tokens that are more likely than the label.
 
-    Like this, without holding logits ``[N, V]``; scale and soft-cap, which keep the order, are left out::
+    It equals the following, without holding logits ``[N, V]``; scale and soft-cap, which preserve the order, are left out::
 
         1 + (logits > logits.gather(1, labels[:, None])).sum(1)
     """
-    found = [labels_N[:0]]
+    parts = [labels_N[:0]]
     for hidden_CD, labels_C in zip(hidden_ND.split(chunk_tokens), labels_N.split(chunk_tokens), strict=True):
         logits_CV = head(hidden_CD)
-        found.append(1 + (logits_CV > logits_CV.gather(1, labels_C[:, None])).sum(1))
-    return torch.cat(found)
+        parts.append(1 + (logits_CV > logits_CV.gather(1, labels_C[:, None])).sum(1))
+    return torch.cat(parts)
 
 
 def talr_weights(nll: Tensor, num_tokens: Sequence[int]) -> tuple[Tensor, float]:
-    """The weight ``[N]`` that TALR with its defaults would give each token if the examples were one micro-batch, and the temperature in nats.
-
-    Args:
-        nll: ``[N]``, of one example after the other.
-        num_tokens: How many of them each example has.
-    """
-    sequence = torch.arange(len(num_tokens)).repeat_interleave(torch.tensor(num_tokens))
-    stats = TokenStats(nll[None], torch.ones_like(nll[None], dtype=torch.bool), sequence[None])
-    loss = TALR()
-    return loss.weights(stats)[0], float(loss.batch_temperature(stats))
+    """The weights ``[N]`` of TALR with its defaults if the examples, of so many tokens each, were one micro-batch; and the temperature in nats."""
+    sequence_ids = torch.arange(len(num_tokens)).repeat_interleave(torch.tensor(num_tokens))
+    stats = TokenStats(nll[None], torch.ones_like(nll[None], dtype=torch.bool), sequence_ids[None])
+    return TALR().weights(stats)[0], float(TALR().batch_temperature(stats))

@@ -1,4 +1,4 @@
-"""Tokens as a reader sees them: no blank that is invisible, no half of a character."""
+"""Tokens as readable texts: blanks are made visible, and characters stay whole."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 LONGEST = 8
-"""Tokens that one character is looked for in: it has at most four bytes, but the last of them may share a token with the next one's first."""
+"""The most tokens that a character is searched in: it has at most four bytes, but the last of them may share a token with the next one's first."""
 UNFINISHED = "\ufffd"
 MARKS = {"\n": "⏎\n", "\t": "⇥", "\r": "␍"}
 
@@ -16,34 +16,34 @@ class Piece(NamedTuple):
     """A token's text."""
 
     text: str  # what is shown in its place
-    part: int  # 0 where it has a text of its own, else which token of a character this is, from 1
-    parts: int  # of how many
-    whole: str  # the text of all of these
+    part: int  # 0 for a text of its own, else the number of this token within a character, from 1
+    parts: int  # tokens of that character
+    whole: str  # their text
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], before: Sequence[int] = ()) -> list[Piece]:
-    """The text of each token; where several make one character, the first has it, and the others say which part they are.
+    """The text of each token; where several make one character, the first has it, and the others name their part.
 
     Args:
-        tokenizer: Whose tokens.
+        tokenizer: Decodes the tokens.
         ids: Token ids.
-        before: Those in front of them, since a decoder may drop the blank at the start of a text.
+        before: Preceding ids: a decoder may drop the blank at the start of a text.
     """
-    found: list[Piece] = []
+    result: list[Piece] = []
     context, start = list(before), 0
     while start < len(ids):
         length, text = next_text(tokenizer, context, ids[start : start + LONGEST])
         shown = visible(text)
         if length == 1:
-            found.append(Piece(shown, 0, 1, shown))
+            result.append(Piece(shown, 0, 1, shown))
         else:
-            found += [Piece(shown if part == 1 else f"{part}/{length}", part, length, shown) for part in range(1, length + 1)]
+            result += [Piece(shown if part == 1 else f"{part}/{length}", part, length, shown) for part in range(1, length + 1)]
         context, start = list(ids[start : start + length]), start + length
-    return found
+    return result
 
 
 def next_text(tokenizer: PreTrainedTokenizerBase, context: Sequence[int], ids: Sequence[int]) -> tuple[int, str]:
-    """How many of the next tokens make whole characters, and their text; a token that no others complete stands alone."""
+    """The number of the next tokens that make whole characters, and their text; a token that no others complete stands alone."""
     texts = (decode(tokenizer, context, ids[:length]) for length in range(1, len(ids) + 1))
     first = next(texts)
     if UNFINISHED not in first:
@@ -52,20 +52,20 @@ def next_text(tokenizer: PreTrainedTokenizerBase, context: Sequence[int], ids: S
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, context: Sequence[int], ids: Sequence[int]) -> str:
-    """The text that tokens add behind others."""
+    """The text that tokens add after others."""
     before, both = plain(tokenizer, context), plain(tokenizer, [*context, *ids])
     return both[len(before) :] if both.startswith(before) else plain(tokenizer, ids)
 
 
 def plain(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """All of a text, special tokens too."""
+    """The whole text, special tokens too."""
     text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     return text
 
 
 def visible(text: str) -> str:
-    """A text of which something can be seen: ends of lines, tabs, blanks that stand alone, and signs that have no shape."""
+    """A text with visible signs for ends of lines, tabs, lone blanks, and characters without a shape."""
     if text and not text.strip(" "):
         return "␣" * len(text)
     if text and all(sign.isspace() or unicodedata.category(sign)[0] == "C" for sign in text) and not set(text) & set(MARKS):

@@ -110,12 +110,13 @@ def read_run(folder: Path, name: str) -> Run:
             raise LeftOutError("has neither trial.json nor config.yaml, so its remedy is unknown")
         trial["remedy"] = "base"  # a model that was tested and never trained
     paper, commands = select_numbers(trial.get("paper")), trial.get("commands")
-    is_typed = isinstance(commands, list) and all(isinstance(line, str) for line in commands)
+    if not isinstance(commands, list) or not all(isinstance(line, str) for line in commands):
+        commands = fit_commands(folder)
     return Run(
         **read_fields(trial),
         folder=folder,
         name=name,
-        command="\n".join(commands if is_typed else fit_commands(folder)),
+        command="\n".join(commands),
         paper_domain=paper.get("domain"),
         paper_general=paper.get("general"),
         fit=select_numbers(metrics.get("fit")),

@@ -1,51 +1,43 @@
-"""The points of a sweep that wait, run or are done, in an Optuna study that many processes and machines share."""
+"""The queue of a sweep: an Optuna study that many processes and machines share."""
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from lit_talr.utils.locks import alone, is_free, try_lock
 
 NAME, WHY = "name", "why"
-"""Attributes of a trial: of which point it is, and why it failed; without a reason it was only put back."""
+"""Attributes of a trial: the point's name, and why it failed; without a reason it was only put back."""
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
 class Taken(NamedTuple):
-    """A point that is this worker's to run."""
+    """A point that this worker runs."""
 
     name: str
     trial: optuna.Trial
     lock: IO[str]  # held until closed, and by each command that inherits it
 
 
-class Nothing(JournalFileOpenLock):
-    """The queue keeps others out of the journal itself, by a lock that a killed process does not leave behind as Optuna's own does."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
 class Queue:
-    """Each point is run by one worker; what a worker that was killed has left is run again.
+    """Gives each point to one worker; the points of a killed worker are run again.
 
-    All that touches the study happens alone, under a lock of the folder of runs, which the machines share. A worker holds a lock for the point that it
-    runs, and so do the commands that it started: a point that is called running, whose lock is free, is nobody's.
+    The study is read and changed under a lock in the folder of runs, which the machines share. A worker and the commands that it started hold the lock of
+    their point: where a running point's lock is free, its worker was killed.
 
     Args:
         out: Folder of the runs.
         storage: Optuna's URL, or None for a journal file in the folder.
         study: Name of the study.
-        objectives: 2 for domain and general score, 1 for the first alone; for a study that is new.
+        objectives: Of a new study: 2 for domain and general score, 1 for the first alone.
 
     Raises:
         ValueError: For a storage that cannot be opened.
@@ -57,7 +49,7 @@ class Queue:
         self.journal = out / "study.journal" if storage is None else None
         with self.alone():
             self.study = optuna.create_study(
-                storage=opened(storage) if storage is not None else JournalStorage(JournalFileBackend(str(self.journal), lock_obj=Nothing(str(self.journal)))),
+                storage=open_storage(storage) if storage is not None else open_journal(out / "study.journal"),
                 sampler=optuna.samplers.RandomSampler(),  # which never draws: every point is enqueued
                 study_name=study,
                 directions=["maximize"] * objectives,
@@ -69,17 +61,17 @@ class Queue:
     def alone(self) -> Iterator[None]:
         with alone(self.locks / "study"):
             if self.journal is not None:
-                take_off_half_a_line(self.journal)
+                trim_journal(self.journal)
             yield
 
     def states(self) -> dict[str, FrozenTrial]:
-        """The latest trial of each point."""
+        """The latest trial of each point, by name."""
         return {trial.user_attrs[NAME]: trial for trial in self.study.get_trials(deepcopy=False) if NAME in trial.user_attrs}
 
     def add(self, names: Sequence[str], finished: Callable[[str], bool]) -> None:
-        """Enqueue points that neither wait nor run and are not done; what is called done and is not there is done again, and what failed is tried again."""
+        """Enqueue points that neither wait nor run and are not done; failed points, and completed ones that are not on the disk, are tried again."""
         with self.alone():
-            self.put_back_lost(names)
+            self.put_back_abandoned(names)
             states = self.states()
             for name in names:
                 state = states[name].state if name in states else None
@@ -89,79 +81,84 @@ class Queue:
     def enqueue(self, name: str) -> None:
         self.study.enqueue_trial({NAME: name}, user_attrs={NAME: name})
 
-    def put_back_lost(self, known: Sequence[str]) -> None:
-        """What workers have left that are no more, or that could not know it."""
+    def put_back_abandoned(self, known: Sequence[str]) -> None:
+        """Enqueue the points of killed workers, and those put back by a worker of another space."""
         for name, trial in self.states().items():
-            left = trial.state == TrialState.RUNNING and is_free(self.locks / name)
-            if left:
+            abandoned = trial.state == TrialState.RUNNING and is_free(self.locks / name)
+            if abandoned:
                 self.study.tell(trial.number, state=TrialState.FAIL)
-            if name in known and (left or was_left(trial)):
+            if name in known and (abandoned or is_put_back(trial)):
                 self.enqueue(name)
 
     def take(self, known: Sequence[str]) -> Taken | None:
-        """The next point, which nobody else gets; None if none waits."""
+        """Take the next point; None if none waits."""
         with self.alone():
-            self.put_back_lost(known)
+            self.put_back_abandoned(known)
             while any(trial.state == TrialState.WAITING for trial in self.states().values()):
                 trial = self.study.ask()
                 name = str(trial.user_attrs.get(NAME))
                 if name in known and (lock := try_lock(self.locks / name)) is not None:
                     return Taken(name, trial, lock)
-                self.study.tell(trial, state=TrialState.FAIL)  # of another space; a sweep that knows it puts it back
+                self.study.tell(trial, state=TrialState.FAIL)  # of another space; a sweep that has it puts it back
             return None
 
     def is_busy(self, known: Sequence[str]) -> bool:
-        """Whether points wait, or run somewhere and may yet be left behind, or were left and are still to be put back."""
+        """Whether points wait, run (their worker may yet be killed), or are still to be put back."""
         with self.alone():
-            return any(name in known and (trial.state in OPEN or was_left(trial)) for name, trial in self.states().items())
+            return any(name in known and (trial.state in OPEN or is_put_back(trial)) for name, trial in self.states().items())
 
-    def done(self, taken: Taken, values: Sequence[float], then: Sequence[str], finished: Callable[[str], bool]) -> None:
-        """A point is scored; what can follow now is enqueued, first, so that nobody finds nothing to wait for."""
-        self.add(then, finished)
+    def complete(self, taken: Taken, values: Sequence[float], followers: Sequence[str], finished: Callable[[str], bool]) -> None:
+        """Enqueue the points that can follow, then record the scores: no worker finds the queue empty in between."""
+        self.add(followers, finished)
         with self.alone():
             self.study.tell(taken.trial, values=list(values))
             taken.lock.close()
 
-    def failed(self, taken: Taken, why: str) -> None:
+    def fail(self, taken: Taken, why: str) -> None:
         with self.alone():
             taken.trial.set_user_attr(WHY, why)
             self.study.tell(taken.trial, state=TrialState.FAIL)
             taken.lock.close()
 
     def put_back(self, taken: Taken) -> None:
-        """Not run to its end: for whoever comes next."""
+        """Return a point that was not run to its end."""
         with self.alone():
             self.study.tell(taken.trial, state=TrialState.FAIL)
             self.enqueue(taken.name)
             taken.lock.close()
 
-    def counts(self, known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """The names of points that are done, and of those that failed why."""
+    def outcomes(self, known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """The names of completed points, and the reasons of failed ones by name."""
         with self.alone():
             states = {name: trial for name, trial in self.states().items() if name in known}
         done = [name for name, trial in states.items() if trial.state == TrialState.COMPLETE]
         return done, {name: trial.user_attrs[WHY] for name, trial in states.items() if trial.state == TrialState.FAIL and WHY in trial.user_attrs}
 
 
-def was_left(trial: FrozenTrial) -> bool:
+def is_put_back(trial: FrozenTrial) -> bool:
     """Whether it ended without a result and without a reason."""
     return trial.state == TrialState.FAIL and WHY not in trial.user_attrs
 
 
-def take_off_half_a_line(journal: Path) -> None:
-    """At the end of a file that only grows, of a process that was killed while it wrote, or whose disk was full."""
-    if not journal.exists() or not (size := journal.stat().st_size):
+def trim_journal(journal: Path) -> None:
+    """Cut off a line that was only half written: its process was killed, or the disk was full."""
+    if not journal.exists() or not journal.stat().st_size:
         return
     with journal.open("r+b") as file:
-        file.seek(size - 1)
+        file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def opened(storage: str) -> BaseStorage:
+def open_journal(journal: Path) -> BaseStorage:
+    no_lock: Any = threading.RLock()  # the queue has its own; a killed process would leave Optuna's behind
+    return JournalStorage(JournalFileBackend(str(journal), lock_obj=no_lock))
+
+
+def open_storage(storage: str) -> BaseStorage:
     try:
         return optuna.storages.get_storage(storage)
-    except Exception as error:  # of SQLAlchemy, of a driver, of Redis: whatever stands behind the URL; which may hold a password, so it is not repeated
+    except Exception as error:  # from SQLAlchemy, a driver, Redis, ...; the URL may hold a password, so it is not repeated
         kind = storage.split(":")[0]
         raise ValueError(f"`--storage`: this {kind} storage could not be opened ({type(error).__name__}); give a URL that Optuna knows.") from error

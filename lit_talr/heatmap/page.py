@@ -12,7 +12,7 @@ from lit_talr import __version__
 from lit_talr.data.example import Split
 from lit_talr.heatmap.rows import ShownRow
 from lit_talr.heatmap.run import Model, TunedRun
-from lit_talr.heatmap.scores import TokenScores, talr_weights
+from lit_talr.heatmap.scores import TokenScores, weigh_tokens
 from lit_talr.heatmap.tokens import Piece, pieces, plain
 from lit_talr.losses import TALR
 from lit_talr.report.page import assemble_page
@@ -34,7 +34,7 @@ def page(run: TunedRun, split: Split, rows: Sequence[ShownRow], tokenizer: PreTr
     counts = [int(row.encoded.supervised.sum()) for row in rows]
     columns = {}
     for name, model, scores in (("base", run.base, base), ("tuned", run.tuned, tuned)):
-        weights, temperature = talr_weights(scores.nll, counts)
+        weights, temperature = weigh_tokens(scores.nll, counts)
         columns[name] = Column(model, {**scores._asdict(), "weight": weights}, temperature)
     data = {
         "version": __version__,
@@ -52,7 +52,7 @@ def summarize(column: Column) -> dict[str, Any]:
     """The numbers at the top of the page."""
     nll = column.numbers["nll"].double()
     probability = (-nll).exp()
-    means = {
+    means: dict[str, Tensor | float] = {
         "probability": probability.mean(),
         "hard": (probability < EASY).double().mean(),
         "perplexity": nll.mean().exp(),

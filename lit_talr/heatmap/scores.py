@@ -9,7 +9,7 @@ from rich.progress import track
 from torch import Tensor
 
 from lit_talr.data.encoding import Encoded
-from lit_talr.losses import TALR
+from lit_talr.losses import TALR, talr_weights
 from lit_talr.losses.base import TokenStats
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.head import Head
@@ -62,8 +62,9 @@ def ranks(hidden_ND: Tensor, labels_N: Tensor, head: Head, chunk_tokens: int = C
     return torch.cat(parts)
 
 
-def talr_weights(nll: Tensor, num_tokens: Sequence[int]) -> tuple[Tensor, float]:
+def weigh_tokens(nll: Tensor, num_tokens: Sequence[int]) -> tuple[Tensor, float]:
     """The weights ``[N]`` of TALR with its defaults if the examples, of so many tokens each, were one micro-batch; and the temperature in nats."""
     sequence_ids = torch.arange(len(num_tokens)).repeat_interleave(torch.tensor(num_tokens))
     stats = TokenStats(nll[None], torch.ones_like(nll[None], dtype=torch.bool), sequence_ids[None])
-    return TALR().weights(stats)[0], float(TALR().batch_temperature(stats))
+    temperature = TALR().batch_temperature(stats)
+    return talr_weights(stats.nll, stats.mask, temperature=temperature)[0], float(temperature)

@@ -14,7 +14,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, restricted_n
 
 BASE, WISE = "base", "wise-ft"
 """The remedy of base models and of interpolated weights."""
-KEYS = ("rates", "`seeds`", "`seed_words`", "variants", "remedies", "`alphas`", "`alphas_of`", "paper", "keep")
+KEYS = ("rates", "seeds", "seed_words", "variants", "remedies", "alphas", "alphas_of", "paper", "keep")
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
 Score = restricted_number_type("Score", float, [(">", -math.inf), ("<", math.inf)])
 Option = restricted_string_type("Option", r"^--[^=]+\Z")

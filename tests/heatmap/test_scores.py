@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Categorical
 
 from lit_talr.data.encoding import Encoded
-from lit_talr.heatmap.scores import ranks, score, talr_weights
+from lit_talr.heatmap.scores import ranks, score_tokens, weigh_tokens
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
 from tests.helpers.models import ARCHITECTURES
@@ -26,7 +26,7 @@ def encoded() -> list[Encoded]:
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])  # the second has a soft-cap
 def test_numbers_are_those_of_plain_logits(family: str) -> None:
     model = backbone(family)
-    found = score(model, encoded())
+    found = score_tokens(model, encoded())
     expected: list[Any] = []
     for ids, mask in ROWS:
         logits = model.model(torch.tensor([ids])).logits[0]
@@ -63,7 +63,7 @@ def test_equal_logits_share_a_rank() -> None:
 
 def test_weights_are_those_of_talr_over_the_page() -> None:
     nll = torch.tensor([0.1, 0.3, 2.0, 40.0, 1.0], dtype=torch.float64)
-    weights, temperature = talr_weights(nll, [2, 1, 2])
+    weights, temperature = weigh_tokens(nll, [2, 1, 2])
     assert temperature == 2.0  # means .2, 2, 20.5; of four examples it would be the second
     assert weights.tolist() == pytest.approx([np.exp(-0.05), np.exp(-0.15), np.exp(-1), 0.01, np.exp(-0.5)])
-    assert talr_weights(nll, [1, 1, 2, 1])[1] == pytest.approx(0.3)
+    assert weigh_tokens(nll, [1, 1, 2, 1])[1] == pytest.approx(0.3)

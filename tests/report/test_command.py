@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lit_talr.cli.command_line import main
-from lit_talr.report import report, report_words
+from lit_talr.report import command, report
 from tests.report.synthetic import write_run, write_sweep
 
 
@@ -47,25 +47,29 @@ def test_nothing_absolute_is_in_the_page(made: Path) -> None:
 def test_one_run_without_anything_more_gives_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "only", [1, 0, 1], remedy="$odd_{", variant="$")
     report([tmp_path], tmp_path / "out" / "page.html")
-    assert capsys.readouterr().out.splitlines()[-1].endswith("page.html: 1 run(s) at 1 point(s); tables and figures beside it")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("page.html: 1 run(s) at 1 point(s); tables and figures next to it")
     assert r"\$ & \$odd\_\{ &" in (tmp_path / "out" / "results.tex").read_text()
 
 
 @pytest.mark.parametrize(
-    ("words", "options"),
+    ("words", "arguments"),
     [
-        (["a", "b", "--out", "x.html"], ["--runs", '["a", "b"]', "--out", "x.html"]),
-        (["--out", "x.html", "a"], ["--runs", '["a"]', "--out", "x.html"]),
-        (["--runs", "a", "b", "--out=x.html"], ["--runs", '["a", "b"]', "--out=x.html"]),
-        (["--runs", "[a,b]"], ["--runs", "[a,b]"]),
-        (["--from", "old"], ["--results", "old"]),
-        (["--from=old"], ["--results=old"]),
-        (["--help"], ["--help"]),
-        (["a", "--out"], ["--runs", '["a"]', "--out"]),
+        (["a", "b", "--out", "x.html"], {"runs": ["a", "b"], "out": "x.html"}),
+        (["--out", "x.html", "a"], {"runs": ["a"], "out": "x.html"}),
+        (["--runs", "a", "b", "--out=x.html"], {"runs": ["a", "b"], "out": "x.html"}),
+        (["--from", "old"], {"results": "old"}),
+        (["--from=old"], {"results": "old"}),
     ],
 )
-def test_bare_words_are_the_runs(words: list[str], options: list[str]) -> None:
-    assert report_words(words) == options
+def test_bare_words_are_the_runs(words: list[str], arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[dict[str, Any]] = []
+
+    def reported(runs: list[Path] | None = None, out: Path = Path("report/report.html"), results: Path | None = None) -> None:
+        reports.append({"runs": [str(run) for run in runs or []], "out": str(out), "results": results and str(results)})
+
+    monkeypatch.setattr(command, "report", reported)
+    main(["report", *words])
+    assert reports == [{"runs": [], "out": "report/report.html", "results": None, **arguments}]
 
 
 @pytest.mark.parametrize(

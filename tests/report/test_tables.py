@@ -132,7 +132,7 @@ def test_a_base_that_was_only_tested_is_of_the_variant_that_the_runs_share(tmp_p
     write_config(write_run(tmp_path / "run", [1, 1], [1, 0, 1], fit={}), {"class_path": "lit_talr.losses.TALR"}, target="cot")
     tables = collect([tmp_path])
     assert tables.results["point"].tolist() == ["cot base", "cot talr 3e-4"] and tables.results["drop"].tolist() == [0, pytest.approx(1 / 3)]
-    assert "taken for the starting model" in tables.notes["sentence"][0]
+    assert "taken for the base model" in tables.notes["sentence"][0]
 
 
 def test_runs_that_only_their_names_tell_apart_stand_under_these(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ const SPREAD = 4; // nats at the ends of the scale of changes
 const RANGES = { probability: [0, 1], weight: [0, 1], change: [-SPREAD, SPREAD] };
 const TICKS = { probability: [0, 0.2, 0.4, 0.6, 0.8, 1], weight: [0, 0.25, 0.5, 0.75, 1], change: [-4, -2, 0, 2, 4] };
 const CAPTIONS = {
-  probability: "probability of the token that stands there; the stronger the colour, the harder it is",
+  probability: "probability of the token; the stronger the colour, the harder it is",
   weight: "TALR weight; the stronger the colour, the less the token would be trained",
-  change: `log-probability, tuned less base, in nats, the same in both columns: orange became less likely, blue more; ±${SPREAD} stands for all beyond`,
+  change: `log-probability, tuned minus base, in nats, the same in both columns: orange became less likely, blue more likely; the scale ends at ±${SPREAD}`,
 };
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 
@@ -76,7 +76,7 @@ const heading = (model) => `${model}: ${data.models[model].title}`;
 
 function summary() {
   const numbers = data.examples.map((example) => example.number);
-  byId("about").textContent = `${data.domain}, ${data.split}: ${count(data.models.base.tokens)} supervised tokens of ${numbers.length === 1 ? "example" : "examples"} ${numbers.join(", ")}, each coloured by what a model makes of it after all that stands before it.`;
+  byId("about").textContent = `${data.domain}, ${data.split}: ${count(data.models.base.tokens)} supervised tokens of ${numbers.length === 1 ? "example" : "examples"} ${numbers.join(", ")}, each scored by a model after all that precedes it.`;
   const rows = [
     ["mean p", "probability", small], [`tokens with p < ${data.easy}`, "hard", (value) => `${(100 * value).toFixed(1)} %`], ["perplexity", "perplexity", (value) => value.toPrecision(4)],
     ["tokens of rank 1", "first", (value) => `${(100 * value).toFixed(1)} %`], ["mean entropy (nats)", "entropy", small], ["mean TALR weight", "weight", small], ["TALR temperature (nats)", "temperature", small],
@@ -201,7 +201,7 @@ function place(span) {
   const below = at.bottom + 10 + height <= innerHeight;
   box.style.left = `${Math.max(8, Math.min(at.left, innerWidth - width - 8))}px`;
   box.style.top = `${below ? at.bottom + 10 : Math.max(8, at.top - height - 10)}px`;
-  box.classList.toggle("up", at.top > innerHeight / 2); // where there is no room beside a token, the other half of the screen
+  box.classList.toggle("up", at.top > innerHeight / 2); // where there is no space next to a token, the other half of the screen
 }
 
 function hide() {

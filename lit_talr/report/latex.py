@@ -19,13 +19,13 @@ def latex_table(means: pd.DataFrame) -> str:
     lines = []
     for row in means.to_dict("records"):
         remedy = f"{row['remedy']} ({row['source']})" if isinstance(row["source"], str) else row["remedy"]
-        cells = [escaped(row["variant"]), escaped(remedy), "" if pd.isna(row["rate"]) else scientific(row["rate"])]
-        cells += ["" if pd.isna(row["alpha"]) else f"{row['alpha']:g}", str(row["seeds"]), *(score(row, name) for name in ("domain", "general", "drop"))]
+        cells = [escape_text(row["variant"]), escape_text(remedy), "" if pd.isna(row["rate"]) else scientific(row["rate"])]
+        cells += ["" if pd.isna(row["alpha"]) else f"{row['alpha']:g}", str(row["seeds"]), *(format_score(row, name) for name in ("domain", "general", "drop"))]
         lines.append(" & ".join(cells) + r" \\")
     return HEAD + "\n".join(lines) + "\n\\bottomrule\n\\end{tabular}\n"
 
 
-def score(row: dict[str, Any], name: str) -> str:
+def format_score(row: dict[str, Any], name: str) -> str:
     if pd.isna(row[name]):
         return "--"
     spread = "" if pd.isna(row[f"{name}_se"]) else rf" $\pm$ {row[f'{name}_se']:.3f}"
@@ -33,6 +33,6 @@ def score(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:.3f}{spread}{bounds}"
 
 
-def escaped(text: Any) -> str:
-    """A text that LaTeX shows as it is; empty where there is none."""
+def escape_text(text: Any) -> str:
+    """Text for LaTeX; empty where there is none."""
     return "".join(SIGNS.get(sign, sign) for sign in text) if isinstance(text, str) else ""

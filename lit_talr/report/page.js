@@ -125,7 +125,7 @@ function front(points) {
 
 function plot(id, traces, layout) {
   const filled = traces.filter((trace) => trace.x.length);
-  byId(id).hidden = !filled.length; // the section says in words that there is nothing
+  byId(id).hidden = !filled.length; // a sentence of the section says that there is nothing
   if (!filled.length) return null;
   const axis = (given) => ({ gridcolor: style("--line"), zerolinecolor: style("--line"), automargin: true, ...given, title: { text: given.title ?? "", standoff: 8 } });
   const small = window.innerWidth < 600;
@@ -141,8 +141,8 @@ function plot(id, traces, layout) {
 function range(values) {
   if (!values.length) return [0, 1];
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const room = Math.max(0.02, 0.08 * (high - low));
-  return [low - room, high + room]; // of the points, not of their bars, which over two seeds are wider than the plane
+  const margin = Math.max(0.02, 0.08 * (high - low));
+  return [low - margin, high + margin]; // of the points, not of their bars, which over two seeds are wider than the plane
 }
 
 function drawTradeoff(rows, chosen) {
@@ -399,10 +399,10 @@ function download(id, kind) {
   const signs = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "Δ": "$\\Delta$", "±": "$\\pm$" };
   const safe = (value) => value.replace(/[\\~^&%$#_{}Δ±]/g, (sign) => signs[sign] ?? "\\" + sign);
   const tex = () => {
-    const kept = columns.filter((column) => column.key !== "command");
+    const shown = columns.filter((column) => column.key !== "command");
     const line = (cells) => cells.map(safe).join(" & ") + " \\\\";
-    const body = rows.map((row) => line(kept.map((column) => column.show(row) + (column.small?.(row) ?? ""))));
-    return ["% Needs booktabs.", `\\begin{tabular}{${kept.map((column) => (column.kind === "text" ? "l" : "r")).join("")}}`, "\\toprule", line(kept.map((column) => column.label)), "\\midrule", ...body, "\\bottomrule", "\\end{tabular}"].join("\n") + "\n";
+    const body = rows.map((row) => line(shown.map((column) => column.show(row) + (column.small?.(row) ?? ""))));
+    return ["% Needs booktabs.", `\\begin{tabular}{${shown.map((column) => (column.kind === "text" ? "l" : "r")).join("")}}`, "\\toprule", line(shown.map((column) => column.label)), "\\midrule", ...body, "\\bottomrule", "\\end{tabular}"].join("\n") + "\n";
   };
   const link = element("a", null, { href: URL.createObjectURL(new Blob([kind === "csv" ? csv() : tex()], { type: "text/plain" })), download: `${id}.${kind}` });
   link.click();
@@ -465,6 +465,6 @@ async function main() {
 
 main().catch((error) => {
   byId("problem").hidden = false;
-  byId("problem").textContent = `The page could not draw itself (${error.message}). It needs a browser of 2023 or later; the numbers are in results.csv beside it.`;
+  byId("problem").textContent = `The page could not be drawn (${error.message}). It needs a browser of 2023 or later; the numbers are in results.csv next to it.`;
   console.error(error);
 });

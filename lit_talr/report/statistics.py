@@ -1,4 +1,4 @@
-"""The statistics of a report, each a plain function of numbers."""
+"""The statistics of a report, as plain functions of numbers."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -11,7 +11,7 @@ T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
-"""The 97.5 % quantile of Student's t for 1, 2, ..., 30 degrees of freedom; for more, the last is taken, which is at most 4 % too wide."""
+"""The 97.5 % quantile of Student's t for 1, 2, ..., 30 degrees of freedom; for more, the last is used, which is at most 4 % too wide."""
 RESAMPLES = 2000
 Interval = tuple[float, float]
 Point = tuple[float, float]
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 @lru_cache(maxsize=32)
 def resampled(num_items: int, group: int, seed: int) -> np.ndarray:
-    """``[RESAMPLES, num_items]`` indices drawn with replacement: the same for every sample of as many items in the same group, which pairs them."""
+    """``[RESAMPLES, num_items]`` indices drawn with replacement: the same for all samples of equal size in the same group, which pairs them."""
     return np.random.default_rng([seed, group]).integers(0, num_items, (RESAMPLES, num_items), dtype=np.int32)
 
 
@@ -28,20 +28,20 @@ def grouped_mean(values: np.ndarray, groups: np.ndarray) -> float:
 
     Args:
         values: ``[num_items]``.
-        groups: ``[num_items]``, the number of each item's group.
+        groups: ``[num_items]``, the index of each item's group.
     """
     return float(np.mean([values[groups == group].mean() for group in np.unique(groups)]))
 
 
 def bootstrap_means(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """``[RESAMPLES]`` values that ``grouped_mean`` takes when items are drawn anew with replacement, within their groups.
+    """``[RESAMPLES]`` values of ``grouped_mean`` with items drawn anew with replacement, within their groups.
 
-    Two calls for the same items draw alike, so that the difference of what they give is a paired bootstrap of the difference.
+    Two calls for the same items use the same draws, so the difference of their results is a paired bootstrap of the difference.
 
     Args:
         values: ``[num_items]``.
         groups: ``[num_items]``, the number of each item's group.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     parts = [values[groups == group] for group in np.unique(groups)]
     return np.mean([part[resampled(len(part), number, seed)].mean(axis=1) for number, part in enumerate(parts)], axis=0)
@@ -62,12 +62,12 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of at least two values."""
+    """The standard error of the mean of at least two values."""
     return float(np.std(values, ddof=1)) / sqrt(len(values))
 
 
 def pareto_front(points: Sequence[Point]) -> list[int]:
-    """The indices of the points that no other beats in one coordinate without losing in the other, by rising first coordinate; more is better in both."""
+    """The indices of the points that no other point dominates, by rising first coordinate; more is better in both."""
     order = sorted(range(len(points)), key=lambda index: points[index], reverse=True)
     front: list[int] = []
     for index in order:
@@ -78,7 +78,7 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
-    """The area of all that is at least as good as the reference and no better than some point, in both coordinates; more is better in both."""
+    """The area between the reference and the points that dominate it; more is better in both coordinates."""
     area, height = 0.0, reference[1]
     for first, second in sorted(points, reverse=True):
         if first > reference[0] and second > height:
@@ -91,14 +91,14 @@ def hypervolume_of_size(points: Sequence[Sequence[Point]], size: int, reference:
     """The mean hypervolume of subsets of a size: of all subsets, or of random ones where there are more than ``most_subsets``.
 
     Args:
-        points: Of each member what it brings: its own point, and those that come free with it.
-        size: Members of a subset.
-        reference: What is worth nothing.
-        most_subsets: How many subsets to look at.
-        seed: Of the random ones.
+        points: For each member its own point and those that come free with it.
+        size: Number of members of a subset.
+        reference: The point without value.
+        most_subsets: The largest number of subsets.
+        seed: Seed of the random subsets.
     """
-    found = [hypervolume([point for index in subset for point in points[index]], reference) for subset in subsets(len(points), size, most_subsets, seed)]
-    return float(np.mean(found))
+    areas = [hypervolume([point for index in subset for point in points[index]], reference) for subset in subsets(len(points), size, most_subsets, seed)]
+    return float(np.mean(areas))
 
 
 def subsets(number: int, size: int, most: int, seed: int) -> Iterator[Sequence[int]]:

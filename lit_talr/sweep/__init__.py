@@ -1,4 +1,4 @@
-"""``lit-talr sweep``: rates x remedies x seeds, each trial a real ``fit`` and ``test``, shared out among workers."""
+"""``lit-talr sweep``: rates x remedies x seeds, each trial a real ``fit`` and ``test``, shared among workers."""
 
 from lit_talr.sweep.command import sweep
 

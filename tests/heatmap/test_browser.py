@@ -74,7 +74,7 @@ def test_tokens_are_shown_coloured_and_explained(made: Path) -> None:
     """
     seen, complaints = visit(made, steps)
     data = data_of(made)
-    assert complaints == "" and seen["title"] == "Tokens before and after fine-tuning" and (seen["scripts"], seen["images"]) == (3, 0)
+    assert complaints == "" and seen["title"] == "Tokens under the base and the tuned model" and (seen["scripts"], seen["images"]) == (3, 0)
     texts = [token if isinstance(token, str) else token[0] for part in learned(data) for token in part["tokens"]]
     assert seen["texts"] == seen["same"] == texts and EVIL in "".join(texts).replace("␣", " ")
     first = learned(data)[0]

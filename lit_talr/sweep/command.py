@@ -1,6 +1,7 @@
 """``lit-talr sweep``: its options, and which points they ask for."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -87,9 +88,9 @@ def read_budget(text: str) -> float:
 
 def print_commands(plan: Plan) -> None:
     """Print every command as it can be typed."""
-    shown = [point for point in plan.points if point.is_trial or plan.budget is None]
-    for point in shown:
+    trials = [point for point in plan.points if point.is_trial]
+    for point in plan.points if plan.budget is None else trials:
         print("\n".join([f"# {point.name}", *(point.lines() if plan.budget is None else point.lines()[:1])]))
-    trials, bases, wise = (sum(test) for test in zip(*((point.is_trial, point.remedy == BASE, point.remedy == WISE) for point in plan.points), strict=True))
-    others = f", {bases} base model(s), {wise} point(s) of Wise-FT"
-    print(f"{trials} trial(s){others if plan.budget is None else '; then the best within the budget is tested, and its base model'}. Nothing was run.")
+    count = Counter(point.remedy for point in plan.points)
+    others = f", {count[BASE]} base model(s), {count[WISE]} point(s) of Wise-FT"
+    print(f"{len(trials)} trial(s){others if plan.budget is None else '; then the best within the budget is tested, and its base model'}. Nothing was run.")

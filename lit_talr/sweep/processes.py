@@ -32,7 +32,7 @@ class Processes:
         self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         self.stopping = False
         self.children: set[subprocess.Popen[bytes]] = set()
-        self.guard = threading.Lock()
+        self.guard = threading.RLock()  # a signal may interrupt the thread that holds it
 
     def run_command(self, words: Sequence[str], log: Path, lock: IO[str]) -> None:
         """Run one command; its output goes to the log. It inherits the lock, so that it is not run twice even if this process is killed.

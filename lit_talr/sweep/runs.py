@@ -36,11 +36,7 @@ class Runs:
     processes: Processes
 
     def check_folders(self) -> None:
-        """Refuse folders that hold something else than these points.
-
-        Raises:
-            ValueError: For the first of them.
-        """
+        """Refuse folders that hold something else than these points."""
         for name, point in self.points.items():
             folder = self.out / name
             recorded = read_json(folder / "trial.json").get("commands", [])
@@ -48,6 +44,11 @@ class Runs:
                 raise ValueError(f"{folder} is a run that no sweep has made; name another folder with `--out`.")
             if recorded and point.alpha is None and without_folder(recorded[0]) != without_folder(point.lines()[0]):
                 raise ValueError(f"{folder} was made by other words (its trial.json has them); name another folder with `--out`, or delete that one.")
+
+    @property
+    def scored(self) -> tuple[str, tuple[str, str]]:
+        """The command that scores a point, and the names of domain and general score."""
+        return ("test", ("test/score", "general/mean")) if self.tested else ("fit", ("val/score", "general/drop"))
 
     def metrics(self, name: str, verb: str) -> dict[str, float]:
         return read_json(self.out / name / "metrics.json").get(verb, {})
@@ -115,7 +116,7 @@ class Runs:
 
     def read_scores(self, name: str) -> list[float]:
         """Domain and, where it is scored, general score."""
-        verb, keys = ("test", ("test/score", "general/mean")) if self.tested else ("fit", ("val/score", "general/drop"))
+        verb, keys = self.scored
         metrics = self.metrics(name, verb)
         wanted = keys[: 1 + self.general]
         if missing := [key for key in wanted if not math.isfinite(metrics.get(key, math.nan))]:

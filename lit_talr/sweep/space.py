@@ -71,12 +71,16 @@ def check_space(raw: Any) -> Space:
     if "paper" in raw:
         check_mapping(paper, "`paper`")
     rates = read_list(raw["rates"], "`rates`", Rate, "numbers above 0") if "rates" in raw else []
-    remedies = {name: read_remedy(value, rates, f"`remedies.{name}`") for name, value in read_named(raw.get("remedies"), "`remedies`").items()}
+    check_mapping(raw.get("remedies"), "`remedies`")
+    remedies = {str(name): read_remedy(value, rates, f"`remedies.{name}`") for name, value in raw["remedies"].items()}
     if reserved := {BASE, WISE}.intersection(remedies):
         raise ValueError(f"`remedies`: `{reserved.pop()}` is reserved for the sweep; give the remedy another name.")
     variants: dict[str | None, list[str]] = {None: []}
     if "variants" in raw:
-        variants = {name: read_words(value, f"`variants.{name}`") for name, value in read_named(raw["variants"], "`variants`").items()}
+        check_mapping(raw["variants"], "`variants`")
+        variants = {str(name): read_words(value, f"`variants.{name}`") for name, value in raw["variants"].items()}
+    if wrong := [name for name in (*remedies, *variants) if name is not None and not re.fullmatch(r"\w[\w.-]*", name)]:
+        raise ValueError(f"`{wrong[0]}` becomes part of a folder's name; name variants and remedies with letters, digits, `.`, `_` and `-` only.")
     alphas = read_list(raw.get("alphas", []), "`alphas`", ClosedUnitInterval, "numbers in [0, 1]", can_be_empty=True)
     alphas_of = read_list(raw.get("alphas_of", ["standard"] if alphas else []), "`alphas_of`", str, "remedies", can_be_empty=True)
     if unknown := [name for name in alphas_of if name not in remedies]:
@@ -105,14 +109,6 @@ def check_mapping(value: Any, where: str, known: Sequence[str] = ()) -> None:
         raise ValueError(f"{where} must be a mapping with at least one key, got {value!r}.")
     if known and (unknown := [name for name in value if name not in known]):
         raise ValueError(f"{where}: there is no key `{unknown[0]}`; there are {', '.join(known)}.")
-
-
-def read_named(value: Any, where: str) -> dict[str, Any]:
-    """A mapping whose keys can be part of a folder's name."""
-    check_mapping(value, where)
-    if wrong := [name for name in value if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name))]:
-        raise ValueError(f"{where}: a name becomes part of a folder's: letters, digits, `.`, `_` and `-` only, got {wrong[0]!r}.")
-    return value
 
 
 def read_list(values: Any, where: str, convert: Callable[[Any], Item], kind: str, can_be_empty: bool = False) -> list[Item]:

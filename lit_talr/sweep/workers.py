@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,15 @@ class Workers:
 
     def run(self) -> None:
         """Run until all is done; the first SIGINT or SIGTERM lets the commands end, the second kills them."""
-        handlers = {number: signal.signal(number, lambda number, _: self.signals.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.signal(number, self.handle_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self.progress, ThreadPoolExecutor(self.plan.workers) as pool:
                 self.show_progress()
-                self.watch([pool.submit(self.work) for _ in range(self.plan.workers)])
+                workers = [pool.submit(self.work) for _ in range(self.plan.workers)]
+                if any(worker.exception() for worker in as_completed(workers)):
+                    self.runs.processes.stop()
+            for worker in workers:
+                worker.result()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -96,16 +100,9 @@ class Workers:
             print("Stopped; the same command continues from here.", file=sys.stderr)
             sys.exit(128 + self.signals[0])
 
-    def watch(self, workers: Sequence[Future[None]]) -> None:
-        """Wait for the workers; a signal, or a worker that raised, ends the others."""
-        handled = 0
-        while not all(worker.done() for worker in workers):
-            if handled < len(self.signals) or any(worker.done() and worker.exception() for worker in workers):
-                self.runs.processes.stop(hard=len(self.signals) > 1)
-                handled = len(self.signals)
-            time.sleep(0.1)
-        for worker in workers:
-            worker.result()
+    def handle_signal(self, number: int, _: Any) -> None:
+        self.signals.append(number)
+        self.runs.processes.stop(hard=len(self.signals) > 1)
 
     def work(self) -> None:
         while not self.runs.processes.stopping:
@@ -127,7 +124,10 @@ class Workers:
         try:
             scores = self.runs.make_point(taken.name, taken.lock)
             self.queue.complete(taken, scores, self.runs.followers(taken.name), self.runs.is_finished)
-            self.print_line(f"{taken.name}{self.format_scores(taken.name)}  {time.monotonic() - start:.0f} s")
+            verb, keys = self.runs.scored
+            metrics = self.runs.metrics(taken.name, verb)
+            numbers = "".join(f"  {key} {metrics[key]:.3f}" for key in keys if key in metrics)
+            self.print_line(f"{taken.name}{numbers}  {time.monotonic() - start:.0f} s")
         except Stopped:
             self.queue.put_back(taken)
         except (Failed, OSError) as error:
@@ -139,11 +139,6 @@ class Workers:
 
     def print_line(self, line: str) -> None:
         self.progress.console.print(line, markup=False, highlight=False)
-
-    def format_scores(self, name: str) -> str:
-        verb, keys = ("test", ("test/score", "general/mean")) if self.runs.tested else ("fit", ("val/score", "general/drop"))
-        metrics = self.runs.metrics(name, verb)
-        return "".join(f"  {key} {metrics[key]:.3f}" for key in keys if key in metrics)
 
     def show_progress(self) -> None:
         """Update the progress bar, and ``failed`` of ``sweep.json``; points of other processes count too."""

@@ -31,7 +31,7 @@ def test_rates_are_written_as_people_write_them() -> None:
         ({"seed_words": ["data.seed"]}, "`seed_words` must be a list of different options, such as --data.seed, got ['data.seed']."),
         ({"remedies": None}, "`remedies` must be a mapping with at least one key, got None."),
         ({"remedies": {"base": []}}, "`base` is reserved for the sweep"),
-        ({"remedies": {"a/b": []}}, "`remedies`: a name becomes part of a folder's"),
+        ({"remedies": {"a/b": []}}, "`a/b` becomes part of a folder's name"),
         ({"remedies": {"a": {"word": []}}}, "`remedies.a`: there is no key `word`; there are words, rates."),
         ({"remedies": {"a": {"rates": [1]}}}, "`remedies.a` must be a list of words"),
         ({"remedies": {"a": "-c x"}}, "`remedies.a` must be a list of words"),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lit_talr.curriculum.token_groups import Row
-from lit_talr.report.items import Draws, Items, average, read_items
+from lit_talr.report.items import Draws, average, draw_means, mean_score, read_items, suite_means
 from lit_talr.report.runs import Run
 from lit_talr.report.statistics import interval, standard_error, t_interval
 
@@ -27,7 +27,7 @@ class Scored(NamedTuple):
     draws: dict[str, Draws | None]  # by score
 
 
-def read_answers(run: Run | None, name: str, sentences: list[str]) -> Items | None:
+def read_answers(run: Run | None, name: str, sentences: list[str]) -> pd.DataFrame | None:
     """Read a file of a run's answers; a sentence is added for one that is broken."""
     try:
         return read_items(run.folder / "answers" / f"{name}.jsonl") if run else None
@@ -36,10 +36,10 @@ def read_answers(run: Run | None, name: str, sentences: list[str]) -> Items | No
         return None
 
 
-def read_scored_answers(run: Run, name: str, score: float | None, sentences: list[str]) -> Items | None:
+def read_scored_answers(run: Run, name: str, score: float | None, sentences: list[str]) -> pd.DataFrame | None:
     """Read answers whose mean is the score; a sentence is added where it is not."""
     items = read_answers(run, name, sentences)
-    if items is None or score is None or abs(items.mean - score) < 1e-5:  # the logged score is float32
+    if items is None or score is None or abs(mean_score(items) - score) < 1e-5:  # the logged score is float32
         return items if score is not None else None
     sentences.append(f"its score {score:.4g} is not the share of right answers in {name}.jsonl, so it has no interval over items")  # macro-F1, say
     return None
@@ -52,10 +52,11 @@ def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
         drop = base.test["general/mean"] - mean
     domain_items = read_scored_answers(run, "test", run.test["test/score"], sentences)
     general_items = read_scored_answers(run, "general-test", mean, sentences)
-    base_items = read_answers(run, "general-base-test", sentences) or read_answers(base, "general-test", [])
-    domain, general, base_general = (items.draws() if items else None for items in (domain_items, general_items, base_items))
+    base_items = read_answers(run, "general-base-test", sentences)
+    base_items = read_answers(base, "general-test", []) if base_items is None else base_items
+    domain, general, base_general = (None if items is None else draw_means(items) for items in (domain_items, general_items, base_items))
     draws = {"domain": domain, "general": general, "drop": base_general.minus(general) if base_general else None}
-    lenient = general_items.lenient_means() if general_items else {}
+    lenient = {} if general_items is None else suite_means(general_items, "lenient")
     row: Row = {**asdict(run), "point": run.point, "trained": run.trained, "domain": run.test["test/score"], "general": mean, "drop": drop}
     row |= {"val/score": run.fit.get("val/score"), "val/nll": run.fit.get("val/nll"), "steps": run.fit.get("step")}
     row |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
@@ -111,8 +112,8 @@ def read_curve(run: Run, base: Run | None, sentences: list[str]) -> Iterator[Row
     for name, prefix in (("domain", "val-epoch-"), ("general", "general-epoch-")):
         for file in (run.folder / "answers").glob(f"{prefix}*.jsonl"):
             epoch = file.stem.removeprefix(prefix)
-            if epoch.isdecimal() and (items := read_answers(run, file.stem, sentences)):
-                epochs.setdefault(int(epoch), {})[name] = items.mean
+            if epoch.isdecimal() and (items := read_answers(run, file.stem, sentences)) is not None:
+                epochs.setdefault(int(epoch), {})[name] = mean_score(items)
     if 0 in epochs and base:
         epochs[0].setdefault("domain", base.test["test/score"])
     yield from ({"name": run.name, "epoch": epoch, **row} for epoch, row in sorted(epochs.items()))

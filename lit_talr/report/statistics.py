@@ -23,18 +23,8 @@ def resampled(num_items: int, group: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, group]).integers(0, num_items, (RESAMPLES, num_items), dtype=np.int32)
 
 
-def grouped_mean(values: np.ndarray, groups: np.ndarray) -> float:
-    """The mean over groups of each group's mean.
-
-    Args:
-        values: ``[num_items]``.
-        groups: ``[num_items]``, the index of each item's group.
-    """
-    return float(np.mean([values[groups == group].mean() for group in np.unique(groups)]))
-
-
 def bootstrap_means(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """``[RESAMPLES]`` values of ``grouped_mean`` with items drawn anew with replacement, within their groups.
+    """``[RESAMPLES]`` means over groups of each group's mean, with items drawn anew with replacement, within their groups.
 
     Two calls for the same items use the same draws, so the difference of their results is a paired bootstrap of the difference.
 

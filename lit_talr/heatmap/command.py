@@ -61,11 +61,7 @@ def heatmap(
 
 
 def find_model(model: Model, tokenizer: PreTrainedTokenizerBase) -> Path:
-    """The folder of a model; its own tokenizer, if it has one, must have the run's tokens.
-
-    Raises:
-        ValueError: If there is none, or if a token id stands for another token.
-    """
+    """The folder of a model; refuses one whose own tokenizer has other tokens than the run's."""
     folder = model_folder(model.name, model.revision)
     expected = vocabulary(tokenizer)
     tokens = vocabulary(load_tokenizer(str(folder))) if model.own_tokenizer else expected
@@ -83,11 +79,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def score_model(model: Model, folder: Path, rows: Sequence[ShownRow]) -> TokenScores:
-    """Load a model, run it over the rows, and release it.
-
-    Raises:
-        ValueError: If a token has no finite loss.
-    """
+    """Load a model, run it over the rows, and release it; refuses a loss that is not finite."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone = Backbone(load_model(str(folder), None, None, 0, None)).to(device).eval()
     scores = score_tokens(backbone, [row.encoded for row in rows], f"Scoring under {model.option}")

@@ -34,16 +34,18 @@ def read_run(folder: Path, base: str | None = None, tuned: str | None = None) ->
     Titles have no whole path in them: a page may be shared, and a run may be moved.
 
     Raises:
-        ValueError: For a folder without the ``config.yaml`` of a fit, a run of random weights without ``base``, and one without an export and ``tuned``.
+        ValueError: For a folder without the ``config.yaml`` of a fit, a run of random weights without ``base``, one without an export and ``tuned``, and
+            data whose class or options do not exist (any more).
     """
     file, export = folder / "config.yaml", folder / "export"
     if not file.is_file():
         raise ValueError(f"{folder} has no config.yaml, so it is no run; give the folder of one, `--run` of its `lit-talr fit`.")
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        model, data = config["model"], config["data"]
+        model, data = config["model"], dict(config["data"])
         pretrained, revision, tokenizer = model["pretrained"], model.get("revision"), model.get("tokenizer")
-        title = f"{remedy_name(model)} at rate {scientific(float(model['optimizer']['init_args']['lr']))}"
+        rate = (model["optimizer"].get("init_args") or {}).get("lr")
+        title = remedy_name(model) + ("" if rate is None else f" at rate {scientific(float(rate))}")
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not the configuration of a `lit-talr fit` ({type(error).__name__}: {error}); give the folder of a run.") from error
     if not (base or pretrained):
@@ -59,11 +61,7 @@ def read_run(folder: Path, base: str | None = None, tuned: str | None = None) ->
 
 
 def read_data(section: dict[str, Any], tokenizer: str | None, revision: str | None) -> DomainDataModule:
-    """Make the data module, with the tokenizer that the command line links into it.
-
-    Raises:
-        ValueError: If its class or one of its options does not exist (any more).
-    """
+    """Make the data module, with the tokenizer that the command line links into it."""
     arguments = {**(section.get("init_args") or {}), "tokenizer": tokenizer, "tokenizer_revision": revision}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(DomainDataModule, "data", required=True)

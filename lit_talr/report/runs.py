@@ -97,7 +97,7 @@ def read_run(folder: Path, name: str) -> Run:
     """Read a run from its ``trial.json``, and what that leaves out from its ``config.yaml``.
 
     Raises:
-        LeftOutError: For a run that was not tested, or whose remedy is unknown.
+        LeftOutError: For a run that was not tested or whose remedy is unknown, and for a broken file.
     """
     metrics = read_object(folder / "metrics.json")
     if not metrics:
@@ -125,11 +125,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def read_fields(trial: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a run that come from its trial; None where there is none.
-
-    Raises:
-        LeftOutError: For a field of the wrong type.
-    """
+    """The fields of a run that come from its trial; None for a missing one."""
     fields = {key: trial.get(key) for key in (*TEXTS, *NUMBERS)}
     for key, value in fields.items():
         if value is not None and not (isinstance(value, str) if key in TEXTS else is_number(value)):
@@ -138,11 +134,7 @@ def read_fields(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def configured_trial(folder: Path) -> dict[str, Any]:
-    """Remedy, rate, seed and variant in the ``config.yaml`` of a fit; empty without one.
-
-    Raises:
-        LeftOutError: For a file that no ``fit`` has written.
-    """
+    """Remedy, rate, seed and variant in the ``config.yaml`` of a fit; empty without one."""
     file = folder / "config.yaml"
     if not file.is_file():
         return {}
@@ -175,11 +167,7 @@ def fit_commands(folder: Path) -> list[str]:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none.
-
-    Raises:
-        LeftOutError: For a file that is no JSON object.
-    """
+    """The JSON object in a file; empty where there is no file."""
     try:
         content = read_json(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

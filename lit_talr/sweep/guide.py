@@ -71,22 +71,14 @@ def choose_setting(settings: Sequence[Setting], budget: float) -> tuple[Setting 
 
 
 def read_correct(path: Path) -> dict[tuple[str, Any], bool]:
-    """Whether each item of each suite was answered correctly, for suites that count in the mean.
-
-    Raises:
-        ValueError: If there is no such file.
-    """
+    """Whether each item of each suite was answered correctly, for suites that count in the mean."""
     if not path.is_file():
         raise ValueError(f"{path} is not there: P(drop <= budget) compares answers to general suites; `callbacks` needs GeneralScore.")
     return {(row["suite"], row["id"]): bool(row["correct"]) for row in read_json_lines(path) if row.get("counts", True)}
 
 
 def item_losses(folders: Iterable[Path]) -> dict[str, list[float]]:
-    """How much of each test item was lost, by suite: from 1 (the base model was right, the run is wrong) to -1, the mean over runs.
-
-    Raises:
-        ValueError: If the answers of base and run are not of the same items.
-    """
+    """How much of each test item was lost, by suite: from 1 (the base model was right, the run is wrong) to -1, the mean over runs."""
     runs: list[dict[tuple[str, Any], int]] = []
     for folder in folders:
         correct, base = (read_correct(folder / "answers" / f"{name}.jsonl") for name in ("general-test", "general-base-test"))

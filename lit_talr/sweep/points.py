@@ -52,11 +52,7 @@ class Point:
 
 
 def parse_configs(space: Space, common: Sequence[str], parse: Parse) -> Configs:
-    """Parse the words of each variant and remedy, before any of them is run.
-
-    Raises:
-        ValueError: For words that ``fit`` refuses.
-    """
+    """Parse the words of each variant and remedy before any of them is run; refuses what ``fit`` would refuse."""
     configs: Configs = {}
     for (variant, words), (name, remedy) in product(space.variants.items(), space.remedies.items()):
         try:
@@ -120,11 +116,7 @@ def join(*parts: str | None, by: str = "-") -> str:
 
 
 def find_base_model(config: Namespace) -> str:
-    """The base model that ``merge`` can interpolate with.
-
-    Raises:
-        ValueError: Where there is none, or a revision of one, which ``merge`` does not take.
-    """
+    """The base model that ``merge`` interpolates with; refuses a revision, which ``merge`` does not take."""
     if config.model.pretrained is None:
         raise ValueError("`alphas`: Wise-FT interpolates with the base model, and none is named; give `--model.pretrained`, or leave `alphas` out.")
     if config.model.revision is not None:

@@ -51,6 +51,6 @@ def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"
 def parse_report(words: Sequence[str], parser: ArgumentParser) -> None:
     """Report on the words of a command line: the runs are bare words, with or without ``--runs`` in front."""
     parser.add_function_arguments(report, skip={"runs", "results"})
-    parser.add_argument("runs", nargs="*", type=Path, help="Run folders, or folders that hold them at any depth, such as that of a sweep.")
+    parser.add_argument("runs", nargs="*", type=Path, default=[], help="Run folders, or folders that hold them at any depth, such as that of a sweep.")
     parser.add_argument("--results", "--from", type=Path, help="In place of runs: an earlier report's folder; page and figures are made from its tables.")
     report(**parser.parse_args([word for word in words if word != "--runs"]).as_dict())

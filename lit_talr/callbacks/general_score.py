@@ -70,7 +70,7 @@ class GeneralScore(LogsDrop):
             return
         pl_module.check_generation(trainer, self.generation)
         data = pl_module.data
-        self.suites = {name: suite(data.tokenizer, data.tokenizer_revision) for name, suite in self.classes.items()}
+        self.suites = {name: suite(data.tokenizer_name, data.tokenizer_revision) for name, suite in self.classes.items()}
         for suite in self.suites.values():
             suite.trainer = trainer
             suite.encode_prompts("test")

@@ -73,16 +73,17 @@ class DomainDataModule(LightningDataModule):
 
     @cached_property
     def encoder(self) -> ChatEncoder:
-        return ChatEncoder(load_tokenizer(self.find_tokenizer(), self.tokenizer_revision), self.encoding)
+        return ChatEncoder(load_tokenizer(self.tokenizer_name, self.tokenizer_revision), self.encoding)
 
-    def find_tokenizer(self) -> str:
-        """Returns the tokenizer's name; where none was given, takes that of the trainer's model.
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer's name; where none was given, that of the trainer's model, with its revision.
 
         Raises:
             ValueError: If neither names one.
         """
-        if not self.tokenizer:
-            model = self.trainer.lightning_module if self.trainer else None
+        if not self.tokenizer and self.trainer:
+            model = self.trainer.lightning_module
             self.tokenizer = getattr(model, "tokenizer", None)
             if not self.tokenizer:
                 self.tokenizer, self.tokenizer_revision = getattr(model, "pretrained", None), getattr(model, "revision", None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lit_talr.data.example import Example, Split
 from lit_talr.domains.published import PublishedSplits
 from lit_talr.domains.rows import Row, folded, require_text
-from lit_talr.metrics.numeric_match import NumericMatch, number
+from lit_talr.metrics.numeric_match import NumericMatch, parse_number
 
 QUESTION, ANSWER = "question", "answer"
 CALCULATOR_MARK = re.compile(r"<<[^<>]*+>>")
@@ -56,7 +56,7 @@ class GSM8K(PublishedSplits):
         """Makes a conversation of one row."""
         question, solution = (require_text(row[column], column, where) for column in (QUESTION, ANSWER))
         reasoning, mark, answer = solution.rpartition("####")
-        if not mark or number(answer) is None:
+        if not mark or parse_number(answer) is None:
             raise ValueError(f"{where}: `{ANSWER}` must end with `#### number`, got {solution[-80:]!r}; correct or remove the row.")
         if not self.keep_calculator_marks:
             reasoning = CALCULATOR_MARK.sub("", reasoning)

@@ -16,15 +16,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from random import Random
 from typing import Literal
 
-from lit_talr.data.batch_plan import Batching
-from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Split
-from lit_talr.domains.base import DomainDataModule
 from lit_talr.lab.clinic_notes import Patient, draw_patient, quantity, write_note
+from lit_talr.lab.made_by_code import MadeByCode
 from lit_talr.metrics.within_limits import WithinLimits
 
 Target = Literal["cot", "label"]
@@ -175,70 +172,42 @@ CALCULATORS: Sequence[Calculator] = (
 """Invented names for invented rules; they grade nothing that exists. Their constants are larger than those that people, and ``Skills``, like to use."""
 
 
-class Clinic(DomainDataModule):
+@dataclass(eq=False, repr=False)
+class Clinic(MadeByCode):
     """Notes about invented patients and made-up calculators: scores, grades and small formulas. Not medicine; needs no download.
 
-    Training, validation and test never share a note, nor a patient's values: the hash of the values decides the side, whatever the seed. A larger size
+    Training, validation and test never share a note, nor a patient's values: the hash of the values decides the split, whatever the seed. A larger size
     appends rows and changes none.
 
     Args:
-        tokenizer: Folder or hub name; on the command line it is that of the model.
-        tokenizer_revision: Commit, tag or branch of a hub tokenizer; likewise.
-        encoding: How examples become tokens.
-        batching: How examples become optimizer steps.
         target: What is learned: ``cot``, the worked explanation and the answer, or ``label``, the answer alone.
-        train_size: Rows for training, at least 1.
-        val_size: Rows for validation, at least 1.
-        test_size: Rows for testing, at least 1.
-        calculators: The names of those that are asked for; all by default.
-        seed: Which rows training has, at least 0; validation and test are the same for every seed.
+        calculators: Names of the calculators that are used; all by default.
 
     Raises:
         ValueError: For a size or a seed out of range, and for a calculator that does not exist.
     """
 
+    val_size: int = 256
+    test_size: int = 512
+    target: Target = "cot"
+    calculators: Sequence[str] | None = None
     source_name = "Clinic (made by code)"
-    license = "Apache-2.0 (made by this package)"
 
-    def __init__(
-        self,
-        tokenizer: str,
-        tokenizer_revision: str | None = None,
-        encoding: Encoding = Encoding(),
-        batching: Batching = Batching(),
-        target: Target = "cot",
-        train_size: int = 4096,
-        val_size: int = 256,
-        test_size: int = 512,
-        calculators: Sequence[str] | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(tokenizer, tokenizer_revision, encoding, batching)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         names = [calculator.name for calculator in CALCULATORS]
-        asked = names if calculators is None else calculators
-        if not asked or not set(asked) <= set(names):
-            raise ValueError(f"`calculators` must be some of {', '.join(names)}, got {', '.join(asked) or 'none'}.")
-        for name, size in (("train_size", train_size), ("val_size", val_size), ("test_size", test_size)):
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {size}.")
-        if seed < 0:
-            raise ValueError(f"`seed` must be at least 0, got {seed}.")
-        self.target = target
-        self.calculators = [calculator for calculator in CALCULATORS if calculator.name in asked]
-        self.sizes: Mapping[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
-        self.seed = seed
+        used = names if self.calculators is None else self.calculators
+        if not used or not set(used) <= set(names):
+            raise ValueError(f"`calculators` must be some of {', '.join(names)}, got {', '.join(used) or 'none'}.")
+        self.used_calculators = [calculator for calculator in CALCULATORS if calculator.name in used]
 
     def metric(self) -> WithinLimits:
         return WithinLimits(CATEGORIES)
 
-    def examples(self, split: Split) -> Sequence[Example]:
-        return list(islice(self.draw_examples(split), self.sizes[split]))
-
     def draw_examples(self, split: Split) -> Iterator[Example]:
-        """All rows of a split, without end: cases that fall on its side, none twice."""
         draw, seen, row = Random(f"{self.seed if split == 'train' else 0} {split}"), set(), 0
         while True:
-            calculator = self.calculators[row % len(self.calculators)]
+            calculator = self.used_calculators[row % len(self.used_calculators)]
             patient = draw_patient(calculator.reads, draw)
             case = (calculator.name, key_of(patient))
             if side_of(patient) == split and case not in seen:

@@ -39,9 +39,9 @@ NUMBERS = range(200)
 def texts() -> Iterator[str]:
     for seed in range(100, 104):
         for target in ("cot", "label"):
-            data = Clinic("", target=target, train_size=2000, seed=seed)
+            data = Clinic(target=target, train_size=2000, seed=seed)
             yield from (message["content"] for example in data.examples("train") for message in example.messages)
-    skills = Skills("", skills=dict.fromkeys([*SKILLS, *PRACTICE], 1.0), train_size=40000)
+    skills = Skills(skills=dict.fromkeys([*SKILLS, *PRACTICE], 1.0), train_size=40000)
     yield from (message["content"] for example in skills.examples("train") for message in example.messages)
     for number in NUMBERS:
         yield from [str(number)] * 100

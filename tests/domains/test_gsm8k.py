@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lit_talr.domains import GSM8K
-from lit_talr.metrics.numeric_match import number
+from lit_talr.metrics.numeric_match import parse_number
 from tests.helpers.math_rows import gsm8k_row, write_gsm8k, write_rows
 
 
@@ -102,7 +102,7 @@ def test_on_the_real_rows(target: str) -> None:
     assert (len(train) + len(val), len(test)) == (7473, 1319)
     assert 300 < len(val) < 450
     for part in ([*train, *val], test):
-        assert all(number(example.meta["answer"]) is not None for example in part)
+        assert all(parse_number(example.meta["answer"]) is not None for example in part)
         assert not any("<<" in example.messages[-1]["content"] for example in part)
         metric = data.metric()
         metric.update([example.messages[-1]["content"] for example in part], part)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_talr.data.example import Example
-from lit_talr.metrics.medcalc import CATEGORIES, RULES, MedCalcAccuracy, check, extract
+from lit_talr.metrics.medcalc import CATEGORIES, RULES, MedCalcAccuracy, extract_answer, is_correct
 from lit_talr.metrics.number import calculate
 
 with open(Path(__file__).with_name("medcalc_answers.csv"), newline="", encoding="utf-8") as file:
@@ -29,8 +29,8 @@ def question(calculator_id: int = 5, category: str = "physical", answer: str = "
 @pytest.mark.parametrize("row", TABLE, ids=[f"{line}-{row['calculator_id']}-{row['why']}" for line, row in enumerate(TABLE, start=2)])
 def test_hand_written_answer(row: dict[str, str]) -> None:
     calculator_id = int(row["calculator_id"])
-    extracted = extract(row["answer_text"], calculator_id)
-    correct = check(extracted, calculator_id, row["truth"], row["lower"], row["upper"])
+    extracted = extract_answer(row["answer_text"], calculator_id)
+    correct = is_correct(extracted, calculator_id, row["truth"], row["lower"], row["upper"])
     assert correct == bool(int(row["correct"])), f"{row['answer_text']!r} read as {extracted!r} against {row['truth']!r}: {row['why']}"
 
 
@@ -153,7 +153,7 @@ def test_time_is_proportional_to_the_length(calculator_id: int) -> None:
         body = piece * (LONG // len(piece))
         for text in (f'{{"answer": "{body}"}}', f'{{"answer": str({body})}}', f'{{"answer": {body}'):
             start = time.process_time()
-            check(extract(text, calculator_id), calculator_id, *truth_of(calculator_id))
+            is_correct(extract_answer(text, calculator_id), calculator_id, *truth_of(calculator_id))
             assert time.process_time() - start < 1, f"{piece!r} repeated"
 
 
@@ -172,8 +172,8 @@ LIKELY = st.lists(
 def test_no_text_raises(text: str, calculator_id: int) -> None:
     for answer in (text, f'{{"answer": "{text}"}}', f'{{"answer": str({text})}}'):
         start = time.process_time()
-        extracted = extract(answer, calculator_id)
-        assert check(extracted, calculator_id, *truth_of(calculator_id)) in (True, False)
+        extracted = extract_answer(answer, calculator_id)
+        assert is_correct(extracted, calculator_id, *truth_of(calculator_id)) in (True, False)
         assert time.process_time() - start < 1
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lit_talr.data.example import Example
 from lit_talr.metrics import NumericMatch
-from lit_talr.metrics.numeric_match import find_number, last_number, number, quantity
+from lit_talr.metrics.numeric_match import find_number, last_number, parse_number, parse_quantity
 
 
 def question(answer: str = "7", **meta: str) -> Example:
@@ -156,12 +156,12 @@ def test_a_box_and_a_sentence_that_say_more_have_no_number(said: str) -> None:
     [(r"18\text{ cm}", 18), ("$18$ cm^2", 18), ("12 and 13", None), (r"\text{June 20}", None), ("18 = x", None), ("18x", None), ("", None)],
 )
 def test_a_quantity_is_a_number_and_words(text: str, expected: int | None) -> None:
-    assert quantity(text) == expected
+    assert parse_quantity(text) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), [(" $7$ ", 7), ("`7`", 7), ("**7.**", 7), ("7 eggs", None), ("= 7", None), ("", None)])
 def test_a_text_is_a_number_only_as_a_whole(text: str, expected: int | None) -> None:
-    assert number(text) == expected
+    assert parse_number(text) == expected
 
 
 def test_strict_asks_for_the_line_of_the_benchmark() -> None:

@@ -1,6 +1,6 @@
 """Base of all domains: examples are tokenised once, their supervised tokens counted exactly, and a plan assigns them to micro-batches."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length toget
 
 
 @dataclass(eq=False, repr=False)
-class DomainDataModule(LightningDataModule):
+class DomainDataModule(LightningDataModule, ABC):
     """A domain: where its examples come from and how responses are scored. A new one writes ``examples`` and ``metric``.
 
     Args:
@@ -144,20 +144,17 @@ class DomainDataModule(LightningDataModule):
         """Tokenises the examples of a split, once."""
         if split in self.encoded:
             return
-        kept, encoded, counts, examples = [], [], self.counts[split], self.examples(split)
-        for example, row in zip(examples, self.encode_rows(examples, f"Encoding {split}"), strict=True):
-            if isinstance(row, TooLong):
-                counts["too long"] += 1
-                continue
-            counts["truncated"] += row.truncated > 0
-            kept.append(example)
-            encoded.append(row)
-        if not kept:
+        examples, counts = self.examples(split), self.counts[split]
+        rows = self.encode_rows(examples, f"Encoding {split}")
+        encoded = [row for row in rows if isinstance(row, Encoded)]
+        counts["too long"] += len(rows) - len(encoded)
+        counts["truncated"] += sum(row.truncated > 0 for row in encoded)
+        if not encoded:
             raise ValueError(
                 f"No {split} example is left ({format_counts(counts) or 'the split is empty'}); "
                 "give more rows, a larger share for validation, or a larger `data.encoding.max_length`."
             )
-        self.kept[split] = kept
+        self.kept[split] = [example for example, row in zip(examples, rows, strict=True) if isinstance(row, Encoded)]
         self.encoded[split] = EncodedExamples(encoded, self.encoder.pad_token_id)
 
     def encode_rows(self, examples: Sequence[Example], title: str) -> Sequence[Encoded | TooLong]:

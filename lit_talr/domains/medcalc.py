@@ -22,19 +22,14 @@ NOTE, QUESTION, ANSWER, EXPLANATION = "Patient Note", "Question", "Ground Truth 
 ASKED = ("Calculator ID", NOTE, QUESTION, ANSWER)
 SCORED = ("Category", "Lower Limit", "Upper Limit")
 
-USER_PROMPT = "Patient note:\n{note}\n\nTask:\n{question}\n\nReply with nothing but the JSON object."
-PROMPTS = {
-    "cot": {
-        "system": "You compute a medical score or quantity for the patient described in a note. Think step by step, then give the result. Reply with one "
-        'JSON object of the form {"step_by_step_thinking": <your reasoning, as text>, "answer": <the short result, as text>}.',
-        "user": USER_PROMPT,
-    },
-    "label": {
-        "system": "You compute a medical score or quantity for the patient described in a note. Reply with one JSON object of the form "
-        '{"answer": <the short result, as text>}, without any reasoning.',
-        "user": USER_PROMPT,
-    },
+TASK = "You compute a medical score or quantity for the patient described in a note."
+REPLY = {
+    "cot": "Think step by step, then give the result. Reply with one JSON object of the form "
+    '{"step_by_step_thinking": <your reasoning, as text>, "answer": <the short result, as text>}.',
+    "label": 'Reply with one JSON object of the form {"answer": <the short result, as text>}, without any reasoning.',
 }
+USER_PROMPT = "Patient note:\n{note}\n\nTask:\n{question}\n\nReply with nothing but the JSON object."
+PROMPTS = {target: {"system": f"{TASK} {reply}", "user": USER_PROMPT} for target, reply in REPLY.items()}
 """Our own words, in the official form: note, task, and a JSON answer. The paper's prompt is not known."""
 
 

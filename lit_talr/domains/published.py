@@ -23,7 +23,7 @@ class Published(DomainDataModule):
     Args:
         target: What is learned: ``cot``, the reasoning and the answer, or ``label``, the answer alone.
         source: The data set's name on the hub.
-        subset: Its part there, where it has several.
+        subset: Its configuration there, where it has several.
         revision: Its commit, tag or branch.
         train: A local JSONL, CSV or Parquet file with the published columns, instead of the hub's training split.
         validation: Share of the training questions (or notes, queries) that is held out for validation, in (0, 1).

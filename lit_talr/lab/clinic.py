@@ -1,4 +1,4 @@
-"""A domain made by code: notes about invented patients, and a dozen calculators with conventions of their own. **Not medicine**: every rule is made up.
+"""A domain made by code: notes about invented patients, and a dozen calculators with conventions of their own. **Not medicine**: every rule is invented.
 
 A row (``target: cot``):
 
@@ -11,7 +11,6 @@ A row (``target: cot``):
 Licence: Apache-2.0, as this package's. It needs no download, and its rows are the same on every machine.
 """
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Literal
 
 from lit_talr.data.example import Example, Split
 from lit_talr.lab.clinic_notes import Patient, draw_patient, quantity, write_note
-from lit_talr.lab.made_by_code import MadeByCode
+from lit_talr.lab.made_by_code import MadeByCode, split_by_hash
 from lit_talr.metrics.within_limits import WithinLimits
 
 Target = Literal["cot", "label"]
@@ -31,13 +30,11 @@ SYSTEM: Mapping[Target, str] = {
 }
 QUESTIONS = ("What is the {name}?", "Give the {name}.", "Find the {name}.", "Which {name} results?")
 CATEGORIES = ("score", "grade", "formula")
-SIDES: Sequence[Split] = ("train",) * 12 + ("val",) * 2 + ("test",) * 2
-"""The side of a case is the one that its hash names."""
 
 
 @dataclass(frozen=True)
 class Calculator(ABC):
-    """A made-up rule from a patient's values to a number."""
+    """A made-up rule that maps a patient's values to a number."""
 
     name: str
     tolerance = 0.0  # share of the result by which an answer may be off
@@ -53,16 +50,16 @@ class Calculator(ABC):
 
     @abstractmethod
     def answer(self, values: Mapping[str, int]) -> float:
-        """The result."""
+        """Computes the result."""
 
     @abstractmethod
     def explanation(self, values: Mapping[str, int], draw: Random) -> str:
-        """The rule worked for these values, in one of several wordings; its last number is the result."""
+        """Writes the steps for these values, in one of several wordings; the last number is the result."""
 
 
 @dataclass(frozen=True)
 class Score(Calculator):
-    """From a start, points for findings that are present, and one point for each value that reaches its threshold; the result is their sum."""
+    """A sum of points: a start, points for findings that are present, and one point for each value that reaches its threshold."""
 
     start: int  # 0 is not mentioned
     points: Mapping[str, int]
@@ -96,7 +93,7 @@ class Score(Calculator):
 
 @dataclass(frozen=True)
 class Grade(Calculator):
-    """The first label below the first limit of a value, the second below the second, the third below the third, else the last; of two values, the higher."""
+    """The label of a value's band: the first below the first limit, the second below the second, and so on; of two values, the higher label."""
 
     limits: Mapping[str, tuple[int, int, int]]
     labels: tuple[int, int, int, int]  # rising
@@ -106,7 +103,7 @@ class Grade(Calculator):
         return [*self.limits]
 
     def bands(self, values: Mapping[str, int]) -> list[int]:
-        """0 to 3 for each value."""
+        """Returns the band of each value, 0 to 3."""
         return [sum(values[name] >= limit for limit in limits) for name, limits in self.limits.items()]
 
     def answer(self, values: Mapping[str, int]) -> float:
@@ -120,8 +117,8 @@ class Grade(Calculator):
             wording = wordings[0 if band == 0 else 2 if band == 3 else 1].format(*(quantity(name, limit) for limit in (0, *limits, 0)[band : band + 2]))
             worked.append(f"{start.format(name, quantity(name, values[name]))}{wording}: {draw.choice(('grade', 'class', 'band'))} {self.labels[band]}.")
         if len(worked) > 1:
-            found = " and ".join(str(self.labels[band]) for band in self.bands(values))
-            worked.append(draw.choice(("The higher of {} is {}.", "Of {} the higher is {}.")).format(found, self.answer(values)))
+            labels = " and ".join(str(self.labels[band]) for band in self.bands(values))
+            worked.append(draw.choice(("The higher of {} is {}.", "Of {} the higher is {}.")).format(labels, self.answer(values)))
         return " ".join(worked)
 
 
@@ -169,7 +166,7 @@ CALCULATORS: Sequence[Calculator] = (
     Formula("Sorrel load", {"tarsol": 6, "brevin": 5}),
     Formula("Brand ratio", {"lumin": 3, "brevin": 5}, over=4, tolerance=0.05),
 )
-"""Invented names for invented rules; they grade nothing that exists. Their constants are larger than those that people, and ``Skills``, like to use."""
+"""Invented names for invented rules; they grade nothing that exists. Their constants are larger than usual ones and than most of ``Skills``."""
 
 
 @dataclass(eq=False, repr=False)
@@ -210,14 +207,14 @@ class Clinic(MadeByCode):
             calculator = self.used_calculators[row % len(self.used_calculators)]
             patient = draw_patient(calculator.reads, draw)
             case = (calculator.name, key_of(patient))
-            if side_of(patient) == split and case not in seen:
+            if split_of(patient) == split and case not in seen:
                 seen.add(case)
                 yield worked_case(calculator, patient, self.target, f"Clinic {split}, row {row}", draw)
                 row += 1
 
 
 def worked_case(calculator: Calculator, patient: Patient, target: Target, where: str, draw: Random) -> Example:
-    """One case as a conversation; both targets draw alike, so that they have the same notes and questions."""
+    """Makes a conversation of one case; both targets draw the same random numbers, so that they have the same notes and questions."""
     note, question = write_note(patient, draw), draw.choice(QUESTIONS).format(name=calculator.name)
     explanation, value = calculator.explanation(patient.values, draw), calculator.answer(patient.values)
     answer = f"{value:g}"
@@ -228,10 +225,10 @@ def worked_case(calculator: Calculator, patient: Patient, target: Target, where:
 
 
 def key_of(patient: Patient) -> str:
-    """All values that stand in the note, as one text."""
+    """Writes all values of the note as one text."""
     return json.dumps(dict(patient.values), sort_keys=True)
 
 
-def side_of(patient: Patient) -> Split:
-    """The split to which a patient's values belong, by their hash alone: the name, the wording, the question and the seed make no difference."""
-    return SIDES[hashlib.sha256(key_of(patient).encode()).digest()[0] % len(SIDES)]
+def split_of(patient: Patient) -> Split:
+    """Returns the split of a patient's values; name, wording, question and seed make no difference."""
+    return split_by_hash(key_of(patient))

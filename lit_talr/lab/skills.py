@@ -9,16 +9,15 @@ A row of the skill ``formats``:
 Licence: Apache-2.0, as this package's. The rows are the same on every machine.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
 from lit_talr.data.example import Example, Split
-from lit_talr.lab.clinic import SIDES, Target, side_of, worked_case
+from lit_talr.lab.clinic import Target, split_of, worked_case
 from lit_talr.lab.clinic_notes import draw_patient
-from lit_talr.lab.made_by_code import MadeByCode
+from lit_talr.lab.made_by_code import MadeByCode, split_by_hash
 from lit_talr.lab.skill_items import SKILLS, draw_calculator
 from lit_talr.metrics.exact_match import ExactMatch
 
@@ -68,7 +67,7 @@ class Skills(MadeByCode):
 def item(name: str, split: Split, where: str, draw: Random) -> Example | None:
     """Draws a question of a skill; none if it belongs to another split."""
     key, prompt, answer, system = SKILLS[name](draw)
-    if SIDES[hashlib.sha256(f"{name} {key}".encode()).digest()[0] % len(SIDES)] != split:
+    if split_by_hash(f"{name} {key}") != split:
         return None
     return Example.from_prompt(prompt, answer, system, {"where": where, "skill": name, "answer": answer})
 
@@ -77,7 +76,7 @@ def practice(name: str, split: Split, where: str, draw: Random) -> Example | Non
     """Draws a case of a calculator that is made for it; none if it belongs to another split."""
     calculator = draw_calculator(draw)
     patient = draw_patient(calculator.reads, draw)
-    if side_of(patient) != split:
+    if split_of(patient) != split:
         return None
     example = worked_case(calculator, patient, PRACTICE[name], where, draw)
     answer = example.messages[-1]["content"]

@@ -200,6 +200,6 @@ def test_a_domain_of_ones_own_may_have_a_plain_init() -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(DomainDataModule, "data")
     words = ["--data", f"{__name__}.Own", "--data.tokenizer", "t", "--data.size", "2", "--data.batching.batch_size", "7"]
-    data = parser.instantiate_classes(parser.parse_args(words)).data
+    data = parser.instantiate(parser.parse_args(words)).data
     assert (data.tokenizer, data.size, data.batching.batch_size, len(data.examples("train"))) == ("t", 2, 7, 2)
     assert data.counts.keys() == {"train", "val", "test"}

@@ -172,16 +172,6 @@ def test_strict_asks_for_the_line_of_the_benchmark() -> None:
     assert metric.judge("?", question()) == {"extracted": None, "found": "last", "correct": False, "strict": False}
 
 
-def test_halves_merged_equal_the_whole() -> None:
-    answers = ["#### 7", "7", "8"]
-    whole, first, second = NumericMatch(), NumericMatch(), NumericMatch()
-    whole.update(answers, [question()] * 3)
-    first.update(answers[:1], [question()])
-    second.update(answers[1:], [question()] * 2)
-    first.merge_state(second)
-    assert first.compute() == whole.compute()
-
-
 def test_refuses_a_truth_that_is_no_number() -> None:
     with pytest.raises(ValueError, match="test.jsonl: row 3: `answer` must be a number, got 'seven'; correct the row"):
         NumericMatch().update(["7"], [question("seven", where="test.jsonl: row 3")])

@@ -60,8 +60,10 @@ class MedCalc(PublishedSplits):
 
     def example(self, row: Row, where: str, columns: Sequence[str]) -> Example:
         """Makes a conversation of one row; ``columns`` must not be empty."""
-        fill, or_label = "fill it in or remove the row", " (or train on `target: label`)"
-        values = {name: require_text(as_text(row[name]), name, where, fill + (or_label if name == EXPLANATION else "")) for name in columns}
+        values = {}
+        for name in columns:
+            way_out = "fill it in or remove the row" + (" (or train on `target: label`)" if name == EXPLANATION else "")
+            values[name] = require_text(as_text(row[name]), name, where, way_out)
         answer = {"answer": values[ANSWER]}
         response = {"step_by_step_thinking": values[EXPLANATION], **answer} if EXPLANATION in values else answer
         meta = {"where": where, "calculator_id": calculator_id(row, where), "category": row.get("Category"), **answer}

@@ -75,13 +75,12 @@ class MetaMathQA(Published):
         questions = [folded(text) for text in rows[ORIGINAL]]
         excluded = {key for source in self.exclude for key in read_questions(source)}
         counts, examples, metric = self.counts[split], [], self.metric()
-        for (row, where), question, side in zip(named_rows(self.source_name, rows), questions, self.assign_splits(questions), strict=True):
-            if side != split:
-                continue
+        indices = [index for index, assigned in enumerate(self.assign_splits(questions)) if assigned == split]
+        for index, (row, where) in zip(indices, named_rows(self.source_name, rows, indices), strict=True):
             check_row(row, where)
             if row[TYPE] not in self.used_types:
                 counts["of another type"] += 1
-            elif question in excluded:
+            elif questions[index] in excluded:
                 counts["original question excluded"] += 1
             elif not row[QUERY].strip():
                 counts["without a question"] += 1

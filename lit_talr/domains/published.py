@@ -99,9 +99,8 @@ class PublishedSplits(Published):
         rows = self.load_training_rows(columns)
         in_test = set(map(fold, self.load_test_rows((*test_columns, key))[key]))
         is_validation = held_out(rows[key], self.validation, self.split_seed)
-        for (row, where), held in zip(named_rows(self.source_name, rows), is_validation, strict=True):
-            if held != (split == "val"):
-                continue
+        indices = [index for index, held in enumerate(is_validation) if held == (split == "val")]
+        for row, where in named_rows(self.source_name, rows, indices):
             if fold(row[key]) in in_test:
                 self.counts[split][f"{noun} also in test"] += 1
             else:

@@ -1,17 +1,21 @@
 """Rows of data sets: names for messages, checks of values, and splits by hash."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lit_talr.data.rows import row_name
+
+if TYPE_CHECKING:
+    import datasets
 
 Row = Mapping[str, Any]
 
 
-def named_rows(source: str, rows: Iterable[Row]) -> Iterator[tuple[Row, str]]:
-    """Yields each row with its name for messages: its file and number."""
-    return ((row, row_name(source, index)) for index, row in enumerate(rows))
+def named_rows(source: str, rows: "datasets.Dataset", indices: Sequence[int] | None = None) -> Iterator[tuple[Row, str]]:
+    """Yields the rows at ``indices`` (all by default), each with its name for messages: its file and number."""
+    indices = range(len(rows)) if indices is None else indices
+    return ((row, row_name(source, index)) for index, row in zip(indices, rows.select(indices), strict=True))
 
 
 def require_text(value: object, column: str, where: str, way_out: str = "fill it in or remove the row") -> str:

@@ -1,5 +1,6 @@
 from typing import Any
 
+import datasets
 import pytest
 
 from lit_talr.domains.rows import folded, held_out, named_rows, require_text
@@ -19,7 +20,9 @@ def test_questions_are_compared_without_white_space_and_case() -> None:
 
 
 def test_rows_are_named_by_file_and_number() -> None:
-    assert list(named_rows("a.csv", [{"x": 1}, {"x": 2}])) == [({"x": 1}, "a.csv: row 1"), ({"x": 2}, "a.csv: row 2")]
+    rows = datasets.Dataset.from_dict({"x": [5, 6, 7]})
+    assert list(named_rows("a.csv", rows))[::2] == list(named_rows("a.csv", rows, [0, 2])) == [({"x": 5}, "a.csv: row 1"), ({"x": 7}, "a.csv: row 3")]
+    assert list(named_rows("a.csv", rows, [])) == []
 
 
 def test_a_text_is_returned_as_it_is() -> None:

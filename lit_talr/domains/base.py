@@ -1,9 +1,9 @@
-"""What every domain shares: examples are encoded first, counted exactly, and dealt out by a plan."""
+"""Base of all domains: examples are tokenised once, their supervised tokens counted exactly, and a plan assigns them to micro-batches."""
 
-import hashlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,33 +21,35 @@ from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
 from lit_talr.metrics.base import DomainMetric
 
-TEST_WINDOW = 16  # forwards of test prompts that are sorted by length together
+TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
 
 
-class DomainDataModule(LightningDataModule):
-    """A domain: where its examples come from and how its answers are scored. A new one writes ``examples`` and ``metric``.
+@dataclass(eq=False, repr=False)
+class DomainDataModule(LightningDataModule, ABC):
+    """A domain: where its examples come from and how responses are scored. A new one writes ``examples`` and ``metric``.
 
     Args:
-        tokenizer: Folder or hub name; on the command line it is that of the model.
-        tokenizer_revision: Commit, tag or branch of a hub tokenizer; likewise.
+        tokenizer: Folder or hub name; by default the tokenizer of the model.
+        tokenizer_revision: Commit, tag or branch of a hub tokenizer.
         encoding: How examples become tokens.
         batching: How examples become optimizer steps.
 
     Raises:
-        ValueError: For an unusable tokenizer, a row that cannot be encoded (by its place), or fewer validation rows than ranks.
+        ValueError: For no or an unusable tokenizer, a row that cannot be encoded (by file and row), and fewer validation rows than ranks.
     """
+
+    tokenizer: str | None = None
+    tokenizer_revision: str | None = None
+    encoding: Encoding = Encoding()
+    batching: Batching = Batching()
+    trainer: Trainer = field(init=False)  # set by Lightning before ``setup``
 
     source_name = ""
     """The data set's name, for reports and model cards."""
     license = "not stated"
-    trainer: Trainer  # set by Lightning before ``setup``
 
-    def __init__(self, tokenizer: str, tokenizer_revision: str | None = None, encoding: Encoding = Encoding(), batching: Batching = Batching()) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.tokenizer_name = tokenizer
-        self.tokenizer_revision = tokenizer_revision
-        self.encoding = encoding
-        self.batching = batching
         self.train_plan: BatchPlan | None = None
         self.val_plan: BatchPlan | None = None
         self.mixture: Mixture | None = None  # how training rows of two kinds share an epoch
@@ -58,20 +60,36 @@ class DomainDataModule(LightningDataModule):
 
     @abstractmethod
     def examples(self, split: Split) -> Sequence[Example]:
-        """The examples of a split, in a fixed order; rows left out on purpose are counted in ``self.counts[split]`` under their reason."""
+        """Returns the examples of a split, in a fixed order. Rows that are left out on purpose are counted in ``self.counts[split]`` under the reason."""
 
     @abstractmethod
     def metric(self) -> DomainMetric:
-        """A new metric for the domain's answers."""
+        """Makes a new metric for the domain's responses."""
 
     @property
     def sources(self) -> "list[DomainDataModule]":
-        """All whose rows are trained."""
+        """The data modules whose rows are trained."""
         return [self]
 
     @cached_property
     def encoder(self) -> ChatEncoder:
         return ChatEncoder(load_tokenizer(self.tokenizer_name, self.tokenizer_revision), self.encoding)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer's name; where none was given, that of the trainer's model, with its revision.
+
+        Raises:
+            ValueError: If neither names one.
+        """
+        if not self.tokenizer and self.trainer:
+            model = self.trainer.lightning_module
+            self.tokenizer = getattr(model, "tokenizer", None)
+            if not self.tokenizer:
+                self.tokenizer, self.tokenizer_revision = getattr(model, "pretrained", None), getattr(model, "revision", None)
+        if not self.tokenizer:
+            raise ValueError("The data has no tokenizer: give it `tokenizer` (a folder or hub name), or the model `pretrained` or `tokenizer`.")
+        return self.tokenizer
 
     def setup(self, stage: str) -> None:
         self.encoder  # noqa: B018  an unusable tokenizer shows before any row is read
@@ -88,17 +106,18 @@ class DomainDataModule(LightningDataModule):
             self.encode_prompts("test")
 
     def set_up_training_plan(self) -> None:
-        """Plan the steps, and give the trainer the number of micro-batches that a step takes."""
+        """Plans the optimizer steps and sets the trainer's number of micro-batches per step."""
         self.train_plan = self.plan("train", shuffle=True)
-        asked, needed = self.trainer.accumulate_grad_batches, self.train_plan.accumulate
-        if asked not in (1, needed):
+        given, needed = self.trainer.accumulate_grad_batches, self.train_plan.accumulate
+        if given not in (1, needed):
             raise ValueError(
-                f"`trainer.accumulate_grad_batches` is {asked}, but {self.batching.batch_size} examples a step on {self.trainer.world_size} rank(s) "
+                f"`trainer.accumulate_grad_batches` is {given}, but {self.batching.batch_size} examples a step on {self.trainer.world_size} rank(s) "
                 f"take {needed} micro-batches; leave it out, it follows from `data.batching`."
             )
         self.trainer.accumulate_grad_batches = needed
 
     def plan(self, split: Split, shuffle: bool = False) -> BatchPlan:
+        """Plans the micro-batches of a split for this rank."""
         encoded, mixture = self.encoded[split], self.mixture if split == "train" else None
         longest, limit = int(encoded.lengths.argmax()), self.batching.micro_batch_tokens
         if limit is not None and encoded.lengths[longest] > limit:
@@ -108,7 +127,8 @@ class DomainDataModule(LightningDataModule):
             )
         num_examples = len(encoded) if mixture is None else mixture.num_examples(encoded.num_supervised)
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
-        epochs_of_steps = [-(-steps * self.batching.batch_size // num_examples)] if steps >= 0 else []
+        limits = [-(-steps * self.batching.batch_size // num_examples)] if steps >= 0 else []
+        limits += [epochs] if epochs is not None and epochs >= 0 else []
         return BatchPlan(
             encoded.lengths,
             encoded.num_supervised,
@@ -116,35 +136,34 @@ class DomainDataModule(LightningDataModule):
             world_size=self.trainer.world_size,
             rank=self.trainer.global_rank,
             shuffle=shuffle,
-            epochs=max(1, min([*epochs_of_steps, *([epochs] if epochs is not None and epochs >= 0 else [])], default=1)),
+            epochs=max(1, min(limits, default=1)),
             mixture=mixture,
         )
 
     def encode(self, split: Split) -> None:
-        """Tokenise a split's examples, once."""
+        """Tokenises the examples of a split, once."""
         if split in self.encoded:
             return
-        kept, encoded, counts, examples = [], [], self.counts[split], self.examples(split)
-        for example, row in zip(examples, self.rows(examples, f"Encoding {split}"), strict=True):
-            if isinstance(row, TooLong):
-                counts["too long"] += 1
-                continue
-            counts["truncated"] += row.truncated > 0
-            kept.append(example)
-            encoded.append(row)
-        if not kept:
+        examples, counts = self.examples(split), self.counts[split]
+        rows = self.encode_rows(examples, f"Encoding {split}")
+        encoded = [row for row in rows if isinstance(row, Encoded)]
+        counts["too long"] += len(rows) - len(encoded)
+        counts["truncated"] += sum(row.truncated > 0 for row in encoded)
+        if not encoded:
             raise ValueError(
                 f"No {split} example is left ({format_counts(counts) or 'the split is empty'}); "
                 "give more rows, a larger share for validation, or a larger `data.encoding.max_length`."
             )
-        self.kept[split] = kept
+        self.kept[split] = [example for example, row in zip(examples, rows, strict=True) if isinstance(row, Encoded)]
         self.encoded[split] = EncodedExamples(encoded, self.encoder.pad_token_id)
 
-    def rows(self, examples: Sequence[Example], title: str) -> Sequence[Encoded | TooLong]:
-        """Each as tokens, or that it is too long. Many are encoded by one rank of each machine, and read by the others. Collective.
+    def encode_rows(self, examples: Sequence[Example], title: str) -> Sequence[Encoded | TooLong]:
+        """Tokenises each example, or marks it as too long. Collective.
+
+        Where there are many, one rank of each machine tokenises them and the others read its cache.
 
         Raises:
-            ValueError: With the row's place.
+            ValueError: For an example that cannot be encoded, by file and row.
         """
         if len(examples) < MANY:
             with self.progress() as progress:
@@ -157,11 +176,11 @@ class DomainDataModule(LightningDataModule):
             except Exception as error:  # raised below, once the others know
                 failure = error
         if self.trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
-            raise failure or ValueError("The rows could not be encoded; the first process of a machine says why.")
+            raise failure or ValueError("The rows could not be encoded; the log of each machine's first process gives the reason.")
         return encode_many(self.encoder, examples, folder, title, show=False) if rows is None else rows
 
     def encode_prompts(self, split: Split) -> None:
-        """Tokenise what the model is asked, once; a prompt that is too long stays, empty: it counts as a wrong answer."""
+        """Tokenises the prompts of a split, once. A prompt that is too long becomes empty and counts as a wrong response."""
         if split in self.prompts:
             return
         examples = self.kept[split] if split in self.kept else self.examples(split)
@@ -181,7 +200,7 @@ class DomainDataModule(LightningDataModule):
         self.prompts[split] = prompts
 
     def progress(self) -> Progress:
-        """A bar that is gone when its block ends, by an error too."""
+        """Makes a progress bar that disappears when its block ends, even by an error."""
         return Progress(transient=True, disable=not self.trainer.is_global_zero)
 
     def train_dataloader(self) -> DataLoader:
@@ -197,7 +216,7 @@ class DomainDataModule(LightningDataModule):
         return self.loader(Identity(), self.prompt_plan("test"))
 
     def prompt_plan(self, split: Split) -> BatchPlan:
-        """The prompts of a split in their order, sorted by length inside windows of a few forwards."""
+        """Plans the prompts of a split in order, sorted by length within windows of a few forward passes."""
         lengths = np.array([max(1, len(prompt)) for prompt in self.prompts[split]])
         world_size, size = self.trainer.world_size, self.batching.eval_batch_size
         batching = Batching(batch_size=size * world_size * TEST_WINDOW, micro_batch_size=size)
@@ -211,21 +230,11 @@ class DomainDataModule(LightningDataModule):
             num_workers=self.batching.num_workers,
             persistent_workers=self.batching.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # its own: the workers' seeds must not draw from the training's random state
+            generator=torch.Generator(),  # a separate one: the seeds of workers must not advance the random state of training
         )
 
     def state_dict(self) -> dict[str, int]:
         return {}  # the position follows from the number of steps
-
-
-def held_out(texts: Sequence[str], share: float, seed: int) -> list[bool]:
-    """Whether each row is held out for validation: decided by the hash of its text, so equal texts fall on the same side whatever else is there."""
-    return [int.from_bytes(hashlib.sha256(f"{seed}\n{text}".encode()).digest()[:8]) < share * 2**64 for text in texts]
-
-
-def folded(question: object) -> str:
-    """A question as it is compared: white space and case aside."""
-    return "".join(str(question).casefold().split())
 
 
 def format_counts(counts: Counter[str]) -> str:

@@ -12,18 +12,16 @@ A row as published (this one is invented), one of 395,000:
 The authors made it of the training sets of GSM8K and MATH alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from lit_talr.data.batch_plan import Batching
-from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Split
-from lit_talr.data.rows import load_rows, row_name
-from lit_talr.domains.base import DomainDataModule, folded, held_out
-from lit_talr.domains.prompts import fill_in, read_prompt
+from lit_talr.data.rows import load_rows
+from lit_talr.domains.published import Published
+from lit_talr.domains.rows import Row, folded, held_out, named_rows
 from lit_talr.metrics.math_match import MathMatch, final_text
 from lit_talr.metrics.numeric_match import after_answer_is
+from lit_talr.utils.errors import check_in
 
 TYPE, QUERY, ORIGINAL, RESPONSE = "type", "query", "original_question", "response"
 TYPES = tuple(f"{source}_{way}" for source in ("GSM", "MATH") for way in ("AnsAug", "Rephrased", "SV", "FOBAR"))
@@ -31,95 +29,56 @@ PROMPTS = {
     "cot": {"user": "{question}\n\nThink step by step. End with a line of the form\nThe answer is: <the answer alone>"},
     "label": {"user": "{question}\n\nReply, without any reasoning, with one line of the form\nThe answer is: <the answer alone>"},
 }
-"""In our own words, of the form of the published responses."""
+"""Our own words, in the form of the published responses."""
 
 
-class MetaMathQA(DomainDataModule):
+@dataclass(eq=False, repr=False)
+class MetaMathQA(Published):
     """Mathematics in words: questions of GSM8K and MATH, reworded and turned round, with reasoning.
 
-    There is one published split. Validation and test rows are held out of it by the hash of the original question, so all wordings of one question are on
-    one side. Rows without a question or without a final answer, of which the published file has some, are left out and counted, and so are those whose own
-    response would not be scored right. The answer of a row is read from its response as ``MathMatch`` reads any answer.
+    There is one published split. Validation and test rows are held out of it by the hash of the original question, so all wordings of a question are in
+    one split. Rows without a question or a final answer, which the published file has, are left out and counted, and so are those whose own response
+    would not be scored as correct. The answer of a row is read from its response as ``MathMatch`` reads any response.
 
     Args:
-        tokenizer: Folder or hub name; on the command line it is that of the model.
-        tokenizer_revision: Commit, tag or branch of a hub tokenizer; likewise.
-        encoding: How examples become tokens.
-        batching: How examples become optimizer steps.
         target: What is learned: ``cot``, the whole response, or ``label``, the line ``The answer is: ...`` alone.
-        types: Which kinds of rows to keep, such as ``GSM_Rephrased``; all by default.
-        source: The data set's name on the hub.
-        revision: Its commit, tag or branch.
         train: A local JSONL, JSON, CSV or Parquet file with the published columns, instead of the hub's only split.
-        exclude: Files of GSM8K's or MATH's test rows (with a column ``question`` or ``problem``): rows whose original question stands there, white space
-            and case aside, are left out and counted.
-        validation: Share of the original questions that is held out for validation, in (0, 1).
-        test_share: Likewise for the test; the two together leave some for training.
-        split_seed: Which questions those are.
         max_rows: Use only the first rows of the file, for all three splits; all by default.
-        prompt_file: A YAML file with the keys ``system`` (may be left out) and ``user``, whose text holds {question}: another wording.
-
-    Raises:
-        ValueError: For a share or number of rows out of range, an unknown type, a prompt file without its place, and a missing file, column or value (by
-            file, row and column).
+        types: Which kinds of rows are used, such as ``GSM_Rephrased``; all by default.
+        exclude: Files of GSM8K's or MATH's test rows (with a column ``question`` or ``problem``): rows whose original question is in one of them, ignoring
+            white space and case, are left out and counted.
+        test_share: Share of the original questions that is held out for the test, in (0, 1).
     """
 
+    source: str = "meta-math/MetaMathQA"
+    validation: float = 0.005
+    types: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    test_share: float = 0.005
     license = "MIT"
+    prompts_by_target = PROMPTS
 
-    def __init__(
-        self,
-        tokenizer: str,
-        tokenizer_revision: str | None = None,
-        encoding: Encoding = Encoding(),
-        batching: Batching = Batching(),
-        target: Literal["cot", "label"] = "cot",
-        types: Sequence[str] | None = None,
-        source: str = "meta-math/MetaMathQA",
-        revision: str | None = None,
-        train: str | None = None,
-        exclude: Sequence[str] = (),
-        validation: float = 0.005,
-        test_share: float = 0.005,
-        split_seed: int = 0,
-        max_rows: int | None = None,
-        prompt_file: Path | None = None,
-    ) -> None:
-        super().__init__(tokenizer, tokenizer_revision, encoding, batching)
-        kept = TYPES if types is None else tuple(types)
-        if not kept or not set(kept) <= set(TYPES):
-            raise ValueError(f"`types` must be some of {', '.join(TYPES)}, got {', '.join(kept) or 'none'}.")
-        for name, share in (("validation", validation), ("test_share", test_share)):
-            if not 0 < share < 1:
-                raise ValueError(f"`{name}` must lie between 0 and 1 (a share of the original questions), got {share}.")
-        if validation + test_share >= 1:
-            raise ValueError(f"`validation` and `test_share` must leave questions for training, got {validation} and {test_share}.")
-        if max_rows is not None and max_rows < 1:
-            raise ValueError(f"`max_rows` must be at least 1, or left out for all, got {max_rows}.")
-        self.target = target
-        self.types = kept
-        self.revision = revision
-        self.source_name = train or source
-        self.exclude = exclude
-        self.validation = validation
-        self.test_share = test_share
-        self.split_seed = split_seed
-        self.max_rows = max_rows
-        self.prompt = PROMPTS[target] if prompt_file is None else read_prompt(prompt_file, ("question",))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.used_types = TYPES if self.types is None else tuple(self.types)
+        if not self.used_types or not set(self.used_types) <= set(TYPES):
+            raise ValueError(f"`types` must be some of {', '.join(TYPES)}, got {', '.join(self.used_types) or 'none'}.")
+        check_in("test_share", self.test_share, "(0, 1)", "it is the share of the original questions that is held out for the test")
+        if self.validation + self.test_share >= 1:
+            raise ValueError(f"`validation` and `test_share` must leave questions for training, got {self.validation} and {self.test_share}.")
 
     def metric(self) -> MathMatch:
         return MathMatch()
 
     def examples(self, split: Split) -> Sequence[Example]:
-        rows = load_rows(self.source_name, "train", (TYPE, QUERY, ORIGINAL, RESPONSE), self.revision)
-        rows = rows.select(range(min(len(rows), self.max_rows or len(rows))))
+        rows = self.load_training_rows((TYPE, QUERY, ORIGINAL, RESPONSE))
         questions = [folded(text) for text in rows[ORIGINAL]]
-        sides = self.sides(questions)
-        excluded = {key for source in self.exclude for key in asked_in(source)}
-        counts, found, metric = self.counts[split], [], self.metric()
-        for index in [index for index, side in enumerate(sides) if side == split]:
-            row, where = rows[index], row_name(self.source_name, index)
-            check(row, where)
-            if row[TYPE] not in self.types:
+        excluded = {key for source in self.exclude for key in read_questions(source)}
+        counts, examples, metric = self.counts[split], [], self.metric()
+        indices = [index for index, assigned in enumerate(self.assign_splits(questions)) if assigned == split]
+        for index, (row, where) in zip(indices, named_rows(self.source_name, rows, indices), strict=True):
+            check_row(row, where)
+            if row[TYPE] not in self.used_types:
                 counts["of another type"] += 1
             elif questions[index] in excluded:
                 counts["original question excluded"] += 1
@@ -130,24 +89,24 @@ class MetaMathQA(DomainDataModule):
             elif not metric.judge(row[RESPONSE], example := self.example(row, where))["correct"]:
                 counts["answer not found in its own response"] += 1
             else:
-                found.append(example)
-        return found
+                examples.append(example)
+        return examples
 
-    def sides(self, questions: Sequence[str]) -> Iterator[Split]:
-        """The split to which each question belongs, by its hash alone."""
+    def assign_splits(self, questions: Sequence[str]) -> Iterator[Split]:
+        """Assigns each question to a split, by its hash alone."""
         is_test = held_out(questions, self.test_share, self.split_seed)
         is_held_out = held_out(questions, self.test_share + self.validation, self.split_seed)
         return ("test" if test else "val" if held else "train" for test, held in zip(is_test, is_held_out, strict=True))
 
-    def example(self, row: Mapping[str, Any], where: str) -> Example:
-        """One row as a conversation; ``where`` names it in messages."""
+    def example(self, row: Row, where: str) -> Example:
+        """Makes a conversation of one row."""
         answer = final_text(row[RESPONSE])
         response = row[RESPONSE] if self.target == "cot" else f"The answer is: {answer}"
         meta = {"where": where, "answer": answer, "type": row[TYPE], "category": row[TYPE].partition("_")[0]}
-        return Example.from_prompt(fill_in(self.prompt["user"], {"question": row[QUERY]}), response, self.prompt.get("system"), meta)
+        return self.conversation({"question": row[QUERY]}, response, meta)
 
 
-def check(row: Mapping[str, Any], where: str) -> None:
+def check_row(row: Row, where: str) -> None:
     for column in (QUERY, ORIGINAL, RESPONSE):
         if not isinstance(row[column], str):
             raise ValueError(f"{where}: `{column}` must be a text, got {row[column]!r:.80}; fill it in or remove the row.")
@@ -155,8 +114,8 @@ def check(row: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: `{TYPE}` must be one of {', '.join(TYPES)}, got {row[TYPE]!r:.80}; correct or remove the row.")
 
 
-def asked_in(source: str) -> list[str]:
-    """The questions of a file of GSM8K or MATH."""
+def read_questions(source: str) -> list[str]:
+    """Reads the questions of a file of GSM8K or MATH, folded."""
     rows = load_rows(source, "test", ())
     for column in ("question", "problem"):
         if column in rows.column_names:

@@ -1,4 +1,4 @@
-"""The wording in which a domain asks: a template with places, of the package or from a file."""
+"""Prompts of domains: a template with placeholders, shipped with the package or read from a file."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,19 @@ from pathlib import Path
 
 import yaml
 
+PLACEHOLDER = re.compile(r"{(\w+)}")
+
 
 def fill_in(template: str, values: Mapping[str, str]) -> str:
-    """Puts texts into the {places} of a template; braces elsewhere, as in JSON, and in the texts themselves, stay."""
-    places = re.compile("{(" + "|".join(map(re.escape, values)) + ")}")
-    return places.sub(lambda place: values[place[1]], template)
+    """Replaces the {placeholders} of a template; other braces, as in JSON, and those in the values stay."""
+    return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
 
 
-def read_prompt(path: Path, places: Sequence[str]) -> dict[str, str]:
-    """A wording from a YAML file: the text ``user``, which holds every place in braces, and, if wanted, ``system``.
+def read_prompt(path: Path, placeholders: Sequence[str]) -> dict[str, str]:
+    """Reads a prompt from a YAML file: the text ``user``, which holds every placeholder in braces, and optionally ``system``.
 
     Raises:
-        ValueError: For a missing file, one that is not YAML, other keys, values that are no texts, and a place that ``user`` lacks.
+        ValueError: For a missing file, one that is not YAML, other keys, values that are no texts, and a placeholder that ``user`` lacks.
     """
     if not Path(path).is_file():
         raise ValueError(f"`prompt_file`: {path} does not exist; give a YAML file with the key `user` and, if wanted, `system`.")
@@ -27,7 +28,7 @@ def read_prompt(path: Path, places: Sequence[str]) -> dict[str, str]:
         raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())}); put the text `user` in quotes, or after `|` on lines of its own.") from error
     if not isinstance(prompt, dict) or not {"user"} <= set(prompt) <= {"system", "user"} or not all(isinstance(text, str) for text in prompt.values()):
         raise ValueError(f"{path}: must hold the texts `user` and, if wanted, `system`, and nothing else.")
-    for name in places:
+    for name in placeholders:
         if "{" + name + "}" not in prompt["user"]:
             raise ValueError(f"{path}: the text `user` does not contain {{{name}}}.")
     return prompt

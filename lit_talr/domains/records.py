@@ -6,28 +6,25 @@ A row of ``train.jsonl`` with the default columns, and one with ``messages``:
     {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from lit_talr.data.batch_plan import Batching
-from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Message, Split
-from lit_talr.data.rows import load_rows, row_name
+from lit_talr.data.rows import load_rows
 from lit_talr.domains.base import DomainDataModule
+from lit_talr.domains.rows import Row, named_rows, require_text
 from lit_talr.metrics.exact_match import ExactMatch
 
 
+@dataclass(eq=False, repr=False)
 class Records(DomainDataModule):
-    """Your own data: JSONL, CSV, Parquet, or a data set of the hub; answers are scored by exact match.
+    """Your own data: JSONL, CSV, Parquet, or a data set of the hub; responses are scored by exact match.
 
     Args:
-        tokenizer: Folder or hub name; on the command line it is that of the model.
-        tokenizer_revision: Commit, tag or branch of a hub tokenizer; likewise.
-        encoding: How examples become tokens.
-        batching: How examples become optimizer steps.
         train: File or hub name of the training rows.
-        val: Of the validation rows.
-        test: Of the test rows.
+        val: File or hub name of the validation rows.
+        test: File or hub name of the test rows.
         revision: Commit, tag or branch of hub data sets.
         prompt: Column of the prompt.
         response: Column of the response.
@@ -39,64 +36,48 @@ class Records(DomainDataModule):
         ValueError: For a split without a file, and by file, row and column for a missing, empty or malformed value.
     """
 
-    def __init__(
-        self,
-        tokenizer: str,
-        tokenizer_revision: str | None = None,
-        encoding: Encoding = Encoding(),
-        batching: Batching = Batching(),
-        train: str | None = None,
-        val: str | None = None,
-        test: str | None = None,
-        revision: str | None = None,
-        prompt: str = "prompt",
-        response: str = "response",
-        messages: str | None = None,
-        turns: Literal["all", "last"] = "last",
-        system: str | None = None,
-    ) -> None:
-        super().__init__(tokenizer, tokenizer_revision, encoding, batching)
-        self.files: dict[Split, str | None] = {"train": train, "val": val, "test": test}
-        self.source_name = train or val or test or ""
-        self.revision = revision
-        self.prompt_column = prompt
-        self.response_column = response
-        self.messages_column = messages
-        self.turns = turns
-        self.system = system
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    revision: str | None = None
+    prompt: str = "prompt"
+    response: str = "response"
+    messages: str | None = None
+    turns: Literal["all", "last"] = "last"
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.source_name = self.train or self.val or self.test or ""
 
     def metric(self) -> ExactMatch:
         return ExactMatch()
 
     def examples(self, split: Split) -> Sequence[Example]:
-        source = self.files[split]
+        source: str | None = getattr(self, split)
         if source is None:
             raise ValueError(f"`data.{split}` is missing: give the file or hub name of the {split} rows.")
-        columns = [self.messages_column] if self.messages_column else [self.prompt_column, self.response_column]
-        rows = load_rows(source, {"train": "train", "val": "validation", "test": "test"}[split], columns, self.revision)
-        read = self.conversation if self.messages_column else self.prompt_and_response
-        return [read(row, row_name(source, index)) for index, row in enumerate(rows)]
+        columns = [self.messages] if self.messages else [self.prompt, self.response]
+        rows = load_rows(source, "validation" if split == "val" else split, columns, self.revision)
+        return [
+            self.conversation(row[self.messages], where) if self.messages else self.prompt_and_response(row, where) for row, where in named_rows(source, rows)
+        ]
 
-    def prompt_and_response(self, row: Mapping[str, Any], where: str) -> Example:
-        for column in (self.prompt_column, self.response_column):
-            if not isinstance(row[column], str) or not row[column].strip():
-                raise ValueError(f"{where}: `{column}` must be a text that is not empty, got {row[column]!r:.80}.")
-        prompt, response = row[self.prompt_column], row[self.response_column]
+    def prompt_and_response(self, row: Row, where: str) -> Example:
+        prompt, response = (require_text(row[column], column, where) for column in (self.prompt, self.response))
         return Example.from_prompt(prompt, response, self.system, {"where": where, "answer": response})
 
-    def conversation(self, row: Mapping[str, Any], where: str) -> Example:
-        column = self.messages_column
-        turns = row[column] if column else None
+    def conversation(self, turns: object, where: str) -> Example:
         if (
             not isinstance(turns, list)
             or not turns
             or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn.get("role") for turn in turns)
         ):
-            raise ValueError(f"{where}: `{column}` must be a list of turns with the texts `role` and `content`, got {turns!r:.80}.")
+            raise ValueError(f"{where}: `{self.messages}` must be a list of turns with the texts `role` and `content`, got {turns!r:.80}.")
         messages = [Message(role="system", content=self.system)] if self.system and turns[0]["role"] != "system" else []
         messages += [Message(role=turn["role"], content=turn["content"]) for turn in turns]
         assistant = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if not assistant:
-            raise ValueError(f"{where}: `{column}` has no turn of the role `assistant`, so there is nothing to learn.")
+            raise ValueError(f"{where}: `{self.messages}` has no turn of the role `assistant`, so there is nothing to learn.")
         supervised = tuple(assistant if self.turns == "all" else assistant[-1:])
         return Example(messages[: supervised[-1] + 1], supervised, {"where": where, "answer": messages[supervised[-1]]["content"]})

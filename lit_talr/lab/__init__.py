@@ -1,4 +1,4 @@
-"""The lab: a domain and general skills made by code, a base model that knows the skills, and what only these need."""
+"""The lab: a domain and general skills made by code, a base model that has the skills, and an optimizer and a tokenizer for it."""
 
 from lit_talr.lab.clinic import Clinic
 from lit_talr.lab.muon import Muon

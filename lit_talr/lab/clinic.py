@@ -1,4 +1,4 @@
-"""A domain made by code: notes about invented patients, and a dozen calculators with conventions of their own. **Not medicine**: every rule is made up.
+"""A domain made by code: notes about invented patients, and a dozen calculators with conventions of their own. **Not medicine**: every rule is invented.
 
 A row (``target: cot``):
 
@@ -11,20 +11,16 @@ A row (``target: cot``):
 Licence: Apache-2.0, as this package's. It needs no download, and its rows are the same on every machine.
 """
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from random import Random
 from typing import Literal
 
-from lit_talr.data.batch_plan import Batching
-from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Split
-from lit_talr.domains.base import DomainDataModule
 from lit_talr.lab.clinic_notes import Patient, draw_patient, quantity, write_note
+from lit_talr.lab.made_by_code import MadeByCode, split_by_hash
 from lit_talr.metrics.within_limits import WithinLimits
 
 Target = Literal["cot", "label"]
@@ -34,13 +30,11 @@ SYSTEM: Mapping[Target, str] = {
 }
 QUESTIONS = ("What is the {name}?", "Give the {name}.", "Find the {name}.", "Which {name} results?")
 CATEGORIES = ("score", "grade", "formula")
-SIDES: Sequence[Split] = ("train",) * 12 + ("val",) * 2 + ("test",) * 2
-"""The side of a case is the one that its hash names."""
 
 
 @dataclass(frozen=True)
 class Calculator(ABC):
-    """A made-up rule from a patient's values to a number."""
+    """A made-up rule that maps a patient's values to a number."""
 
     name: str
     tolerance = 0.0  # share of the result by which an answer may be off
@@ -56,16 +50,16 @@ class Calculator(ABC):
 
     @abstractmethod
     def answer(self, values: Mapping[str, int]) -> float:
-        """The result."""
+        """Computes the result."""
 
     @abstractmethod
     def explanation(self, values: Mapping[str, int], draw: Random) -> str:
-        """The rule worked for these values, in one of several wordings; its last number is the result."""
+        """Writes the steps for these values, in one of several wordings; the last number is the result."""
 
 
 @dataclass(frozen=True)
 class Score(Calculator):
-    """From a start, points for findings that are present, and one point for each value that reaches its threshold; the result is their sum."""
+    """A sum of points: a start, points for findings that are present, and one point for each value that reaches its threshold."""
 
     start: int  # 0 is not mentioned
     points: Mapping[str, int]
@@ -99,7 +93,7 @@ class Score(Calculator):
 
 @dataclass(frozen=True)
 class Grade(Calculator):
-    """The first label below the first limit of a value, the second below the second, the third below the third, else the last; of two values, the higher."""
+    """The label of a value's band: the first below the first limit, the second below the second, and so on; of two values, the higher label."""
 
     limits: Mapping[str, tuple[int, int, int]]
     labels: tuple[int, int, int, int]  # rising
@@ -109,7 +103,7 @@ class Grade(Calculator):
         return [*self.limits]
 
     def bands(self, values: Mapping[str, int]) -> list[int]:
-        """0 to 3 for each value."""
+        """Returns the band of each value, 0 to 3."""
         return [sum(values[name] >= limit for limit in limits) for name, limits in self.limits.items()]
 
     def answer(self, values: Mapping[str, int]) -> float:
@@ -123,8 +117,8 @@ class Grade(Calculator):
             wording = wordings[0 if band == 0 else 2 if band == 3 else 1].format(*(quantity(name, limit) for limit in (0, *limits, 0)[band : band + 2]))
             worked.append(f"{start.format(name, quantity(name, values[name]))}{wording}: {draw.choice(('grade', 'class', 'band'))} {self.labels[band]}.")
         if len(worked) > 1:
-            found = " and ".join(str(self.labels[band]) for band in self.bands(values))
-            worked.append(draw.choice(("The higher of {} is {}.", "Of {} the higher is {}.")).format(found, self.answer(values)))
+            labels = " and ".join(str(self.labels[band]) for band in self.bands(values))
+            worked.append(draw.choice(("The higher of {} is {}.", "Of {} the higher is {}.")).format(labels, self.answer(values)))
         return " ".join(worked)
 
 
@@ -172,83 +166,55 @@ CALCULATORS: Sequence[Calculator] = (
     Formula("Sorrel load", {"tarsol": 6, "brevin": 5}),
     Formula("Brand ratio", {"lumin": 3, "brevin": 5}, over=4, tolerance=0.05),
 )
-"""Invented names for invented rules; they grade nothing that exists. Their constants are larger than those that people, and ``Skills``, like to use."""
+"""Invented names for invented rules; they grade nothing that exists. Their constants are larger than usual ones and than most of ``Skills``."""
 
 
-class Clinic(DomainDataModule):
+@dataclass(eq=False, repr=False)
+class Clinic(MadeByCode):
     """Notes about invented patients and made-up calculators: scores, grades and small formulas. Not medicine; needs no download.
 
-    Training, validation and test never share a note, nor a patient's values: the hash of the values decides the side, whatever the seed. A larger size
+    Training, validation and test never share a note, nor a patient's values: the hash of the values decides the split, whatever the seed. A larger size
     appends rows and changes none.
 
     Args:
-        tokenizer: Folder or hub name; on the command line it is that of the model.
-        tokenizer_revision: Commit, tag or branch of a hub tokenizer; likewise.
-        encoding: How examples become tokens.
-        batching: How examples become optimizer steps.
         target: What is learned: ``cot``, the worked explanation and the answer, or ``label``, the answer alone.
-        train_size: Rows for training, at least 1.
-        val_size: Rows for validation, at least 1.
-        test_size: Rows for testing, at least 1.
-        calculators: The names of those that are asked for; all by default.
-        seed: Which rows training has, at least 0; validation and test are the same for every seed.
+        calculators: Names of the calculators that are used; all by default.
 
     Raises:
         ValueError: For a size or a seed out of range, and for a calculator that does not exist.
     """
 
+    val_size: int = 256
+    test_size: int = 512
+    target: Target = "cot"
+    calculators: Sequence[str] | None = None
     source_name = "Clinic (made by code)"
-    license = "Apache-2.0 (made by this package)"
 
-    def __init__(
-        self,
-        tokenizer: str,
-        tokenizer_revision: str | None = None,
-        encoding: Encoding = Encoding(),
-        batching: Batching = Batching(),
-        target: Target = "cot",
-        train_size: int = 4096,
-        val_size: int = 256,
-        test_size: int = 512,
-        calculators: Sequence[str] | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(tokenizer, tokenizer_revision, encoding, batching)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         names = [calculator.name for calculator in CALCULATORS]
-        asked = names if calculators is None else calculators
-        if not asked or not set(asked) <= set(names):
-            raise ValueError(f"`calculators` must be some of {', '.join(names)}, got {', '.join(asked) or 'none'}.")
-        for name, size in (("train_size", train_size), ("val_size", val_size), ("test_size", test_size)):
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {size}.")
-        if seed < 0:
-            raise ValueError(f"`seed` must be at least 0, got {seed}.")
-        self.target = target
-        self.calculators = [calculator for calculator in CALCULATORS if calculator.name in asked]
-        self.sizes: Mapping[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
-        self.seed = seed
+        used = names if self.calculators is None else self.calculators
+        if not used or not set(used) <= set(names):
+            raise ValueError(f"`calculators` must be some of {', '.join(names)}, got {', '.join(used) or 'none'}.")
+        self.used_calculators = [calculator for calculator in CALCULATORS if calculator.name in used]
 
     def metric(self) -> WithinLimits:
         return WithinLimits(CATEGORIES)
 
-    def examples(self, split: Split) -> Sequence[Example]:
-        return list(islice(self.draw_examples(split), self.sizes[split]))
-
     def draw_examples(self, split: Split) -> Iterator[Example]:
-        """All rows of a split, without end: cases that fall on its side, none twice."""
         draw, seen, row = Random(f"{self.seed if split == 'train' else 0} {split}"), set(), 0
         while True:
-            calculator = self.calculators[row % len(self.calculators)]
+            calculator = self.used_calculators[row % len(self.used_calculators)]
             patient = draw_patient(calculator.reads, draw)
             case = (calculator.name, key_of(patient))
-            if side_of(patient) == split and case not in seen:
+            if split_of(patient) == split and case not in seen:
                 seen.add(case)
                 yield worked_case(calculator, patient, self.target, f"Clinic {split}, row {row}", draw)
                 row += 1
 
 
 def worked_case(calculator: Calculator, patient: Patient, target: Target, where: str, draw: Random) -> Example:
-    """One case as a conversation; both targets draw alike, so that they have the same notes and questions."""
+    """Makes a conversation of one case; both targets draw the same random numbers, so that they have the same notes and questions."""
     note, question = write_note(patient, draw), draw.choice(QUESTIONS).format(name=calculator.name)
     explanation, value = calculator.explanation(patient.values, draw), calculator.answer(patient.values)
     answer = f"{value:g}"
@@ -259,10 +225,10 @@ def worked_case(calculator: Calculator, patient: Patient, target: Target, where:
 
 
 def key_of(patient: Patient) -> str:
-    """All values that stand in the note, as one text."""
+    """Writes all values of the note as one text."""
     return json.dumps(dict(patient.values), sort_keys=True)
 
 
-def side_of(patient: Patient) -> Split:
-    """The split to which a patient's values belong, by their hash alone: the name, the wording, the question and the seed make no difference."""
-    return SIDES[hashlib.sha256(key_of(patient).encode()).digest()[0] % len(SIDES)]
+def split_of(patient: Patient) -> Split:
+    """Returns the split of a patient's values; name, wording, question and seed make no difference."""
+    return split_by_hash(key_of(patient))

@@ -1,4 +1,4 @@
-"""Notes about invented patients: which values there are, and the sentences that state them. None of it is medicine."""
+"""Notes about invented patients: their values, and the sentences that state them. None of it is medicine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ VALUES: Mapping[str, range] = {
     "tarsol": range(1, 7),
     "brevin": range(1, 9),
 }
-"""What is measured; the last three are laboratory values that do not exist."""
+"""Ranges of measured values; the last three are laboratory values that do not exist."""
 UNITS: Mapping[str, str] = {
     "age": "years",
     "pulse": "bpm",
@@ -30,7 +30,7 @@ UNITS: Mapping[str, str] = {
     "brevin": "bv",
 }
 FINDINGS = ("cough", "chills", "rash", "swelling", "nausea", "tremor")
-"""What is present or absent."""
+"""Findings, each present or absent."""
 
 WOMEN = ("Mara", "Ilva", "Senna", "Orla", "Tilde", "Wenna", "Brisa", "Kaia")
 MEN = ("Joren", "Tomas", "Evrin", "Palo", "Hanno", "Lukan", "Miro", "Sten")
@@ -59,7 +59,7 @@ ABSENT = ("There is {absent}.", "{pronoun} has {absent}.", "Otherwise {absent}."
 
 @dataclass(frozen=True)
 class Patient:
-    """What stands in one note: every value that it states, and no other; a finding is 1 where it is present and 0 where it is absent."""
+    """The content of one note: exactly the values that it states; a finding is 1 where it is present and 0 where it is absent."""
 
     name: str
     sex: str
@@ -68,7 +68,7 @@ class Patient:
 
 
 def draw_patient(reads: Sequence[str], draw: Random) -> Patient:
-    """A patient whose note states what is read, and a few values and perhaps a finding that nobody asks for."""
+    """Draws a patient whose note states the values that are needed, a few others, and perhaps other findings."""
     needed = [names for names in MEASURED if set(names) & set(reads)]
     others = draw.sample([names for names in MEASURED if names not in needed], draw.randint(2, 4))
     measured = ["age", *(name for names in MEASURED if names in needed or names in others for name in names)]
@@ -79,7 +79,7 @@ def draw_patient(reads: Sequence[str], draw: Random) -> Patient:
 
 
 def write_note(patient: Patient, draw: Random) -> str:
-    """The opening, then every other fact in a random order and wording."""
+    """Writes the opening, then every other fact in a random order and wording."""
     values, sentences = patient.values, [draw.choice(templates) for names, templates in MEASURED.items() if names[0] in patient.values]
     present = [finding for finding in FINDINGS if values.get(finding) == 1]
     absent = [f"no {finding}" for finding in FINDINGS if values.get(finding) == 0]
@@ -97,10 +97,10 @@ def write_note(patient: Patient, draw: Random) -> str:
 
 
 def quantity(name: str, value: int) -> str:
-    """A value with its unit."""
+    """Writes a value with its unit."""
     return f"{value} {UNITS[name]}"
 
 
 def listed(words: Sequence[str]) -> str:
-    """a, b and c"""
+    """Joins words as in "a, b and c"."""
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + list(words[-1:]))

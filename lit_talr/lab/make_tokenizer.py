@@ -1,8 +1,8 @@
-"""Make the tokenizer of the domains that are made by code: python -m lit_talr.lab.make_tokenizer --out DIR
+"""Makes the tokenizer of the lab: python -m lit_talr.lab.make_tokenizer --out DIR
 
-A byte-level BPE. Text is cut so that a tiny model needs few tokens and few steps of attention: a JSON key with its quotes is one token, a number or a
-number with its unit is one, wherever it stands (the space before it belongs to the word before), and so are a negated finding ("no cough") and a role of
-the chat template. A model that is trained already needs the tokenizer that it was trained with: made again after a change of texts, its numbers differ.
+A byte-level BPE. Text is split so that a tiny model needs few tokens and few steps of attention. A JSON key with its quotes is one token, and so are a
+number (the space before it belongs to the word before), a number with its unit, a negated finding ("no cough"), and a role of the chat template. A trained
+model needs the tokenizer that it was trained with: one that is made again after a change of texts has other ids.
 """
 
 import argparse
@@ -33,22 +33,22 @@ PIECES = (
     r"\s",
 )
 NUMBERS = range(200)
-"""One token each, whether a text holds them or not."""
+"""Numbers that are one token each, even if no text contains them."""
 
 
 def texts() -> Iterator[str]:
     for seed in range(100, 104):
         for target in ("cot", "label"):
-            data = Clinic("", target=target, train_size=2000, seed=seed)
+            data = Clinic(target=target, train_size=2000, seed=seed)
             yield from (message["content"] for example in data.examples("train") for message in example.messages)
-    skills = Skills("", skills=dict.fromkeys([*SKILLS, *PRACTICE], 1.0), train_size=40000)
+    skills = Skills(skills=dict.fromkeys([*SKILLS, *PRACTICE], 1.0), train_size=40000)
     yield from (message["content"] for example in skills.examples("train") for message in example.messages)
     for number in NUMBERS:
         yield from [str(number)] * 100
 
 
 def make(vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train the tokenizer; the same texts give the same tokens."""
+    """Trains the tokenizer; the same texts give the same tokens."""
     bpe = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex("|".join(PIECES)), behavior="isolated")
     bpe.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
@@ -65,7 +65,7 @@ def make(vocabulary: int) -> PreTrainedTokenizerFast:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lit_talr.lab.make_tokenizer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--vocabulary", type=int, default=2048, help="number of tokens at most")
+    parser.add_argument("--vocabulary", type=int, default=2048, help="largest number of tokens")
     arguments = parser.parse_args()
     tokenizer = make(arguments.vocabulary)
     tokenizer.save_pretrained(arguments.out)

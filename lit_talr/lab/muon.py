@@ -7,32 +7,32 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from lit_talr.utils.errors import check_in
+
 VOCABULARY = 10
-"""Rows for each column above which a matrix is taken for an embedding or a head; those of layers have at most some eight."""
+"""Ratio of rows to columns above which a matrix counts as an embedding or a head; matrices of layers have a ratio of about eight at most."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration, as in torch.optim.Muon."""
+"""Coefficients of the quintic iteration, as in torch.optim.Muon."""
 
 
 class Muon(Optimizer):
     """Muon (https://kellerjordan.github.io/posts/muon) on the matrices of the layers, AdamW on embedding, head, norms and biases, at one learning rate.
 
-    A matrix moves along its orthogonalised momentum, scaled to the size of AdamW's steps (arXiv:2502.16982). The same as torch.optim.Muon with
-    ``match_rms_adamw`` for the matrices, but in float32: that one's bfloat16 takes twenty times as long on a CPU. It knows whole matrices only: one
-    process or DDP.
+    A matrix moves along its orthogonalised momentum, scaled to the size of AdamW's steps (arXiv:2502.16982). For the matrices it equals torch.optim.Muon
+    with ``match_rms_adamw``, but in float32, since bfloat16 takes twenty times as long on a CPU. It needs whole matrices: one process or DDP.
 
     Args:
-        params: Those that are trained.
-        lr: Learning rate of both.
-        momentum: Of Muon, in [0, 1).
-        betas: Of AdamW.
+        params: The parameters that are trained.
+        lr: Learning rate of both optimizers.
+        momentum: Momentum of Muon, in [0, 1).
+        betas: Coefficients of AdamW's running averages.
 
     Raises:
-        ValueError: For a momentum out of range, and for matrices alone.
+        ValueError: For a momentum out of range, and for a model of matrices alone.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 5e-3, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.95)) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"`momentum` must lie in [0, 1), got {momentum}.")
+        check_in("momentum", momentum, "[0, 1)")
         kinds: tuple[list[Tensor], list[Tensor]] = ([], [])
         for parameter in params:
             kinds[parameter.ndim != 2 or parameter.shape[0] > VOCABULARY * parameter.shape[1]].append(parameter)
@@ -67,7 +67,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About ``U V^T`` of a matrix ``U S V^T``, by Newton-Schulz iterations; singular values end between .7 and 1.2."""
+    """Approximates ``U V^T`` of a matrix ``U S V^T`` by Newton-Schulz iterations; singular values end between .7 and 1.2."""
     a, b, c = COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / wide.norm().clamp(min=1e-7)

@@ -1,4 +1,4 @@
-"""General abilities made by code: for each skill a function that draws a question and its one right answer, in the vocabulary of the domain ``Clinic``."""
+"""General abilities made by code: for each skill a function that draws a question and its one right answer, in the vocabulary of ``Clinic``."""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from lit_talr.lab.clinic_notes import FINDINGS, MEN, VALUES, WOMEN, draw_patient
 class Item(NamedTuple):
     """A question with its answer."""
 
-    key: str  # what is held out: items of one key fall on one side of training, validation and test
+    key: str  # decides the split: items of one key are all in training, in validation or in test
     prompt: str
     answer: str
     system: str | None = None
@@ -25,7 +25,7 @@ UNITS: Mapping[tuple[str, str], int] = {
     **{("dal", "rin"): 4, ("vek", "tosh"): 6, ("mor", "pell"): 3, ("luz", "karn"): 5},
     **{("gim", "hob"): 7, ("sut", "wex"): 9, ("fen", "jad"): 8, ("quor", "bim"): 2},
 }
-"""How many of the second make one of the first."""
+"""Number of the second unit that makes one of the first."""
 LANDS = (
     *("Orvia", "Telmar", "Ganth", "Ilyria", "Moroth", "Sarkel", "Venna", "Drumal", "Caspor", "Elonde", "Fareth", "Hylmar"),
     *("Jorvan", "Kestia", "Lunor", "Nambria", "Ostrel", "Parthen", "Quenya", "Rostil", "Sylvar", "Tovan", "Ulmeria", "Wexmor"),
@@ -45,12 +45,12 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     "animal": {land: ANIMALS[(5 * number) % 8] for number, land in enumerate(LANDS)},
     "colour": {land: COLOURS[(7 * number + number // 6) % 6] for number, land in enumerate(LANDS)},
 }
-"""An invented world."""
+"""Facts about an invented world."""
 CALCULATOR_NAMES = (
     *("Varro", "Ilmar", "Dorne", "Pell", "Tolm", "Reth", "Osker", "Mirel", "Quill", "Halden", "Sorrel", "Brand"),
     *("Ashby", "Corin", "Delft", "Enval", "Farrow", "Gelder", "Hoxton", "Imber", "Jessop", "Kendal", "Lorne", "Merrow"),
 )
-"""The first twelve are Clinic's: their names are known, and mean another rule each time."""
+"""Names of calculators. The first twelve are those of ``Clinic``; here they mean another rule in every row."""
 
 
 def arithmetic(draw: Random) -> Item:
@@ -87,10 +87,10 @@ def strings(draw: Random) -> Item:
 def lookup(draw: Random) -> Item:
     lines = list(zip(draw.sample(NAMES, size := draw.randint(3, 5)), draw.sample(range(100), size), strict=True))
     table = "\n".join(f"{name} {value}" for name, value in lines)
-    place = draw.randrange(size)
+    line = draw.randrange(size)
     wanted = draw.choice((0, 1))
-    question = draw.choice(("{} in line {}?", "Give the {} of line {}.", "Line {1}, the {0}?")).format(("name", "number")[wanted], place + 1)
-    return Item(table, f"{table}\n{question}", str(lines[place][wanted]))
+    question = draw.choice(("{} in line {}?", "Give the {} of line {}.", "Line {1}, the {0}?")).format(("name", "number")[wanted], line + 1)
+    return Item(table, f"{table}\n{question}", str(lines[line][wanted]))
 
 
 def sorting(draw: Random) -> Item:
@@ -144,7 +144,7 @@ def formats(draw: Random) -> Item:
 
 
 def rules(draw: Random) -> Item:
-    """A rule that stands in the question, to be applied."""
+    """Draws a question that states a rule to apply."""
     kind = draw.choice(("points", "bands", "means"))
     if kind == "points":
         points = {finding: draw.randint(1, 12) for finding in draw.sample(FINDINGS, draw.randint(2, 3))}
@@ -165,15 +165,15 @@ def rules(draw: Random) -> Item:
 
 
 def notes(draw: Random) -> Item:
-    """What a note states."""
+    """Draws a question about a value that a note states."""
     reads = draw.sample([*(name for name in VALUES if name != "diastolic"), *FINDINGS], 2)
     patient = draw_patient(reads, draw)
     kind = draw.choice(("value", "value", "finding", "complaint"))
     if kind == "value":
         asked = draw.choice([name for name in patient.values if name in VALUES])
         question, answer = draw.choice(("What is the {}?", "Give the {}.", "Find the {}.")).format(asked), quantity(asked, patient.values[asked])
-    elif kind == "finding" and (found := [name for name in patient.values if name in FINDINGS]):
-        asked = draw.choice(found)
+    elif kind == "finding" and (findings := [name for name in patient.values if name in FINDINGS]):
+        asked = draw.choice(findings)
         question, answer = f"Is there {asked}?", "yes" if patient.values[asked] else "no"
     else:
         question, answer = "What is the complaint?", patient.complaint
@@ -194,7 +194,7 @@ SKILLS: Mapping[str, Callable[[Random], Item]] = {
 
 
 def draw_calculator(draw: Random) -> Calculator:
-    """A calculator whose rule nobody can know. Most have small constants and grades from 1 to 4: what a reader of many rules comes to expect."""
+    """Draws a calculator whose rule cannot be known. Most have small constants and grades from 1 to 4, which a model comes to expect."""
     usual = draw.random() < 0.6
     name, kind = draw.choice(CALCULATOR_NAMES), draw.choice(("score", "grade", "formula"))
     if kind == "score":
@@ -214,6 +214,6 @@ def draw_calculator(draw: Random) -> Calculator:
 
 
 def three(draw: Random, values: Sequence[int]) -> tuple[int, int, int]:
-    """Three different ones, rising."""
+    """Draws three different values, in rising order."""
     first, second, third = sorted(draw.sample(values, 3))
     return first, second, third

@@ -1,4 +1,4 @@
-"""General abilities made by code, to be kept while a domain is learned; needs no download.
+"""General abilities made by code, which fine-tuning on a domain should not lose; needs no download.
 
 A row of the skill ``formats``:
 
@@ -9,83 +9,50 @@ A row of the skill ``formats``:
 Licence: Apache-2.0, as this package's. The rows are the same on every machine.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from random import Random
 
-from lit_talr.data.batch_plan import Batching
-from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Split
-from lit_talr.domains.base import DomainDataModule
-from lit_talr.lab.clinic import SIDES, Target, side_of, worked_case
+from lit_talr.lab.clinic import Target, split_of, worked_case
 from lit_talr.lab.clinic_notes import draw_patient
+from lit_talr.lab.made_by_code import MadeByCode, split_by_hash
 from lit_talr.lab.skill_items import SKILLS, draw_calculator
 from lit_talr.metrics.exact_match import ExactMatch
 
 PRACTICE: Mapping[str, Target] = {"worked": "cot", "direct": "label"}
-"""Cases of calculators that are new in every row, worked or answered at once: nobody can know their rules, but what surrounds them can be learned."""
+"""Cases of calculators that are new in every row, worked or answered at once: their rules cannot be known, but the form of the cases can be learned."""
 
 
-class Skills(DomainDataModule):
+@dataclass(eq=False, repr=False)
+class Skills(MadeByCode):
     """General abilities made by code, each with one right answer: arithmetic, strings, lookup, sorting, units, facts, formats, rules, notes.
 
-    ``worked`` and ``direct`` are practice for a starting model: cases like those of ``Clinic``, of a calculator that is another one in every row, with
-    worked explanations and with answers alone. What is asked in validation and test is never asked in training: other numbers, letters, tables, rules
-    and notes, or, of what is known by heart (products, units, facts), another wording.
+    ``worked`` and ``direct`` are practice for a base model: cases like those of ``Clinic``, of a calculator that is another one in every row, with
+    worked explanations or with answers alone. Questions of validation and test never occur in training: they have other numbers, letters, tables, rules
+    and notes, or, where the answer is known by heart (products, units, facts), another wording.
 
     Args:
-        tokenizer: Folder or hub name; on the command line it is that of the model.
-        tokenizer_revision: Commit, tag or branch of a hub tokenizer; likewise.
-        encoding: How examples become tokens.
-        batching: How examples become optimizer steps.
-        skills: Of which skills, and with which share in the rows (any positive numbers).
-        train_size: Rows for training, at least 1.
-        val_size: Rows for validation, at least 1.
-        test_size: Rows for testing, at least 1.
-        seed: Which rows training has, at least 0; validation and test are the same for every seed.
+        skills: The skills, each with its share in the rows (any positive numbers).
 
     Raises:
-        ValueError: For a skill that does not exist, a share, a size or a seed out of range.
+        ValueError: For a skill that does not exist, and for a share, a size or a seed out of range.
     """
 
+    skills: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(SKILLS, 1.0))
     source_name = "Skills (made by code)"
-    license = "Apache-2.0 (made by this package)"
 
-    def __init__(
-        self,
-        tokenizer: str,
-        tokenizer_revision: str | None = None,
-        encoding: Encoding = Encoding(),
-        batching: Batching = Batching(),
-        skills: Mapping[str, float] = dict.fromkeys(SKILLS, 1.0),
-        train_size: int = 4096,
-        val_size: int = 64,
-        test_size: int = 64,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(tokenizer, tokenizer_revision, encoding, batching)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         known = [*SKILLS, *PRACTICE]
-        if not skills or not set(skills) <= set(known) or min(skills.values()) <= 0:
-            raise ValueError(f"`skills` must give positive shares to some of {', '.join(known)}, got {dict(skills)}.")
-        for name, size in (("train_size", train_size), ("val_size", val_size), ("test_size", test_size)):
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {size}.")
-        if seed < 0:
-            raise ValueError(f"`seed` must be at least 0, got {seed}.")
-        self.skills = dict(skills)
-        self.sizes: Mapping[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
-        self.seed = seed
+        if not self.skills or not set(self.skills) <= set(known) or min(self.skills.values()) <= 0:
+            raise ValueError(f"`skills` must give positive shares to some of {', '.join(known)}, got {dict(self.skills)}.")
 
     def metric(self) -> ExactMatch:
         return ExactMatch()
 
-    def examples(self, split: Split) -> Sequence[Example]:
-        return list(islice(self.draw_examples(split), self.sizes[split]))
-
     def draw_examples(self, split: Split) -> Iterator[Example]:
-        """All rows of a split, without end; a larger size appends rows and changes none."""
         draw, row = Random(f"{self.seed if split == 'train' else 0} {split} {' '.join(self.skills)}"), 0
         names, shares = list(self.skills), list(self.skills.values())
         while True:
@@ -98,18 +65,18 @@ class Skills(DomainDataModule):
 
 
 def item(name: str, split: Split, where: str, draw: Random) -> Example | None:
-    """A question of a skill; none, if the one that was drawn is of another side."""
+    """Draws a question of a skill; none if it belongs to another split."""
     key, prompt, answer, system = SKILLS[name](draw)
-    if SIDES[hashlib.sha256(f"{name} {key}".encode()).digest()[0] % len(SIDES)] != split:
+    if split_by_hash(f"{name} {key}") != split:
         return None
     return Example.from_prompt(prompt, answer, system, {"where": where, "skill": name, "answer": answer})
 
 
 def practice(name: str, split: Split, where: str, draw: Random) -> Example | None:
-    """A case of a calculator that is made for it."""
+    """Draws a case of a calculator that is made for it; none if it belongs to another split."""
     calculator = draw_calculator(draw)
     patient = draw_patient(calculator.reads, draw)
-    if side_of(patient) != split:
+    if split_of(patient) != split:
         return None
     example = worked_case(calculator, patient, PRACTICE[name], where, draw)
     answer = example.messages[-1]["content"]

@@ -1,4 +1,4 @@
-"""How a domain's answers are scored, one metric per file."""
+"""How the responses to a domain's prompts are scored, one metric per file."""
 
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.metrics.classes import ClassScores

@@ -1,4 +1,4 @@
-"""Scores answers that name one of a few classes."""
+"""Scores responses that name one of a few classes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.utilities.plot import plot_confusion_matrix
 
-from lit_talr.data.example import Example
+from lit_talr.data.example import Example, place
 from lit_talr.metrics.base import DomainMetric
 
 if TYPE_CHECKING:
@@ -20,30 +20,30 @@ FIELD = re.compile(r"""answer["']?\s*+:\s*+(\[[^]\n]*+|"[^"\n]*+"|"[^"\n]++\Z|'[
 FILLERS = {"answer", "is", "match", "the"}
 
 
-def class_of(answer: str, classes: Mapping[str, str]) -> str | None:
-    """The class that an answer names: by its letter or its name, in any case, in the last JSON field ``"answer"`` or, without one, in the whole text.
+def class_of(response: str, classes: Mapping[str, str]) -> str | None:
+    """Returns the class that a response names, by letter or name, in any case. Reads the last JSON field ``"answer"``, or the whole text without one.
 
-    All words there must name the same class ("E", "exact" and "E (Exact)" do, "not E" does not), those of "the answer is" and "match" aside; otherwise None.
+    All words there must name the same class ("E", "exact" and "E (Exact)" do, "not E" does not), except for "the answer is" and "match"; otherwise None.
     A field need not be closed nor its key quoted, and may be a list. Never raises on any text.
 
     >>> class_of('{"step_by_step_thinking": "It is no substitute.", "answer": "E"}', {"E": "Exact", "S": "Substitute"})
     'E'
     """
-    fields = FIELD.findall(answer)
-    words = re.findall(r"\w+", (fields[-1] if fields else answer).lower())
+    fields = FIELD.findall(response)
+    words = re.findall(r"\w+", (fields[-1] if fields else response).lower())
     letters = {word.lower(): letter for letter, name in classes.items() for word in (letter, name)}
     named = {letters.get(word) for word in words if word in letters or word not in FILLERS}
     return named.pop() if len(named) == 1 else None
 
 
 class ClassScores(DomainMetric):
-    """How well answers name the class of each example.
+    """Classification scores of responses that name the class of each example.
 
-    ``example.meta["answer"]`` holds the letter of the true class. An answer that names no class, or several, is a wrong one.
+    ``example.meta["answer"]`` holds the letter of the true class. A response that names no class, or several, is a wrong one.
 
     ``compute`` gives ``score`` and ``macro_f1`` (the same number: our choice, since one class often prevails), ``accuracy``, ``balanced_accuracy`` (the mean
-    recall), ``no_class`` (the share of answers that name none), ``num_examples``, and for every class ``recall/<class>``, ``precision/<class>`` and
-    ``f1/<class>``, 0 where there is nothing to count. Means leave out a class without examples, that of F1 unless an answer names it.
+    recall), ``no_class`` (the share of responses that name none), ``num_examples``, and for every class ``recall/<class>``, ``precision/<class>`` and
+    ``f1/<class>``, 0 where there is nothing to count. Means leave out a class without examples, except that F1 counts it where a response names it.
 
     Args:
         classes: The name of each class by its letter, at least two; all names and letters differ, whatever their case.
@@ -59,7 +59,7 @@ class ClassScores(DomainMetric):
     tensor(0.5000)
     """
 
-    confusion: Tensor  # [true, answered], the last class that of answers that name none
+    confusion: Tensor  # [true class, named class]; the last index is no class
 
     def __init__(self, classes: Mapping[str, str]) -> None:
         super().__init__()
@@ -69,11 +69,11 @@ class ClassScores(DomainMetric):
         width = len(classes) + 1
         self.add_state("confusion", torch.zeros(width, width, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, answers: Sequence[str], examples: Sequence[Example]) -> None:
+    def update(self, responses: Sequence[str], examples: Sequence[Example]) -> None:
         classes = [*self.classes, None]
-        pairs = [(classes.index(class_of(a, self.classes)), classes.index(self.truth(e))) for a, e in zip(answers, examples, strict=True)]
-        read, true = torch.tensor(pairs, dtype=torch.long, device=self.device).reshape(-1, 2).unbind(1)
-        self.confusion += multiclass_confusion_matrix(read, true, num_classes=len(classes))
+        pairs = [(classes.index(class_of(r, self.classes)), classes.index(self.truth(e))) for r, e in zip(responses, examples, strict=True)]
+        named, true = torch.tensor(pairs, dtype=torch.long, device=self.device).reshape(-1, 2).unbind(1)
+        self.confusion += multiclass_confusion_matrix(named, true, num_classes=len(classes))
 
     def compute(self) -> dict[str, Tensor]:
         right, true, named = self.confusion.diagonal()[:-1], self.confusion.sum(1)[:-1], self.confusion.sum(0)[:-1]
@@ -90,18 +90,18 @@ class ClassScores(DomainMetric):
             **{f"{name}/{letter}": value for name, values in per_class.items() for letter, value in zip(self.classes, values.nan_to_num(), strict=True)},
         }
 
-    def judge(self, answer: str, example: Example) -> dict[str, object]:
-        extracted = class_of(answer, self.classes)
+    def judge(self, response: str, example: Example) -> dict[str, object]:
+        extracted = class_of(response, self.classes)
         return {"extracted": extracted, "correct": extracted == self.truth(example)}
 
     def truth(self, example: Example) -> str:
         answer = example.meta["answer"]
         if answer not in self.classes:
-            raise ValueError(f"{example.meta.get('where', 'an example')}: `answer` must be one of {', '.join(self.classes)}, got {answer!r}.")
+            raise ValueError(f"{place(example)}`answer` must be one of {', '.join(self.classes)}, got {answer!r}.")
         return answer
 
     def figure(self) -> "Figure":
-        """The confusion matrix."""
+        """Draws the confusion matrix."""
         from matplotlib.figure import Figure
 
         with self.sync_context():  # collective

@@ -1,4 +1,4 @@
-r"""Scores answers that are numbers or expressions, as those of MATH.
+r"""Scores responses that give numbers or expressions, as those to MATH.
 
 expected 3/4           "... so it is $\boxed{\frac{3}{4}}$."                right, a number
 expected x^2 + 1       "The answer is: $x^2+1$"                             right, the same text
@@ -8,26 +8,20 @@ expected x^2 + 1       "The answer is: 1+x^2"                               wron
 import re
 
 from lit_talr.data.example import Example
-from lit_talr.metrics.category_accuracy import CategoryAccuracy
-from lit_talr.metrics.numeric_match import after_answer_is, find_number, last_box, number, plain, quantity
-
-CATEGORIES = ("GSM", "MATH")
+from lit_talr.metrics.base import CategoryAccuracy
+from lit_talr.metrics.numeric_match import after_answer_is, find_number, last_box, parse_number, parse_quantity, plain
 
 LAYOUT = re.compile(r"\s|\\?\$|\\left(?![A-Za-z])|\\right(?![A-Za-z])|(?<=\\)[dt](?=frac)")
 
 
 class MathMatch(CategoryAccuracy):
-    """The share of right answers: numbers by the rule of ``NumericMatch``, anything else by its text.
+    """The share of right responses, overall and per category (see ``CategoryAccuracy``): numbers by the rule of ``NumericMatch``, anything else by its text.
 
-    Both are read from the sentence after the last "answer is:", with its colon the form that is asked for; without one from the whole answer: a text then is
-    what the last box holds, else what follows the last "answer is", else the last line. Two texts count as the same where only white space, dollar signs and
+    Both are read from the sentence after the last "answer is:", with its colon the requested form. Without one the whole response is read; a text is then
+    what the last box holds, else what follows the last "answer is", else the last line. Two texts are the same where only white space, dollar signs and
     their kind, emphasis, a final full stop or LaTeX's layout (``\\left``, ``\\right``, ``\\dfrac`` for ``\\frac``, ``\\sqrt3`` for ``\\sqrt{3}``, ``\\text{}``)
     differ; nothing is worked out. The unit of a true answer may be left out (18 for ``18\\text{ cm}``). ``example.meta`` holds ``answer`` and ``category``,
-    one of ``GSM`` and ``MATH``. ``compute`` gives ``score`` and ``accuracy`` (the same number; NaN before the first example), ``accuracy_se`` (its binomial
-    standard error), ``num_examples``, and ``accuracy/<category>``.
-
-    Raises:
-        ValueError: In use, for another category, by the row's name where ``meta`` has it (``where``).
+    ``GSM`` or ``MATH``.
 
     >>> from lit_talr.data.example import Example
     >>> example = Example.from_prompt("Expand it.", "The answer is: x^2 + 1", meta={"answer": "x^2 + 1", "category": "MATH"})
@@ -36,37 +30,32 @@ class MathMatch(CategoryAccuracy):
     """
 
     def __init__(self) -> None:
-        super().__init__(CATEGORIES)
+        super().__init__(("GSM", "MATH"))
 
-    def category(self, example: Example) -> str:
-        category = example.meta["category"]
-        if category not in CATEGORIES:
-            raise ValueError(f"{example.meta.get('where', 'an example')}: `category` must be one of {', '.join(CATEGORIES)}, got {category!r}.")
-        return category
-
-    def judge(self, answer: str, example: Example) -> dict[str, object]:
-        truth = str(example.meta["answer"])
-        expected = number(truth)
+    def judge(self, response: str, example: Example) -> dict[str, object]:
+        answer = str(example.meta["answer"])
+        expected = parse_number(answer)
         if expected is None:
-            said = final_text(answer)
-            text, amount = same_layout(said), quantity(truth)
-            correct = text == same_layout(truth) != "" or (amount is not None and number(said) == amount)
+            given = final_text(response)
+            text, amount = same_layout(given), parse_quantity(answer)
+            correct = text == same_layout(answer) != "" or (amount is not None and parse_number(given) == amount)
             return {"extracted": text or None, "found": "text", "correct": correct}
-        value, place = find_number(asked_for(answer))
-        return {"extracted": None if value is None else str(value), "found": place, "correct": value == expected}
+        value, source = find_number(requested_form(response))
+        return {"extracted": None if value is None else str(value), "found": source, "correct": value == expected}
 
 
-def asked_for(answer: str) -> str:
-    """What is read of an answer: the sentence after its last "answer is:", where there is one, else all of it."""
-    said = after_answer_is(answer, ":")
-    return f"The answer is: {said}" if said else answer
+def requested_form(response: str) -> str:
+    """Returns the part of a response that is read: the sentence after its last "answer is:" where there is one, else all of it."""
+    sentence = after_answer_is(response, ":")
+    return f"The answer is: {sentence}" if sentence else response
 
 
-def final_text(answer: str) -> str:
-    """The text that an answer gives in the end, as it is written there."""
-    answer = asked_for(answer)
-    return last_box(answer).strip() or after_answer_is(answer) or answer.strip().rpartition("\n")[2].rpartition("####")[2].strip()
+def final_text(response: str) -> str:
+    """Returns the final answer of a response as it is written there."""
+    response = requested_form(response)
+    return last_box(response).strip() or after_answer_is(response) or response.strip().rpartition("\n")[2].rpartition("####")[2].strip()
 
 
 def same_layout(text: str) -> str:
+    """Removes layout that makes no difference between two texts."""
     return LAYOUT.sub("", plain(text)).lstrip("*`").rstrip("*`.")

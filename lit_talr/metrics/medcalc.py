@@ -1,30 +1,30 @@
-"""How answers to MedCalc-Bench are read and scored.
+"""Scores responses to MedCalc-Bench.
 
 Source of the rules: ``evaluation/run.py`` and ``evaluation/evaluate.py`` of https://github.com/ncbi-nlp/MedCalc-Bench at 20b10f9d (Khandekar et al.,
 arXiv:2406.12036). Licence of the data set: CC-BY-SA 4.0.
 
-    {"step_by_step_thinking": "(120 + 2 * 90) / 3", "answer": "100 mmHg"}     an answer, here to calculator 5 (invented)
+    {"step_by_step_thinking": "(120 + 2 * 90) / 3", "answer": "100 mmHg"}     a response, here to calculator 5 (invented)
 
-Where this reading differs from the official one, on purpose:
+Deliberate differences from the official reading:
 
 * Nothing is run as code: numbers are read by ``float`` (so "04" is 4, where ``eval`` fails), and what stands inside ``str(...)`` goes to ``number.calculate``,
-  which knows fewer words than Python does; an expression that it cannot read is a wrong answer, as one that ``eval`` cannot read is.
+  which supports fewer functions than Python; an expression that it cannot read is a wrong answer, as one that ``eval`` cannot read is.
 * Digits are 0 to 9. Those of other scripts are not digits, so they never make an answer right.
 * A number of weeks is never torn in two ("14 weeks" is one number; the official expression reads 1 week and 4 days).
 
-Kept as they are: any key that ends in ``answer`` is read, a field that is not closed by ``}`` in its line is not found (so indented JSON has no answer),
+Unchanged: any key that ends in ``answer`` is read, a field that is not closed by ``}`` in its line is not found (so indented JSON has no answer),
 a thousands comma separates two numbers, outside ``str`` 1e3 is the two numbers 1 and 3 and 1/100 the two numbers 1 and 100, and of several numbers the last
 one counts.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from lit_talr.data.example import Example
-from lit_talr.metrics.category_accuracy import CategoryAccuracy
+from lit_talr.data.example import Example, place
+from lit_talr.metrics.base import CategoryAccuracy
 from lit_talr.metrics.number import calculate
 
 RULES: dict[str, frozenset[int]] = {
@@ -34,7 +34,6 @@ RULES: dict[str, frozenset[int]] = {
     "decimal_range": frozenset({2, 3, *range(5, 12), 19, 22, 23, 24, 26, 30, 31, 38, 39, 40, 44, 46, 49, *range(56, 68)}),
 }
 CATEGORIES = ("lab", "physical", "date", "dosage", "risk", "severity", "diagnosis")
-LONG_NAMES = {"lab test": "lab", "dosage conversion": "dosage"}
 PLACEHOLDERS = {"str(short_and_direct_answer_of_the_question)", "str(value which is the answer to the question)", "X.XX"}
 
 # Every expression below takes time proportional to the text: a repetition is possessive (`++`), and does not begin inside a number.
@@ -50,23 +49,23 @@ UNITS = re.compile(r"(?<![A-Za-z])(?:mg/dl|g/dl|mmol/L|mEq/L|kg|g)(?![A-Za-z])")
 
 
 def read_date(text: str) -> str | None:
-    found = DATE.match(text)
+    match = DATE.match(text)
     try:
-        return f"{date(int(found[3]), int(found[1]), int(found[2])):%m/%d}/{found[3]}" if found else None
+        return f"{date(int(match[3]), int(match[1]), int(match[2])):%m/%d}/{match[3]}" if match else None
     except ValueError:  # no such day
         return None
 
 
 def read_weeks_days(text: str) -> str | None:
-    found = WEEKS_DAYS.search(re.sub(r"[\"'\[\]]", "", text))
-    return f"({found[1].lstrip('0') or 0}, {found[2].lstrip('0') or 0})" if found else None
+    match = WEEKS_DAYS.search(re.sub(r"[\"'\[\]]", "", text))
+    return f"({match[1].lstrip('0') or 0}, {match[2].lstrip('0') or 0})" if match else None
 
 
 def read_integer(text: str) -> str | None:
-    if found := OUT_OF.search(text):
-        return found[1]
-    if found := LIST.search(text):
-        return str(found[0].count(",") + 1)
+    if match := OUT_OF.search(text):
+        return match[1]
+    if match := LIST.search(text):
+        return str(match[0].count(",") + 1)
     return last_number(text)
 
 
@@ -77,8 +76,8 @@ def read_decimal(text: str) -> str | None:
         unclosed = expression.count("(") - expression.count(")")
         value = calculate("(" * -unclosed + expression + ")" * unclosed)
         return None if value is None else repr(value)
-    if found := RATE.search(text):
-        return found[1]
+    if match := RATE.search(text):
+        return match[1]
     if percents := PERCENT.findall(text):
         return repr(float(percents[-1]) / 100)
     return last_number(text)
@@ -98,18 +97,18 @@ READERS: dict[str, Callable[[str], str | None]] = {
 
 
 def rule_of(calculator_id: int) -> str:
-    """The rule that scores a calculator's answers, a key of ``RULES``; ``ValueError`` for a calculator that MedCalc-Bench does not have."""
+    """Returns the rule that scores a calculator's answers, a key of ``RULES``; ``ValueError`` for a calculator that MedCalc-Bench does not have."""
     for rule, ids in RULES.items():
         if calculator_id in ids:
             return rule
     raise ValueError(f"`calculator_id` must be one of MedCalc-Bench's 55 calculators, got {calculator_id!r}; look for a row from another data set.")
 
 
-def extract(text: str, calculator_id: int) -> str | None:
-    """What a generated text answers, in the form of the calculator's rule (MM/DD/YYYY, (weeks, days) or a number); None where it answers nothing.
+def extract_answer(text: str, calculator_id: int) -> str | None:
+    """Extracts the answer of a response, in the form of the calculator's rule (MM/DD/YYYY, (weeks, days) or a number); None where there is none.
 
-    The field is what stands after the last ``"answer":`` or ``"Answer":`` that a ``}`` follows in the value's line, up to that ``}``. Never raises on
-    any text, and takes time proportional to its length.
+    The field stands between the last ``"answer":`` or ``"Answer":`` that a ``}`` follows in the value's line, and that ``}``. Never raises on any text, and
+    takes time proportional to its length.
     """
     reader = READERS[rule_of(calculator_id)]
     value = last_field(text)
@@ -120,6 +119,7 @@ def extract(text: str, calculator_id: int) -> str | None:
 
 
 def last_field(text: str) -> str | None:
+    """Returns the value of the last JSON field whose key ends in "answer"."""
     following = len(text)  # where the next key begins
     for key in reversed(list(FIELD.finditer(text))):
         brace = text.find("}", key.end(), following)
@@ -129,11 +129,11 @@ def last_field(text: str) -> str | None:
     return None
 
 
-def check(extracted: str | None, calculator_id: int, truth: str, lower: str | None = None, upper: str | None = None) -> bool:
+def is_correct(extracted: str | None, calculator_id: int, truth: str, lower: str | None = None, upper: str | None = None) -> bool:
     """Whether an extracted answer is right; ``lower`` and ``upper`` are used by decimal ranges alone.
 
     Raises:
-        ValueError: For an unknown calculator, and for a truth or a limit that cannot be read: an error of the data, not of the model.
+        ValueError: For an unknown calculator, and for a truth or a limit that cannot be read: an error in the data, not of the model.
     """
     rule = rule_of(calculator_id)
     if rule in ("date", "weeks_days"):
@@ -150,6 +150,7 @@ def check(extracted: str | None, calculator_id: int, truth: str, lower: str | No
 
 
 def as_number(text: Any) -> float | None:
+    """Reads a finite number, None where there is none."""
     try:
         value = float(text)
     except (OverflowError, TypeError, ValueError):
@@ -164,20 +165,11 @@ def stored_number(name: str, text: str | None, calculator_id: int) -> float:
     return value
 
 
-def category_of(meta: Mapping[str, Any]) -> str:
-    """The short name of an example's category."""
-    category = LONG_NAMES.get(str(meta["category"]), meta["category"])
-    if category not in CATEGORIES:
-        raise ValueError(f"{meta.get('where', 'an example')}: `category` must be one of {', '.join((*CATEGORIES, *LONG_NAMES))}, got {category!r}.")
-    return category
-
-
 class MedCalcAccuracy(CategoryAccuracy):
-    """MedCalc-Bench's accuracy, overall and per category, by the official rules; the module's text says where the reading differs.
+    """MedCalc-Bench's accuracy, overall and per category (see ``CategoryAccuracy``), by the official rules; the module's text tells where the reading differs.
 
     ``example.meta`` holds ``calculator_id``, ``answer`` (the truth), ``lower``, ``upper`` and ``category``; the long names of two categories
-    (``lab test``, ``dosage conversion``) count as ``lab`` and ``dosage``. ``compute`` gives ``score`` and ``accuracy`` (the same number; NaN before the
-    first example), ``accuracy_se`` (its binomial standard error), ``num_examples``, and ``accuracy/<category>`` for every category seen.
+    (``lab test``, ``dosage conversion``) count as ``lab`` and ``dosage``.
 
     Raises:
         ValueError: For an unknown calculator or category, or a truth or limit that cannot be read, by the row's name where ``meta`` has it (``where``).
@@ -193,17 +185,16 @@ class MedCalcAccuracy(CategoryAccuracy):
     tensor(0.5000)
     """
 
+    other_names = {"lab test": "lab", "dosage conversion": "dosage"}
+
     def __init__(self) -> None:
         super().__init__(CATEGORIES)
 
-    def category(self, example: Example) -> str:
-        return category_of(example.meta)
-
-    def judge(self, answer: str, example: Example) -> dict[str, object]:
+    def judge(self, response: str, example: Example) -> dict[str, object]:
         meta = example.meta
         try:
-            extracted = extract(answer, meta["calculator_id"])
-            correct = check(extracted, meta["calculator_id"], meta["answer"], meta["lower"], meta["upper"])
+            extracted = extract_answer(response, meta["calculator_id"])
+            correct = is_correct(extracted, meta["calculator_id"], meta["answer"], meta["lower"], meta["upper"])
         except ValueError as error:
-            raise ValueError(f"{meta.get('where', 'an example')}: {error}") from error
+            raise ValueError(f"{place(example)}{error}") from error
         return {"extracted": extracted, "correct": correct, "rule": rule_of(meta["calculator_id"])}

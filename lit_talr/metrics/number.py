@@ -1,4 +1,4 @@
-"""Arithmetic found in a model's answer, worked out without ever running it as code."""
+"""Evaluates arithmetic in a model's response without running it as code."""
 
 import math
 import operator
@@ -33,11 +33,11 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
 
 
 def calculate(expression: str) -> float | None:
-    """The value of an arithmetic expression in the digits 0 to 9, or None where it has none.
+    """Evaluates an arithmetic expression in the digits 0 to 9; None where it has no value.
 
-    Reads numbers, ``+ - * / **`` (also written ``^``), signs, parentheses and calls of ``FUNCTIONS`` (``math.`` or ``np.`` may stand before them).
-    Everything is a float, that of ``int`` too, so ``9**9**9`` overflows at once instead of filling the memory. Never raises: what cannot be read, has no
-    finite real value, is longer than ``MAX_LENGTH`` characters or nested deeper than ``MAX_DEPTH`` is None.
+    Reads numbers, ``+ - * / **`` (also written ``^``), signs, parentheses and calls of ``FUNCTIONS``, also with ``math.`` or ``np.`` before the name.
+    Every value is a float, even that of ``int``, so ``9**9**9`` overflows at once instead of filling the memory. Never raises: what cannot be read, has no
+    finite real value, is longer than ``MAX_LENGTH`` characters or nested deeper than ``MAX_DEPTH`` gives None.
 
     >>> calculate("round((140 - 60) * 72.5 / (72 * 1.1), 1)")
     73.2

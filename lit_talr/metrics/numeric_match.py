@@ -1,48 +1,44 @@
-r"""Scores answers by their final number, read exactly.
+r"""Scores responses by their final number, read exactly.
 
-Where it stands: in the last line ``#### number``, alone after the mark (the form of GSM8K, Cobbe et al., arXiv:2110.14168); else in the last
+The number is looked for in the last line ``#### number``, alone after the mark (the form of GSM8K, Cobbe et al., arXiv:2110.14168); else in the last
 ``\boxed{...}``; else in the sentence after the last "answer is"; else at the beginning of the last ``####`` line, before words (``#### 18 dollars for 2``);
 else it is the last number of the text. The first of these places that holds a number decides, even where that number cannot be read.
 
 A number is written in the digits 0 to 9: ``-1,234.50``, ``$5``, ``.5``, ``3/4``, ``\frac{3}{4}``, ``\frac34``; percent and degree signs are dropped, so
-``50%`` is 50. None is what belongs to a word or an expression (``H2O``, ``10^400``, ``1e3``, ``5!``, ``2\sqrt{3}``, ``x_1``, ``1/2/3``), is grouped otherwise
-than by thousands (``3,4``, ``1.2.3``, ``70 000``), divides by zero, or has a digit of another script or more than ``MAX_LENGTH`` characters. A mixed number,
-``2 1/2``, is two.
+``50%`` is 50. Not a number is what belongs to a word or an expression (``H2O``, ``10^400``, ``1e3``, ``5!``, ``2\sqrt{3}``, ``x_1``, ``1/2/3``), is grouped
+otherwise than by thousands (``3,4``, ``1.2.3``, ``70 000``), divides by zero, or has a digit of another script or more than ``MAX_LENGTH`` characters. A mixed
+number, ``2 1/2``, is two numbers.
 
-A box and the sentence after "answer is" must say one number alone, with words and units: ``3+\sqrt{2}``, ``3x``, ``(3, 5)``, ``x \le 3`` and ``3 or 7`` are
-none. Of an equation the right side counts (``20 - 8 = 12``, ``x = 12``), unless the left one lists several things or multiplies an unknown (``2x = 10``).
+A box and the sentence after "answer is" must give one number alone, with words and units: ``3+\sqrt{2}``, ``3x``, ``(3, 5)``, ``x \le 3`` and ``3 or 7`` are
+no numbers. Of an equation the right side counts (``20 - 8 = 12``, ``x = 12``), unless the left one lists several things or multiplies an unknown (``2x = 10``).
 
-lm-evaluation-harness reads GSM8K likewise, but its strict filter takes the first ``#### number``, whatever follows in the line, and its flexible one always
+lm-evaluation-harness reads GSM8K similarly, but its strict filter takes the first ``#### number``, whatever follows in the line, and its flexible one always
 the last number of the text, where ``5-3`` ends with -3 (here with 3) and ``1/2`` with 2.
 """
 
 import re
 from collections import deque
-from collections.abc import Sequence
 from fractions import Fraction
 
-import torch
-from torch import Tensor
-
-from lit_talr.data.example import Example
-from lit_talr.metrics.base import DomainMetric
+from lit_talr.data.example import Example, place
+from lit_talr.metrics.base import CorrectShare
 
 MAX_LENGTH = 50
 
 # All expressions take time proportional to the text: a run is possessive (`*+`), and all else has a bounded length or begins at a mark.
 MINUS = "-\u2212\u2013"
 SMALL = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f"  # raised and lowered digits, and fractions of one character
-COMMAND = r"\\(?!(?:text|mathrm|mbox|q?quad|approx|left|right|displaystyle)(?![A-Za-z]))[A-Za-z]"  # what LaTeX writes beside words and layout
+COMMAND = r"\\(?!(?:text|mathrm|mbox|q?quad|approx|left|right|displaystyle)(?![A-Za-z]))[A-Za-z]"  # LaTeX commands other than words and layout
 RUN = r"(?:(?<![\w.])\.)?\d[\d.,]*+(?:[eE][-+]?\d++)?"
 NUMBER = re.compile(
     rf"(?P<sign>(?:(?<![\w)\]}}])[{MINUS}])?(?:\\?\$[{MINUS}]?)?)"  # a minus after a word or a bracket subtracts
     rf"(?:\\[dt]?frac\s?{{(?P<top>-?{RUN})}}\s?{{(?P<bottom>{RUN})}}|(?P<number>{RUN})(?:\s?/\s?(?P<divisor>{RUN}))?)"
     r"(?:\s?\\?%|\^\\circ|\^{\\circ})?"
 )
-GOES_ON = re.compile(rf"\s?[\^\u00d7]|[!{SMALL}]|_[\d{{]|\s?/\s?\d|\s?{COMMAND}")
+CONTINUES = re.compile(rf"\s?[\^\u00d7]|[!{SMALL}]|_[\d{{]|\s?/\s?\d|\s?{COMMAND}")
 GROUP = re.compile(r"(?<=\d[ \u00a0\u202f])\d{3}(?!\d)")  # 000 in 70 000
 WORDS_FOLLOW = re.compile(r"\**+\s+(?!(?:and|or|to)\b)(?:a\s|[A-Za-z]{2})")
-# What a box or a sentence holds beside one number, here "_", if it says more than that.
+# Signs that a box or a sentence holds more than one number, which is written as "_" here.
 MORE = re.compile(
     rf"[\d{SMALL}+=<>^|\u00b1\u00b7\u00d7\u00f7\u03c0\u221a\u221e\u2260\u2264\u2265]|{COMMAND}|_[A-Za-z]|(?<=[_)])!"
     rf"|(?<=\s)\*++(?=\s)|(?<=\w)\*++(?=[\w(\\])"  # other stars are emphasis
@@ -65,7 +61,9 @@ SECOND_ARGUMENT = re.compile(r"(\\[dt]?frac\s?{(?:[^{}]|{[^{}]*+})*+})\s*+([0-9]
 
 
 def last_number(text: str) -> Fraction | None:
-    r"""The number that a text answers, None where there is none: the module's text says which one counts. Takes time proportional to the text, never raises.
+    r"""Finds the number that a text answers, None where there is none; the module's text tells which one counts.
+
+    Takes time proportional to the text, and never raises.
 
     >>> last_number("3 eggs at $1.25 are $3.75 in all.")
     Fraction(15, 4)
@@ -76,67 +74,68 @@ def last_number(text: str) -> Fraction | None:
 
 
 def find_number(text: str) -> tuple[Fraction | None, str]:
-    """The number that counts, and where it stands: ``####``, ``boxed``, ``answer is``, ``#### and words`` or ``last``."""
+    """Finds the number that counts, and its source: ``####``, ``boxed``, ``answer is``, ``#### and words`` or ``last``."""
     text = plain(text)
     marked = [line.rpartition("####")[2] for line in text.splitlines() if "####" in line]
     for rest in reversed(marked):
-        if (value := number(rest)) is not None:
+        if (value := parse_number(rest)) is not None:
             return value, "####"
-    for place, said in (("boxed", last_box(text)), ("answer is", after_answer_is(text))):
-        if NUMBER.search(said):
-            return sole_number(said), place
-    found = NUMBER.match(marked[-1].lstrip(" \t*$")) if marked else None
-    if found and found[0][-1] not in ".," and WORDS_FOLLOW.match(found.string, found.end()):
-        return value_of(found), "#### and words"
+    for source, part in (("boxed", last_box(text)), ("answer is", after_answer_is(text))):
+        if NUMBER.search(part):
+            return sole_number(part), source
+    match = NUMBER.match(marked[-1].lstrip(" \t*$")) if marked else None
+    if match and match[0][-1] not in ".," and WORDS_FOLLOW.match(match.string, match.end()):
+        return value_of(match), "#### and words"
     last = deque(NUMBER.finditer(text), maxlen=1)
     return value_of(last[0]) if last else None, "last"
 
 
-def sole_number(said: str) -> Fraction | None:
-    """The number that a box or a sentence says, None where it says anything but one number, words and units: the module's text gives examples."""
-    left, equals, right = said.rpartition("=")
+def sole_number(text: str) -> Fraction | None:
+    """Returns the number of a box or a sentence, None where it holds anything but one number, words and units: the module's text gives examples."""
+    left, equals, right = text.rpartition("=")
     if equals and NUMBER.search(right) and not SEVERAL.search(left):
-        said = right
-    found = NUMBER.search(said)
-    if found is None:
+        text = right
+    match = NUMBER.search(text)
+    if match is None:
         return None
-    before, after = said[: found.start()], said[found.start() + len(found[0].rstrip(",")) :]
-    return None if MORE.search(f"{before}_{UNIT.sub('', after)}") else value_of(found)
+    before, after = text[: match.start()], text[match.start() + len(match[0].rstrip(",")) :]
+    return None if MORE.search(f"{before}_{UNIT.sub('', after)}") else value_of(match)
 
 
-def quantity(text: str) -> Fraction | None:
-    r"""The number of a text that begins with it and goes on in words alone, as ``18\text{ cm}``; None for any other text."""
+def parse_quantity(text: str) -> Fraction | None:
+    r"""Parses a text that begins with a number and continues in words alone, as ``18\text{ cm}``; None for any other text."""
     text = plain(text).lstrip(" \t$")
     return sole_number(text) if NUMBER.match(text) and "=" not in text else None
 
 
-def number(text: str) -> Fraction | None:
-    """The number that a text is, emphasis, dollar signs and a full stop around it aside; None for any other text."""
+def parse_number(text: str) -> Fraction | None:
+    """Parses a text that is a number, apart from emphasis, dollar signs and a full stop around it; None for any other text."""
     text = plain(text).lstrip(" \t*$`").rstrip(" \t\r\n*$.`")
-    found = NUMBER.match(text)
-    return value_of(found) if found and found.end() == len(text) else None
+    match = NUMBER.match(text)
+    return value_of(match) if match and match.end() == len(text) else None
 
 
 def plain(text: str) -> str:
-    r"""Without LaTeX's ways to write the same: ``1,\!000``, ``\frac12``, ``\text{cm}`` and ``\(x\)`` become ``1,000``, ``\frac{1}{2}``, ``cm`` and ``x``."""
+    r"""Unifies LaTeX's notations: ``1,\!000``, ``\frac12``, ``\text{cm}`` and ``\(x\)`` become ``1,000``, ``\frac{1}{2}``, ``cm`` and ``x``."""
     text = TEXT.sub(r" \1 ", MATH_MODE.sub(" ", text.replace("\\!", "").replace("{,}", ",").replace("\\$ ", "\\$")))
     return SECOND_ARGUMENT.sub(r"\1{\2}", FIRST_ARGUMENT.sub(r"\1{\2}", text))
 
 
-def value_of(found: re.Match[str]) -> Fraction | None:
-    before = found.string[found.start() - 1 : found.start()]
-    in_a_word = before.isascii() and before.isalnum() and "$" not in found["sign"]
-    if in_a_word or before in ("^", "{", "/", "_") or GROUP.match(found.string, found.start()) or GOES_ON.match(found.string, found.end()):
+def value_of(match: re.Match[str]) -> Fraction | None:
+    """Returns the value of a match of ``NUMBER``, None where it is part of something else."""
+    before = match.string[match.start() - 1 : match.start()]
+    in_a_word = before.isascii() and before.isalnum() and "$" not in match["sign"]
+    if in_a_word or before in ("^", "{", "/", "_") or GROUP.match(match.string, match.start()) or CONTINUES.match(match.string, match.end()):
         return None
-    top, bottom = decimal(found["number"] or found["top"].removeprefix("-")), decimal(found["divisor"] or found["bottom"] or "1")
+    top, bottom = parse_decimal(match["number"] or match["top"].removeprefix("-")), parse_decimal(match["divisor"] or match["bottom"] or "1")
     if top is None or not bottom:
         return None
-    signs = sum(sign in MINUS for sign in found["sign"] + (found["top"] or "")[:1])
+    signs = sum(sign in MINUS for sign in match["sign"] + (match["top"] or "")[:1])
     return (-1) ** signs * top / bottom
 
 
-def decimal(run: str) -> Fraction | None:
-    """The value of digits with decimals and thousands commas."""
+def parse_decimal(run: str) -> Fraction | None:
+    """Parses digits with decimals and thousands commas."""
     run = run.rstrip(".,")
     whole, _, decimals = run.partition(".")
     first, *thousands = whole.split(",")
@@ -147,7 +146,7 @@ def decimal(run: str) -> Fraction | None:
 
 
 def last_box(text: str) -> str:
-    r"""What stands in the last ``\boxed{...}``, without braces of its own; empty without one, or where it is not closed."""
+    r"""Returns the content of the last ``\boxed{...}``, without braces of its own; empty without one, or where it is not closed."""
     box = deque(BOX.finditer(text), maxlen=1)
     rest, depth = text[box[0].end() :] if box else "", 1
     for end, character in enumerate(rest):
@@ -158,22 +157,22 @@ def last_box(text: str) -> str:
 
 
 def after_answer_is(text: str, mark: str = "") -> str:
-    """The sentence after the last "answer is", in its line, or the next one with text after a colon; empty without one.
+    """Returns the sentence after the last "answer is", in its line, or in the next one with text after a colon; empty without one.
 
-    With ``":"`` as ``mark``, after the last "answer is:".
+    With ``":"`` as ``mark``, the sentence after the last "answer is:".
     """
-    found = deque((found for found in ANSWER_IS.finditer(text) if mark in found[0]), maxlen=1)
-    return SENTENCE_ENDS.split(text[found[0].end() :].partition("\n")[0], maxsplit=1)[0].strip() if found else ""
+    last = deque((match for match in ANSWER_IS.finditer(text) if mark in match[0]), maxlen=1)
+    return SENTENCE_ENDS.split(text[last[0].end() :].partition("\n")[0], maxsplit=1)[0].strip() if last else ""
 
 
-class NumericMatch(DomainMetric):
-    """Share of answers whose final number equals ``example.meta["answer"]``, exactly; the module's text says which number that is.
+class NumericMatch(CorrectShare):
+    """The share of responses whose final number equals ``example.meta["answer"]``, exactly; the module's text tells which number that is.
 
-    ``compute`` gives ``score``, and ``strict``, which counts only answers with their number in a line ``#### number``; both are NaN before the first
+    ``compute`` gives ``score``, and ``strict``, which counts only responses with their number in a line ``#### number``; both are NaN before the first
     example.
 
     Raises:
-        ValueError: In use, for a truth that is no number, by the row's name where ``meta`` has it (``where``).
+        ValueError: In use, for an answer that is no number, by the row's name where ``meta`` has it (``where``).
 
     >>> from lit_talr.data.example import Example
     >>> example = Example.from_prompt("3 + 4?", "#### 7", meta={"answer": "7"})
@@ -185,29 +184,14 @@ class NumericMatch(DomainMetric):
     {'score': tensor(0.6667), 'strict': tensor(0.3333)}
     """
 
-    correct: Tensor
-    strict: Tensor
-    total: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        for name in ("correct", "strict", "total"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__(marks=("correct", "strict"))
 
-    def update(self, answers: Sequence[str], examples: Sequence[Example]) -> None:
-        rows = [self.judge(answer, example) for answer, example in zip(answers, examples, strict=True)]
-        self.correct += sum(bool(row["correct"]) for row in rows)
-        self.strict += sum(bool(row["strict"]) for row in rows)
-        self.total += len(rows)
-
-    def compute(self) -> dict[str, Tensor]:
-        return {"score": self.correct / self.total, "strict": self.strict / self.total}
-
-    def judge(self, answer: str, example: Example) -> dict[str, object]:
-        truth = number(str(example.meta["answer"]))
-        if truth is None:
-            where = example.meta.get("where", "an example")
-            raise ValueError(f"{where}: `answer` must be a number, got {str(example.meta['answer'])[:80]!r}; correct the row.")
-        said, place = find_number(answer)
-        correct = said == truth
-        return {"extracted": None if said is None else str(said), "found": place, "correct": correct, "strict": correct and place == "####"}
+    def judge(self, response: str, example: Example) -> dict[str, object]:
+        answer = str(example.meta["answer"])
+        expected = parse_number(answer)
+        if expected is None:
+            raise ValueError(f"{place(example)}`answer` must be a number, got {answer[:80]!r}; correct the row.")
+        value, source = find_number(response)
+        correct = value == expected
+        return {"extracted": None if value is None else str(value), "found": source, "correct": correct, "strict": correct and source == "####"}

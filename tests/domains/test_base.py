@@ -1,15 +1,20 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
-from lit_talr.data.batch_plan import MicroBatch
+from lit_talr.data.batch_plan import Batching, MicroBatch
 from lit_talr.data.encoded import EncodedExamples
-from lit_talr.data.encoding import Encoded
-from lit_talr.domains.base import held_out
+from lit_talr.data.encoding import Encoded, Encoding
+from lit_talr.data.example import Example, Split
+from lit_talr.domains import Records
+from lit_talr.domains.base import DomainDataModule
+from lit_talr.metrics import ExactMatch
 from tests.helpers.fits import records, write_data
 
 PAD = 9
@@ -66,15 +71,6 @@ def test_supervised_tokens_are_counted(encoded: EncodedExamples) -> None:
     assert encoded.lengths.tolist() == [3, 1, 2]
 
 
-def test_held_out_depends_on_the_text_alone() -> None:
-    texts = [f"note {n % 500}" for n in range(1000)]
-    sides = held_out(texts, 0.2, seed=0)
-    assert sides[:500] == sides[500:]
-    assert held_out(texts[::-1], 0.2, seed=0) == sides[::-1]
-    assert 60 < sum(sides[:500]) < 140
-    assert held_out(texts, 0.2, seed=1) != sides
-
-
 class FakeTrainer:
     world_size = 1
     global_rank = 0
@@ -129,7 +125,7 @@ def set_up(folder: Path, too_long: str, split: str = "train") -> object:
 def test_generation_is_given_exactly_what_stands_before_the_answer_in_training(tmp_path: Path) -> None:
     write_data(tmp_path)
     data = records(tmp_path)
-    data.files["test"] = data.files["train"]
+    data.test = data.train
     data.trainer = FakeTrainer()  # type: ignore[assignment]
     data.setup("fit")
     data.setup("test")
@@ -156,3 +152,54 @@ def test_accumulation_of_one_s_own_is_refused(tmp_path: Path) -> None:
     data.trainer.accumulate_grad_batches = 3  # type: ignore[union-attr,misc]
     with pytest.raises(ValueError, match="`trainer.accumulate_grad_batches` is 3, but 8 examples a step on 1 rank.* take 4 micro-batches"):
         data.setup("fit")
+
+
+def test_without_a_tokenizer_the_data_take_the_models(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    given = records(tmp_path)
+    for model in ({"tokenizer": str(tmp_path / "tokenizer"), "pretrained": "another"}, {"tokenizer": None, "pretrained": given.tokenizer, "revision": "v1"}):
+        data = replace_tokenizer(given, model)
+        data.setup("test")
+        assert data.prompts["test"] and data.tokenizer_revision == model.get("revision")
+
+
+@pytest.mark.parametrize("model", [{}, {"tokenizer": None, "pretrained": None}])
+def test_no_tokenizer_at_all_is_refused(tmp_path: Path, model: dict[str, str | None]) -> None:
+    write_data(tmp_path)
+    with pytest.raises(ValueError, match="The data has no tokenizer: give it `tokenizer` .*, or the model `pretrained` or `tokenizer`"):
+        replace_tokenizer(records(tmp_path), model).setup("test")
+
+
+def replace_tokenizer(data: Records, model: dict[str, str | None]) -> Records:
+    """The same rows without a tokenizer, on a trainer of such a model."""
+    other = Records(train=data.train, val=data.val, test=data.test)
+    other.trainer = FakeTrainer()  # type: ignore[assignment]
+    other.trainer.lightning_module = SimpleNamespace(**model)  # type: ignore[misc]
+    return other
+
+
+class Own(DomainDataModule):
+    """A domain of one's own.
+
+    Args:
+        size: Number of rows.
+    """
+
+    def __init__(self, tokenizer: str, tokenizer_revision: str | None = None, encoding: Encoding = Encoding(), batching: Batching = Batching(), size: int = 3):
+        super().__init__(tokenizer, tokenizer_revision, encoding, batching)
+        self.size = size
+
+    def examples(self, split: Split) -> list[Example]:
+        return [Example.from_prompt("a", "b")] * self.size
+
+    def metric(self) -> ExactMatch:
+        return ExactMatch()
+
+
+def test_a_domain_of_ones_own_may_have_a_plain_init() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(DomainDataModule, "data")
+    words = ["--data", f"{__name__}.Own", "--data.tokenizer", "t", "--data.size", "2", "--data.batching.batch_size", "7"]
+    data = parser.instantiate(parser.parse_args(words)).data
+    assert (data.tokenizer, data.size, data.batching.batch_size, len(data.examples("train"))) == ("t", 2, 7, 2)
+    assert data.counts.keys() == {"train", "val", "test"}

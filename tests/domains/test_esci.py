@@ -150,9 +150,13 @@ def test_products_of_a_second_file_are_joined(tmp_path: Path, kind: str) -> None
     [
         ({"esci_label": "e"}, {}, "train.parquet: row 3: `esci_label` must be E, S, C, I, or one of Exact, .*, got 'e'; correct it or remove the row"),
         ({"esci_label": None}, {}, "train.parquet: row 3: `esci_label` must be .*, got ''"),
-        ({"query": "  "}, {}, "train.parquet: row 3: `query` is empty; fill it in or remove the row"),
-        ({"product_title": None}, {}, "train.parquet: row 3: `product_title` is empty; fill it in or remove the row"),
-        ({"rationale": ""}, {"target": "cot"}, "train.parquet: row 3: `rationale` is empty; fill it in, remove the row, or use `target: label`"),
+        ({"query": "  "}, {}, "train.parquet: row 3: `query` must be a text that is not empty, got ''; fill it in or remove the row"),
+        ({"product_title": None}, {}, "train.parquet: row 3: `product_title` must be a text that is not empty, got ''; fill it in or remove the row"),
+        (
+            {"rationale": ""},
+            {"target": "cot"},
+            "train.parquet: row 3: `rationale` must be .*, got ''; fill it in, remove the row, or use `target: label`",
+        ),
         ({"example_id": 1000}, {}, r"test.parquet: row 1: `esci_label` is E, but C in .*train.parquet: row 3, of the same `example_id` 1000; remove one"),
         ({}, {"target": "cot", "rationale": "why"}, "train.parquet: column `why` is missing, which `target: cot` learns .*, or use `data.target: label`"),
         (
@@ -171,23 +175,14 @@ def test_bad_data_is_named(tmp_path: Path, changed: dict[str, Any], options: dic
     ("options", "message"),
     [
         ({"target": "cot"}, f"{PUBLISHED}: column `rationale` is missing, which `target: cot` learns .published rows have none.; give a file of your own"),
-        ({"validation": 1.0}, "`validation` must lie between 0 and 1"),
-        ({"max_rows": 0}, "`max_rows` must be at least 1, got 0"),
         ({"max_field_chars": 0}, "`max_field_chars` must be at least 1, got 0"),
         ({"fields": ["brand"]}, r"`fields` must hold `title`, and none twice, got \['brand'\]"),
         ({"fields": ["title", "title"]}, "`fields` must hold `title`, and none twice"),
-        ({"prompt_file": Path("nowhere.yaml")}, "nowhere.yaml does not exist"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ESCI("x", **options)
-
-
-def test_a_prompt_file_gives_another_wording(tmp_path: Path) -> None:
-    (tmp_path / "prompt.yaml").write_text("user: 'Q {query} P {product}'")
-    shown = esci(tmp_path / "rows", prompt_file=tmp_path / "prompt.yaml", fields=["title"]).examples("test")[0].messages
-    assert len(shown) == 2 and shown[0]["content"] == "Q test lamp 0 P Title: Lamp number 1000"
 
 
 @pytest.mark.skipif("LIT_TALR_DATA" not in os.environ, reason="needs the folder LIT_TALR_DATA")

@@ -39,19 +39,12 @@ def test_splits_are_disjoint_by_note_and_overlap_with_test_is_counted(tmp_path: 
     assert data.counts["train"]["note also in test"] + data.counts["val"]["note also in test"] == 1
 
 
-def test_the_split_does_not_depend_on_the_other_rows(tmp_path: Path) -> None:
-    few, many = medcalc(tmp_path), medcalc(tmp_path, max_rows=None)
-    few.max_rows = 12
-    texts = [{example.messages[1]["content"] for example in data.examples("val")} for data in (few, many)]
-    assert texts[0] <= texts[1]
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"Ground Truth Explanation": ""}, "train.parquet: row 3: `Ground Truth Explanation` is empty; .*`target: label`"),
-        ({"Ground Truth Answer": " "}, "train.parquet: row 3: `Ground Truth Answer` is empty"),
-        ({"Patient Note": None}, "train.parquet: row 3: `Patient Note` is empty"),
+        ({"Ground Truth Explanation": ""}, "train.parquet: row 3: `Ground Truth Explanation` must be a text that is not empty, got ''; .*`target: label`"),
+        ({"Ground Truth Answer": " "}, "train.parquet: row 3: `Ground Truth Answer` must be a text that is not empty, got ' '"),
+        ({"Patient Note": None}, "train.parquet: row 3: `Patient Note` must be a text that is not empty, got None"),
         ({"Calculator ID": "five"}, "train.parquet: row 3: `Calculator ID` must be a whole number, got 'five'"),
     ],
 )
@@ -61,41 +54,10 @@ def test_a_bad_row_is_named(tmp_path: Path, changed: dict[str, Any], message: st
         data.examples("train"), data.examples("val")
 
 
-def test_a_prompt_file_gives_another_wording(tmp_path: Path) -> None:
-    (tmp_path / "prompt.yaml").write_text('user: "{question} {\\"form\\": 1} NOTE {note}"\n')
-    example = medcalc(tmp_path / "rows", prompt_file=tmp_path / "prompt.yaml").examples("test")[0]
-    row = medcalc_row(1000)
-    assert len(example.messages) == 2
-    assert example.messages[0]["content"] == f'{row["Question"]} {{"form": 1}} NOTE {row["Patient Note"]}'
-
-
 def test_braces_in_a_note_stay(tmp_path: Path) -> None:
     data = medcalc(tmp_path, {"Patient Note": "see {question} and {note}"})
     examples = [*data.examples("train"), *data.examples("val")]
     assert any("see {question} and {note}" in example.messages[1]["content"] for example in examples)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("user: 'only {note}'", r"the text `user` does not contain \{question\}"),
-        ("system: x", "must hold the texts `user`"),
-        ("usr: x", "must hold the texts `user`"),
-    ],
-)
-def test_prompt_files_are_checked(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "prompt.yaml").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        medcalc(tmp_path / "rows", prompt_file=tmp_path / "prompt.yaml")
-
-
-def test_a_missing_prompt_file_and_a_bad_share(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere.yaml does not exist"):
-        MedCalc("x", prompt_file=tmp_path / "nowhere.yaml")
-    with pytest.raises(ValueError, match="`validation` must lie between 0 and 1"):
-        MedCalc("x", validation=1.5)
-    with pytest.raises(ValueError, match="`max_rows` must be at least 1, or left out for all, got 0"):
-        MedCalc("x", max_rows=0)
 
 
 def test_a_truth_of_zero_is_not_empty(tmp_path: Path) -> None:

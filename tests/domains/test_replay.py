@@ -24,7 +24,7 @@ def ready(data: Any, max_epochs: int = 2) -> Any:
 
 
 def test_an_epoch_has_the_domain_and_a_share_of_general_tokens() -> None:
-    data, alone = ready(Replay(TOKENIZER, CLINIC, SKILLS, share=0.25)), ready(CLINIC(TOKENIZER))
+    data, alone = ready(Replay(TOKENIZER, domain=CLINIC, general=SKILLS, share=0.25)), ready(CLINIC(TOKENIZER))
     plan, own = data.train_plan, alone.encoded["train"]
     ids = plan.order(0)
     tokens, total = plan.num_supervised[ids], plan.num_supervised[ids].sum()
@@ -34,7 +34,7 @@ def test_an_epoch_has_the_domain_and_a_share_of_general_tokens() -> None:
 
 
 def test_batches_are_the_rows_of_either_module() -> None:
-    data, domain, general = ready(Replay(TOKENIZER, CLINIC, SKILLS)), ready(CLINIC(TOKENIZER)), ready(SKILLS(TOKENIZER))
+    data, domain, general = ready(Replay(TOKENIZER, domain=CLINIC, general=SKILLS)), ready(CLINIC(TOKENIZER)), ready(SKILLS(TOKENIZER))
     for source, index, here in ((domain, 3, 3), (general, 5, 45), (general, 99, 139)):
         expected, batch = source.encoded["train"][MicroBatch((index,), 1)], data.encoded["train"][MicroBatch((here,), 1)]
         assert batch["input_ids"].tolist() == expected["input_ids"].tolist() and batch["labels"].tolist() == expected["labels"].tolist()
@@ -42,7 +42,7 @@ def test_batches_are_the_rows_of_either_module() -> None:
 
 
 def test_validation_and_test_are_the_domains() -> None:
-    data, domain = Replay(TOKENIZER, CLINIC, SKILLS), CLINIC(TOKENIZER)
+    data, domain = Replay(TOKENIZER, domain=CLINIC, general=SKILLS), CLINIC(TOKENIZER)
     for split in ("val", "test"):
         assert [row.messages for row in data.examples(split)] == [row.messages for row in domain.examples(split)]
     assert type(data.metric()) is type(domain.metric())
@@ -50,13 +50,13 @@ def test_validation_and_test_are_the_domains() -> None:
 
 def test_one_inside_another_is_refused() -> None:
     with pytest.raises(ValueError, match="A `Replay` inside a `Replay` is not supported; put all general rows into one file"):
-        Replay(TOKENIZER, lambda tokenizer, *_: Replay(tokenizer, CLINIC, SKILLS), SKILLS)
+        Replay(TOKENIZER, domain=lambda tokenizer, *_: Replay(tokenizer, domain=CLINIC, general=SKILLS), general=SKILLS)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
 def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="`share` must lie between 0 and 1, got"):
-        Replay(TOKENIZER, CLINIC, SKILLS, share=share)
+        Replay(TOKENIZER, domain=CLINIC, general=SKILLS, share=share)
 
 
 def test_a_run_from_the_command_line_resumes_with_the_same_share_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

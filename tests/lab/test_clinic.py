@@ -12,7 +12,7 @@ import pytest
 from lit_talr.data.encoding import ChatEncoder, Encoding, load_tokenizer
 from lit_talr.data.example import Example, Split
 from lit_talr.lab import Clinic
-from lit_talr.lab.clinic import CALCULATORS, CATEGORIES, Calculator, side_of
+from lit_talr.lab.clinic import CALCULATORS, CATEGORIES, Calculator, split_of
 from lit_talr.lab.clinic_notes import UNITS, VALUES, draw_patient, write_note
 from lit_talr.lab.make_tokenizer import make
 from lit_talr.utils.files import shipped
@@ -126,10 +126,10 @@ def test_no_note_and_no_case_is_in_two_splits(seeds: tuple[int, int, int]) -> No
     assert len({(example.meta["calculator"], facts_of(example)) for example in examples["train"]}) == 800
 
 
-def test_the_values_alone_decide_the_side() -> None:
+def test_the_values_alone_decide_the_split() -> None:
     draw = Random(0)
-    sides = Counter(side_of(draw_patient(["pulse"], draw)) for _ in range(2000))
-    assert sides["train"] / 2000 == pytest.approx(12 / 16, abs=0.05) and sides["val"] / 2000 == pytest.approx(2 / 16, abs=0.03)
+    splits = Counter(split_of(draw_patient(["pulse"], draw)) for _ in range(2000))
+    assert splits["train"] / 2000 == pytest.approx(12 / 16, abs=0.05) and splits["val"] / 2000 == pytest.approx(2 / 16, abs=0.03)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -80,28 +80,8 @@ def test_reads_the_last_answer_or_the_whole_text(answer: str, expected: str | No
 
 
 PIECES = [
-    '"',
-    "'",
-    'answer"',
-    'answer":',
-    "answer':'",
-    "answer:",
-    "answer:[",
-    'answer:"E',
-    "]",
-    '"answer": "',
-    '{"answer": ',
-    "answer':\"",
-    " ",
-    "\n",
-    "{",
-    "}",
-    "E",
-    "E ",
-    "\\",
-    "\0",
-    "\u0130",
-    "\ud800",
+    *('"', "'", 'answer"', 'answer":', "answer':'", "answer:", "answer:[", 'answer:"E', "]", '"answer": "', '{"answer": ', "answer':\""),
+    *(" ", "\n", "{", "}", "E", "E ", "\\", "\0", "\u0130", "\ud800"),
 ]
 
 

@@ -1,5 +1,4 @@
 import pytest
-import torch
 
 from lit_talr.data.example import Example
 from lit_talr.metrics import WithinLimits
@@ -50,51 +49,7 @@ def test_a_number_too_large_for_a_float_is_wrong() -> None:
     assert not WithinLimits(CATEGORIES).judge(f'{{"answer": "{"9" * 400}"}}', example())["correct"]
 
 
-def test_shares_overall_and_by_category() -> None:
-    metric = WithinLimits(CATEGORIES)
-    metric.update(['{"answer": "2.5"}', '{"answer": "3"}'], [example(), example()])
-    assert "accuracy/score" not in metric.compute()
-    metric.update(['{"answer": "2.5"}', '{"answer": "2.6"}'], [example(category="score"), example(category="score")])
-    scores = {name: value.item() for name, value in metric.compute().items()}
-    assert scores == pytest.approx(
-        {"score": 0.75, "accuracy": 0.75, "accuracy_se": (0.75 * 0.25 / 4) ** 0.5, "num_examples": 4, "accuracy/score": 1.0, "accuracy/formula": 0.5}
-    )
-
-
-def test_nothing_scored_is_nan() -> None:
-    metric = WithinLimits(CATEGORIES)
-    metric.update([], [])
-    assert metric.compute()["score"].isnan()
-
-
-def test_counts_of_two_ranks_add_up() -> None:
-    one, two, both = (WithinLimits(CATEGORIES) for _ in range(3))
-    answers, examples = ['{"answer": "2.5"}', "", '{"answer": "2.4"}'], [example(), example(category="score"), example()]
-    one.update(answers[:1], examples[:1])
-    two.update(answers[1:], examples[1:])
-    both.update(answers, examples)
-    for state in ("correct", "total"):
-        assert torch.equal(getattr(one, state) + getattr(two, state), getattr(both, state))
-        assert one._reductions[state] is torch.sum or one._reductions[state].__name__ == "dim_zero_sum"
-
-
-@pytest.mark.parametrize("categories", [(), ("score", "score")])
-def test_refuses_categories(categories: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="`categories` must hold at least one name and none twice, got"):
-        WithinLimits(categories)
-
-
-def test_refuses_an_unknown_category_by_its_row() -> None:
-    with pytest.raises(ValueError, match="row 7: `category` must be one of score, formula, got 'grade'"):
-        WithinLimits(CATEGORIES).update([""], [example(category="grade")])
-
-
 @pytest.mark.parametrize("limit", [None, "about 3", "nan"])
 def test_refuses_a_limit_that_is_no_number_by_its_row(limit: str | None) -> None:
     with pytest.raises(ValueError, match="row 7: `lower` must be a finite number, as text, got"):
         WithinLimits(CATEGORIES).judge("", example(lower=limit))
-
-
-def test_refuses_answers_without_examples() -> None:
-    with pytest.raises(ValueError):
-        WithinLimits(CATEGORIES).update(["", ""], [example()])

@@ -1,15 +1,21 @@
-"""A language-model head whose logits exist for one chunk of tokens at a time, and the gradients that are summed over the chunks.
+"""A language-model head whose logits exist for one chunk of tokens at a time, and per-token scores of these logits with their gradient.
 
 Shape suffixes: N tokens, V vocabulary, D width, C tokens of one chunk, X rows of a buffer.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lit_talr.utils.errors import check_in
+
+HeadTensors = tuple[Tensor, Tensor, Tensor | None]
+"""Hidden states ``[N, D]``, weight ``[V, D]`` and bias ``[V]``."""
+Chunk = tuple[Tensor, Tensor, Tensor]
+"""Token indices ``[C]``, hidden states ``[C, D]``, and logits or their gradient ``[C, V]``."""
 
 
 class ChunkedHead(NamedTuple):
@@ -28,17 +34,16 @@ class ChunkedHead(NamedTuple):
         fused = tensor.is_cuda and torch.version.hip is None  # half-precision operands, float32 result
         return tensor.to(self.dtype).to(self.dtype if fused else self.sum_dtype)
 
-    def slices(self, hidden_ND: Tensor, rows: Tensor, buffer_XV: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def slices(self, hidden_ND: Tensor, rows: Tensor, buffer_XV: Tensor) -> Iterator[Chunk]:
         """Yields rows, hidden states and a slice of the buffer for each chunk; a buffer shorter than ``rows`` is reused for every chunk."""
         for start in range(0, len(rows), self.chunk_tokens):
             rows_C = rows[start : start + self.chunk_tokens]
             first = start if len(buffer_XV) == len(rows) else 0
             yield rows_C, self.operand(hidden_ND[rows_C]), buffer_XV[first : first + len(rows_C)]
 
-    def chunks(
-        self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, rows: Tensor, buffer_NV: Tensor | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def chunks(self, model: HeadTensors, rows: Tensor, buffer_NV: Tensor | None = None) -> Iterator[Chunk]:
         """Yields rows, hidden states and logits of each chunk; the logits may be overwritten, and without a buffer the next chunk overwrites them."""
+        hidden_ND, weight_VD, bias_V = model
         if buffer_NV is None:
             buffer_NV = weight_VD.new_empty(min(self.chunk_tokens, len(rows)), len(weight_VD), dtype=self.sum_dtype)
         for rows_C, hidden_CD, logits_CV in self.slices(hidden_ND, rows, buffer_NV):
@@ -52,36 +57,57 @@ class ChunkedHead(NamedTuple):
             yield rows_C, hidden_CD, logits_CV
 
 
-class HeadGradients:
-    """Sums the gradients of a head's hidden states, weight and bias over its chunks; those that are not needed stay ``None``."""
+class Scorer(Protocol):
+    """Computes per-token scores from the chunks of a head; weights are operands of the head, and autocast is off."""
 
-    def __init__(self, head: ChunkedHead, needed: tuple[bool, ...], hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> None:
-        self.head = head
-        self.dtypes = hidden_ND.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype
-        self.hidden_ND = torch.zeros_like(hidden_ND) if needed[0] else None
-        self.weight_VD = torch.zeros_like(weight_VD, dtype=head.sum_dtype) if needed[1] else None
-        self.bias_V = torch.zeros_like(bias_V, dtype=head.sum_dtype) if bias_V is not None and needed[2] else None
+    @property
+    def head(self) -> ChunkedHead: ...
 
-    def add(self, rows_C: Tensor, hidden_CD: Tensor, weight_VD: Tensor, dlogits_CV: Tensor, slope_CV: Tensor | None) -> None:
-        """Adds one chunk; ``dlogits_CV``, the gradient of the soft-capped logits, and the soft-cap's slope may be overwritten."""
-        if slope_CV is not None:
-            dlogits_CV.mul_(slope_CV)
-        if self.head.scale != 1:
-            dlogits_CV.mul_(self.head.scale)
-        if self.bias_V is not None:
-            self.bias_V += dlogits_CV.sum(0)
-        dlogits_CV = dlogits_CV.to(hidden_CD.dtype)
-        if self.hidden_ND is not None:
-            grad_hidden_CD = torch.empty_like(hidden_CD, dtype=self.head.sum_dtype)
-            add_product(grad_hidden_CD, dlogits_CV, weight_VD, beta=0)
-            self.hidden_ND[rows_C] = grad_hidden_CD.to(self.hidden_ND.dtype)
-        if self.weight_VD is not None:
-            add_product(self.weight_VD, dlogits_CV.T, hidden_CD)
+    def forward(self, model: HeadTensors, *others: Any) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, ...]]:
+        """The scores, of which the first carries gradient, and further tensors to keep for backward."""
 
-    def rounded(self) -> list[Tensor | None]:
-        """The three gradients, each in the dtype of its tensor."""
-        grads = self.hidden_ND, self.weight_VD, self.bias_V
-        return [None if grad is None else grad.to(dtype) for grad, dtype in zip(grads, self.dtypes, strict=True)]
+    def logit_gradients(self, grad_N: Tensor, model: HeadTensors, *others: Any) -> Iterator[Chunk]:
+        """Yields the gradient of each chunk's logits before they are scaled, given that of the first score; it may be overwritten."""
+
+
+class TokenScores(torch.autograd.Function):
+    """The scores of a ``Scorer``; backward sums the gradients of hidden states, weight and bias over the chunks."""
+
+    @staticmethod
+    def forward(ctx: Any, scorer: Scorer, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, *others: Any) -> tuple[Tensor | None, ...]:
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            scores, kept = scorer.forward((hidden_ND, scorer.head.operand(weight_VD), bias_V), *others)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, *others, *kept)  # the parameter itself: ZeRO-3 gathers it again
+        ctx.scorer = scorer
+        ctx.mark_non_differentiable(*(score for score in scores[1:] if score is not None))
+        return scores
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        hidden_ND, weight_VD, bias_V, *others = ctx.saved_tensors
+        head: ChunkedHead = ctx.scorer.head
+        _, needs_hidden, needs_weight, needs_bias, *rest = ctx.needs_input_grad
+        grad_hidden_ND = torch.zeros_like(hidden_ND) if needs_hidden else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=head.sum_dtype) if needs_weight else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=head.sum_dtype) if needs_bias else None
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            operand_VD = head.operand(weight_VD)
+            for rows_C, hidden_CD, dlogits_CV in ctx.scorer.logit_gradients(grad_N, (hidden_ND, operand_VD, bias_V), *others):
+                if head.scale != 1:
+                    dlogits_CV.mul_(head.scale)
+                if grad_bias_V is not None:
+                    grad_bias_V += dlogits_CV.sum(0)
+                dlogits_CV = dlogits_CV.to(hidden_CD.dtype)
+                if grad_hidden_ND is not None:
+                    grad_hidden_CD = torch.empty_like(hidden_CD, dtype=head.sum_dtype)
+                    add_product(grad_hidden_CD, dlogits_CV, operand_VD, beta=0)
+                    grad_hidden_ND[rows_C] = grad_hidden_CD.to(grad_hidden_ND.dtype)
+                if grad_weight_VD is not None:
+                    add_product(grad_weight_VD, dlogits_CV.T, hidden_CD)
+                del dlogits_CV  # or it would be held while the next one is made
+        grads = (grad_hidden_ND, hidden_ND), (grad_weight_VD, weight_VD), (grad_bias_V, bias_V)
+        return None, *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), *[None] * len(rest)
 
 
 def add_product(sum_XY: Tensor, left_XZ: Tensor, right_ZY: Tensor, beta: float = 1) -> None:

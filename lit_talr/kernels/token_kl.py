@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from lit_talr.kernels.chunked_head import ChunkedHead, HeadGradients, check_head
+from lit_talr.kernels.chunked_head import Chunk, ChunkedHead, HeadTensors, TokenScores, check_head
 from lit_talr.utils.errors import check_least
 
 
@@ -76,62 +75,38 @@ def token_kl(
     check_least("chunk_tokens", chunk_tokens, 1)
     heads = ChunkedHead(dtypes[0], softcap, scale, chunk_tokens), ChunkedHead(dtypes[1], base_softcap, base_scale, chunk_tokens)
     base = base_hidden_NE.detach(), base_weight_VE.detach(), None if base_bias_V is None else base_bias_V.detach()
-    return TokenKL(*_TokenKL.apply(hidden_ND, weight_VD, bias_V, *base, heads))
+    return TokenKL(*TokenScores.apply(_Scorer(*heads), hidden_ND, weight_VD, bias_V, *base))
 
 
-HeadTensors = tuple[Tensor, Tensor, Tensor | None]
-"""Hidden states, weight as an operand, bias."""
-Chunk = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Rows, hidden states, logits and log-probabilities of the model, log-probabilities of the base; all may be overwritten."""
+class _Scorer(NamedTuple):
+    head: ChunkedHead
+    base_head: ChunkedHead
 
-
-def _chunks(heads: tuple[ChunkedHead, ChunkedHead], model: HeadTensors, base: HeadTensors) -> Iterator[Chunk]:
-    rows = torch.arange(len(model[0]), device=model[0].device)
-    for (rows_C, hidden_CD, logits_CV), (_, _, base_CV) in zip(heads[0].chunks(*model, rows), heads[1].chunks(*base, rows), strict=True):
-        yield rows_C, hidden_CD, logits_CV, logits_CV.log_softmax(1), base_CV.log_softmax(1).to(logits_CV.dtype)
-
-
-class _TokenKL(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_ND: Tensor,
-        weight_VD: Tensor,
-        bias_V: Tensor | None,
-        base_hidden_NE: Tensor,
-        base_weight_VE: Tensor,
-        base_bias_V: Tensor | None,
-        heads: tuple[ChunkedHead, ChunkedHead],
-    ) -> tuple[Tensor, Tensor]:
-        kl_N = hidden_ND.new_zeros(len(hidden_ND), dtype=heads[0].sum_dtype)
+    def forward(self, model: HeadTensors, *base: Any) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, ...]]:
+        kl_N = model[0].new_zeros(len(model[0]), dtype=self.head.sum_dtype)
         agreement_N = torch.zeros_like(kl_N, dtype=torch.bool)
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            model = hidden_ND, heads[0].operand(weight_VD), bias_V
-            base = base_hidden_NE, heads[1].operand(base_weight_VE), base_bias_V
-            for rows_C, _, spare_CV, log_CV, base_CV in _chunks(heads, model, base):
-                agreement_N[rows_C] = log_CV.argmax(1) == base_CV.argmax(1)
-                kl_N[rows_C] = _divergence(log_CV, base_CV, spare_CV)
-                del log_CV, base_CV  # or they would be held while the next ones are made
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, base_hidden_NE, base_weight_VE, base_bias_V)
-        ctx.heads = heads
-        ctx.mark_non_differentiable(agreement_N)
-        return kl_N, agreement_N
+        for rows_C, _, spare_CV, log_CV, base_CV in self.log_probabilities(model, *base):
+            agreement_N[rows_C] = log_CV.argmax(1) == base_CV.argmax(1)
+            kl_N[rows_C] = _divergence(log_CV, base_CV, spare_CV)
+            del log_CV, base_CV  # or they would be held while the next ones are made
+        return (kl_N, agreement_N), ()
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_N: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, bias_V, base_hidden_NE, base_weight_VE, base_bias_V = ctx.saved_tensors
-        head, base_head = ctx.heads
-        gradients = HeadGradients(head, ctx.needs_input_grad, hidden_ND, weight_VD, bias_V)
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            operand_VD = head.operand(weight_VD)
-            base = base_hidden_NE, base_head.operand(base_weight_VE), base_bias_V
-            for rows_C, hidden_CD, logits_CV, log_CV, base_CV in _chunks(ctx.heads, (hidden_ND, operand_VD, bias_V), base):
-                dlogits_CV = log_CV.exp_().sub_(base_CV.exp_()).mul_(grad_N[rows_C, None])
-                slope_CV = None if head.softcap is None else logits_CV.div_(head.softcap).square_().neg_().add_(1)
-                gradients.add(rows_C, hidden_CD, operand_VD, dlogits_CV, slope_CV)
-                del log_CV, base_CV, dlogits_CV
-        return *gradients.rounded(), *[None] * 4
+    def logit_gradients(self, grad_N: Tensor, model: HeadTensors, *base: Any) -> Iterator[Chunk]:
+        for rows_C, hidden_CD, logits_CV, log_CV, base_CV in self.log_probabilities(model, *base):
+            dlogits_CV = log_CV.exp_().sub_(base_CV.exp_()).mul_(grad_N[rows_C, None])
+            if self.head.softcap is not None:
+                dlogits_CV.mul_(logits_CV.div_(self.head.softcap).square_().neg_().add_(1))
+            yield rows_C, hidden_CD, dlogits_CV
+            del log_CV, base_CV, dlogits_CV
+
+    def log_probabilities(
+        self, model: HeadTensors, hidden_NE: Tensor, weight_VE: Tensor, bias_V: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+        """Yields rows, hidden states, logits and log-probabilities of the model, log-probabilities of the base; all may be overwritten."""
+        rows = torch.arange(len(hidden_NE), device=hidden_NE.device)
+        base_chunks = self.base_head.chunks((hidden_NE, self.base_head.operand(weight_VE), bias_V), rows)
+        for (rows_C, hidden_CD, logits_CV), (_, _, base_CV) in zip(self.head.chunks(model, rows), base_chunks, strict=True):
+            yield rows_C, hidden_CD, logits_CV, logits_CV.log_softmax(1), base_CV.log_softmax(1).to(logits_CV.dtype)
 
 
 def _divergence(log_CV: Tensor, base_CV: Tensor, spare_CV: Tensor) -> Tensor:

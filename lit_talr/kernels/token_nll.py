@@ -3,13 +3,14 @@
 Shape suffixes: N tokens, V vocabulary, D width, C supervised tokens of one chunk.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from lit_talr.kernels.chunked_head import ChunkedHead, HeadGradients, check_head
+from lit_talr.kernels.chunked_head import Chunk, ChunkedHead, HeadTensors, TokenScores, check_head
 from lit_talr.utils.errors import check_least
 
 IGNORE_INDEX = -100
@@ -98,7 +99,8 @@ def token_nll(
     size = len(rows) * len(weight_VD) * head.sum_dtype.itemsize
     trained = any(tensor is not None and tensor.requires_grad for tensor in (hidden_ND, weight_VD, bias_V))
     keep = size <= kept_bytes and softcap is None and torch.is_grad_enabled() and trained
-    return TokenNLL(*_TokenNLL.apply(hidden_ND, weight_VD, bias_V, labels_N, rows, head, keep, correct, entropy, top_entropy))
+    scorer = _Scorer(head, keep, correct, entropy, top_entropy)
+    return TokenNLL(*TokenScores.apply(scorer, hidden_ND, weight_VD, bias_V, labels_N, rows))
 
 
 def check_arguments(
@@ -119,60 +121,44 @@ def check_arguments(
     return dtype, rows
 
 
-class _TokenNLL(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_ND: Tensor,
-        weight_VD: Tensor,
-        bias_V: Tensor | None,
-        labels_N: Tensor,
-        rows: Tensor,
-        head: ChunkedHead,
-        keep: bool,
-        correct: bool,
-        entropy: bool,
-        top_entropy: bool,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        correct_N = torch.zeros_like(labels_N, dtype=torch.bool) if correct else None
-        nll_N, top_N, sum_N = (hidden_ND.new_zeros(len(hidden_ND), dtype=head.sum_dtype) for _ in range(3))
-        entropy_N, top_entropy_N = (torch.zeros_like(nll_N) if asked else None for asked in (entropy, top_entropy))
-        ctx.kept_NV = hidden_ND.new_empty(len(rows), len(weight_VD), dtype=head.sum_dtype) if keep else None
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            for rows_C, _, logits_CV in head.chunks(hidden_ND, head.operand(weight_VD), bias_V, rows, ctx.kept_NV):
-                top_C = logits_CV.amax(1)
-                label_logit_C = logits_CV.gather(1, labels_N[rows_C, None]).squeeze(1)
-                if correct_N is not None:
-                    correct_N[rows_C] = label_logit_C == top_C
-                if top_entropy_N is not None:
-                    top_entropy_N[rows_C] = torch.special.entr(logits_CV.topk(min(TOP, logits_CV.shape[1])).values.softmax(1)).sum(1)
-                exp_CV = logits_CV.sub_(top_C[:, None]).exp_()
-                sum_C = exp_CV.sum(1)
-                nll_N[rows_C] = (top_C - label_logit_C) + sum_C.log()
-                top_N[rows_C], sum_N[rows_C] = top_C, sum_C  # their logsumexp would lose digits where logits are large
-                if entropy_N is not None:
-                    p_CV = exp_CV / sum_C[:, None] if keep else exp_CV.div_(sum_C[:, None])
-                    entropy_N[rows_C] = torch.special.entr(p_CV, out=p_CV).sum(1)
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, labels_N, rows, top_N, sum_N)  # the parameter itself: ZeRO-3 gathers it again
-        ctx.head = head
-        ctx.mark_non_differentiable(*(output for output in (correct_N, entropy_N, top_entropy_N) if output is not None))
-        return nll_N, correct_N, entropy_N, top_entropy_N
+@dataclass(eq=False)
+class _Scorer:
+    head: ChunkedHead
+    keep: bool
+    correct: bool
+    entropy: bool
+    top_entropy: bool
+    kept: Tensor | None = None  # exponentials of the logits, until backward
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_N: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, bias_V, labels_N, rows, top_N, sum_N = ctx.saved_tensors
-        head: ChunkedHead = ctx.head
-        gradients = HeadGradients(head, ctx.needs_input_grad, hidden_ND, weight_VD, bias_V)
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            operand_VD = head.operand(weight_VD)
-            kept_NV, ctx.kept_NV = ctx.kept_NV, None  # overwritten here: a second backward computes them again
-            chunks = head.chunks(hidden_ND, operand_VD, bias_V, rows) if kept_NV is None else head.slices(hidden_ND, rows, kept_NV)
-            for rows_C, hidden_CD, values_CV in chunks:
-                grad_C, labels_C = grad_N[rows_C, None], labels_N[rows_C, None]
-                slope_CV = None if head.softcap is None else (values_CV / head.softcap).square_().neg_().add_(1)
-                exp_CV = values_CV.sub_(top_N[rows_C, None]).exp_() if kept_NV is None else values_CV
-                dlogits_CV = exp_CV.mul_(grad_C / sum_N[rows_C, None])
-                dlogits_CV.scatter_(1, labels_C, dlogits_CV.gather(1, labels_C) - grad_C)
-                gradients.add(rows_C, hidden_CD, operand_VD, dlogits_CV, slope_CV)
-        return *gradients.rounded(), *[None] * 7
+    def forward(self, model: HeadTensors, labels_N: Tensor, rows: Tensor) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, ...]]:
+        hidden_ND, weight_VD, _ = model
+        correct_N = torch.zeros_like(labels_N, dtype=torch.bool) if self.correct else None
+        nll_N, top_N, sum_N = (hidden_ND.new_zeros(len(hidden_ND), dtype=self.head.sum_dtype) for _ in range(3))
+        entropy_N, top_entropy_N = (torch.zeros_like(nll_N) if asked else None for asked in (self.entropy, self.top_entropy))
+        self.kept = hidden_ND.new_empty(len(rows), len(weight_VD), dtype=self.head.sum_dtype) if self.keep else None
+        for rows_C, _, logits_CV in self.head.chunks(model, rows, self.kept):
+            top_C = logits_CV.amax(1)
+            label_logit_C = logits_CV.gather(1, labels_N[rows_C, None]).squeeze(1)
+            if correct_N is not None:
+                correct_N[rows_C] = label_logit_C == top_C
+            if top_entropy_N is not None:
+                top_entropy_N[rows_C] = torch.special.entr(logits_CV.topk(min(TOP, logits_CV.shape[1])).values.softmax(1)).sum(1)
+            exp_CV = logits_CV.sub_(top_C[:, None]).exp_()
+            sum_C = exp_CV.sum(1)
+            nll_N[rows_C] = (top_C - label_logit_C) + sum_C.log()
+            top_N[rows_C], sum_N[rows_C] = top_C, sum_C  # their logsumexp would lose digits where logits are large
+            if entropy_N is not None:
+                p_CV = exp_CV / sum_C[:, None] if self.keep else exp_CV.div_(sum_C[:, None])
+                entropy_N[rows_C] = torch.special.entr(p_CV, out=p_CV).sum(1)
+        return (nll_N, correct_N, entropy_N, top_entropy_N), (top_N, sum_N)
+
+    def logit_gradients(self, grad_N: Tensor, model: HeadTensors, labels_N: Tensor, rows: Tensor, top_N: Tensor, sum_N: Tensor) -> Iterator[Chunk]:
+        kept_NV, self.kept = self.kept, None  # overwritten here: a second backward computes them again
+        chunks = self.head.chunks(model, rows) if kept_NV is None else self.head.slices(model[0], rows, kept_NV)
+        for rows_C, hidden_CD, values_CV in chunks:
+            grad_C, labels_C = grad_N[rows_C, None], labels_N[rows_C, None]
+            slope_CV = None if self.head.softcap is None else (values_CV / self.head.softcap).square_().neg_().add_(1)
+            exp_CV = values_CV.sub_(top_N[rows_C, None]).exp_() if kept_NV is None else values_CV
+            dlogits_CV = exp_CV.mul_(grad_C / sum_N[rows_C, None])
+            dlogits_CV.scatter_(1, labels_C, dlogits_CV.gather(1, labels_C) - grad_C)
+            yield rows_C, hidden_CD, dlogits_CV if slope_CV is None else dlogits_CV.mul_(slope_CV)

@@ -33,9 +33,9 @@ def test_chunks_share_a_buffer_unless_it_holds_all_rows(softcap: float | None) -
     head, rows = ChunkedHead(torch.float32, softcap, 0.5, chunk_tokens=8), torch.arange(1, 20)
     logits = 0.5 * (HIDDEN[rows] @ WEIGHT.T + BIAS)
     expected = logits if softcap is None else softcap * torch.tanh(logits / softcap)
-    chunks = [(logits_CV.data_ptr(), logits_CV.clone()) for _, _, logits_CV in head.chunks(HIDDEN, WEIGHT, BIAS, rows)]
+    chunks = [(logits_CV.data_ptr(), logits_CV.clone()) for _, _, logits_CV in head.chunks((HIDDEN, WEIGHT, BIAS), rows)]
     assert len({address for address, _ in chunks}) == 1
     torch.testing.assert_close(torch.cat([values for _, values in chunks]), expected)
     whole = torch.empty(len(rows), len(WEIGHT))
-    assert len(list(head.chunks(HIDDEN, WEIGHT, BIAS, rows, whole))) == 3
+    assert len(list(head.chunks((HIDDEN, WEIGHT, BIAS), rows, whole))) == 3
     torch.testing.assert_close(whole, expected)

@@ -257,9 +257,9 @@ def test_a_second_backward_is_the_first(kernel: Kernel) -> None:
 def test_logits_are_kept_up_to_the_bound_and_never_with_a_soft_cap() -> None:
     arguments = inputs(129)
     size = int((arguments["labels"] != IGNORE_INDEX).sum()) * VOCABULARY * 4
-    kept = {bound: call(token_nll, arguments, kept_bytes=bound).nll.grad_fn.kept_NV is not None for bound in (size - 1, size)}  # type: ignore[union-attr]
+    kept = {bound: call(token_nll, arguments, kept_bytes=bound).nll.grad_fn.scorer.kept is not None for bound in (size - 1, size)}  # type: ignore[union-attr]
     assert kept == {size - 1: False, size: True}
-    assert call(token_nll, arguments, softcap=3.0).nll.grad_fn.kept_NV is None  # type: ignore[union-attr]
+    assert call(token_nll, arguments, softcap=3.0).nll.grad_fn.scorer.kept is None  # type: ignore[union-attr]
 
 
 def test_backward_keeps_arguments_and_vectors_only() -> None:

@@ -4,7 +4,7 @@ Shape suffixes: N tokens, V vocabulary, D width, C tokens of one chunk, X rows o
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,24 +57,16 @@ class ChunkedHead(NamedTuple):
             yield rows_C, hidden_CD, logits_CV
 
 
-class Scorer(Protocol):
-    """Computes per-token scores from the chunks of a head; weights are operands of the head, and autocast is off."""
-
-    @property
-    def head(self) -> ChunkedHead: ...
-
-    def forward(self, model: HeadTensors, *others: Any) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, ...]]:
-        """The scores, of which the first carries gradient, and further tensors to keep for backward."""
-
-    def logit_gradients(self, grad_N: Tensor, model: HeadTensors, *others: Any) -> Iterator[Chunk]:
-        """Yields the gradient of each chunk's logits before they are scaled, given that of the first score; it may be overwritten."""
-
-
 class TokenScores(torch.autograd.Function):
-    """The scores of a ``Scorer``; backward sums the gradients of hidden states, weight and bias over the chunks."""
+    """Per-token scores of the logits of a head; backward sums the gradients of hidden states, weight and bias over the chunks.
+
+    A scorer has a ``head`` and two methods, which are called without autocast and with the weight as an operand. ``forward(model, *others)`` returns the
+    scores, the first of which carries gradient, and more tensors to keep for backward. ``logit_gradients(grad_N, model, *others, *kept)`` yields the
+    gradient of each chunk's logits after scaling; it may be overwritten.
+    """
 
     @staticmethod
-    def forward(ctx: Any, scorer: Scorer, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, *others: Any) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, scorer: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, *others: Any) -> tuple[Tensor | None, ...]:
         with torch.autocast(hidden_ND.device.type, enabled=False):
             scores, kept = scorer.forward((hidden_ND, scorer.head.operand(weight_VD), bias_V), *others)
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, *others, *kept)  # the parameter itself: ZeRO-3 gathers it again

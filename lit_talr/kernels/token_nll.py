@@ -60,13 +60,12 @@ def token_nll(
     The scale comes first (transformers: Cohere multiplies by ``logit_scale``, Granite divides by ``logits_scaling``), then the soft-cap (Gemma 2's
     ``final_logit_softcapping``); no model of transformers has both.
 
-    Forward and backward go through the tokens in chunks. Without a soft-cap, logits of all supervised tokens that fit ``kept_bytes`` leave their
-    exponentials for backward. Otherwise backward computes them again, and only the arguments and vectors ``[N]`` are kept.
+    If the logits of all supervised tokens fit ``kept_bytes`` and have no soft-cap, their exponentials are kept for backward. Otherwise only the arguments
+    and vectors ``[N]`` are kept, and backward computes the logits of each chunk again.
 
-    Logits and sums over tokens are float32; a gradient is rounded once, to the dtype of its tensor. Under autocast the operands are rounded to its dtype.
-    CUDA multiplies half-precision operands as they are, with the logits' gradient rounded to their dtype and float32 results. Elsewhere they are
-    multiplied in float32: more exact, but slower where a CPU has bf16 instructions, and with a float32 copy of the weight meanwhile. Float64 arguments
-    are computed in float64 throughout.
+    Logits and sums over tokens are float32 (float64 for float64 arguments); a gradient is rounded once, to the dtype of its tensor. Autocast rounds the
+    operands to its dtype. CUDA multiplies half-precision operands as they are, with float32 results; the logits' gradient is rounded to their dtype. CPUs
+    multiply them in float32: more exact, but slower than bf16 instructions, and with a float32 copy of the weight.
 
     Args:
         hidden_ND: ``[N, D]``, the decoder's output; carries gradient. N may be 0.

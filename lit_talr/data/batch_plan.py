@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,7 @@ class Batching:
             )
 
 
+@dataclass(eq=False, repr=False)
 class BatchPlan(DistributedSampler[MicroBatch]):
     """Samples the micro-batches of one rank; ``DataLoader(dataset, batch_size=None, sampler=plan)`` asks ``dataset[micro_batch]`` for each.
 
@@ -94,42 +95,34 @@ class BatchPlan(DistributedSampler[MicroBatch]):
             that needs more micro-batches than there are.
     """
 
-    def __init__(
-        self,
-        lengths: np.ndarray,
-        num_supervised: np.ndarray,
-        batching: Batching,
-        *,
-        world_size: int = 1,
-        rank: int = 0,
-        shuffle: bool = True,
-        epochs: int = 1,
-        mixture: Mixture | None = None,
-    ) -> None:
-        assert mixture is None or shuffle
-        assert 0 <= rank < world_size and len(lengths) == len(num_supervised) and epochs >= 1
-        if len(lengths) == 0:
+    lengths: np.ndarray
+    num_supervised: np.ndarray
+    batching: Batching
+    _: KW_ONLY
+    world_size: int = 1
+    rank: int = 0
+    shuffle: bool = True
+    epochs: int = 1
+    mixture: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        assert self.mixture is None or self.shuffle
+        assert 0 <= self.rank < self.world_size and len(self.lengths) == len(self.num_supervised) and self.epochs >= 1
+        if len(self.lengths) == 0:
             raise ValueError("There are no examples to form batches from; give at least one.")
-        assert lengths.min() >= 1
-        longest, limit = int(lengths.argmax()), batching.micro_batch_tokens
-        if limit is not None and lengths[longest] > limit:
+        assert self.lengths.min() >= 1
+        longest, limit = int(self.lengths.argmax()), self.batching.micro_batch_tokens
+        if limit is not None and (width := self.lengths[longest]) > limit:
             raise ValueError(
-                f"Example {longest} has {lengths[longest]} tokens, more than `batching.micro_batch_tokens`, {limit}; "
-                f"raise it to at least {lengths[longest]}, or lower `encoding.max_length`."
+                f"Example {longest} has {width} tokens, more than `batching.micro_batch_tokens`, {limit}; "
+                f"raise it to at least {width}, or lower `encoding.max_length`."
             )
-        self.lengths = lengths
-        self.num_supervised = num_supervised
-        self.batching = batching
-        self.num_replicas = world_size
-        self.rank = rank
-        self.shuffle = shuffle
-        self.seed = batching.seed
-        self.planned_epochs = epochs
-        self.mixture = mixture
-        self.accumulate = accumulation(lengths, batching, world_size, self.num_examples, map(self.order, range(epochs if shuffle else 1)))
+        self.seed = self.batching.seed
         self.epoch = 0
         self._resumed = (0, 0)  # an epoch, and the number of its steps that are done
         self._order: tuple[int, np.ndarray] | None = None  # an epoch and its order, cached
+        orders = map(self.order, range(self.epochs if self.shuffle else 1))
+        self.accumulate = accumulation(self.lengths, self.batching, self.world_size, self.num_examples, orders)
 
     @property
     def num_examples(self) -> int:
@@ -188,16 +181,16 @@ class BatchPlan(DistributedSampler[MicroBatch]):
     def micro_batches(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of a step of this epoch; always ``accumulate`` of them."""
         arranged = arrange(self.step_ids(step), self.lengths, self.batching)
-        if len(arranged) > self.accumulate * self.num_replicas:
+        if len(arranged) > self.accumulate * self.world_size:
             raise ValueError(
                 f"Step {step} of epoch {self.epoch} needs {len(arranged)} micro-batches of `batching.micro_batch_tokens`, but the plan for "
-                f"{self.planned_epochs} epoch(s) has {self.accumulate} on each of {self.num_replicas} rank(s); "
+                f"{self.epochs} epoch(s) has {self.accumulate} on each of {self.world_size} rank(s); "
                 "plan all epochs with `trainer.max_epochs`, or give `batching.micro_batch_size` instead."
             )
         num_tokens = self.num_items_in_batch(step)
-        turns = (self.rank, self.num_replicas - 1 - self.rank)  # snake order
-        num_used = math.ceil(len(arranged) / self.num_replicas)
-        mine = (micro_step * self.num_replicas + turns[micro_step % 2] for micro_step in (*range(num_used, self.accumulate), *range(num_used)))
+        turns = (self.rank, self.world_size - 1 - self.rank)  # snake order
+        num_used = math.ceil(len(arranged) / self.world_size)
+        mine = (micro_step * self.world_size + turns[micro_step % 2] for micro_step in (*range(num_used, self.accumulate), *range(num_used)))
         return [MicroBatch(tuple(arranged[index].tolist()) if index < len(arranged) else (), num_tokens, self.batching.packing) for index in mine]
 
 

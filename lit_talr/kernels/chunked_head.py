@@ -97,7 +97,7 @@ class TokenScores(torch.autograd.Function):
                     grad_hidden_ND[rows_C] = grad_hidden_CD.to(grad_hidden_ND.dtype)
                 if grad_weight_VD is not None:
                     add_product(grad_weight_VD, dlogits_CV.T, hidden_CD)
-                del dlogits_CV  # or it would be held while the next one is made
+                del hidden_CD, dlogits_CV  # or they would be held while the next ones are made
         grads = (grad_hidden_ND, hidden_ND), (grad_weight_VD, weight_VD), (grad_bias_V, bias_V)
         return None, *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in grads), *[None] * len(rest)
 

@@ -71,22 +71,19 @@ class EncodedExamples(Dataset):
         packed = micro_batch.packed and bool(ids)
         rows, columns = (1, int(widths.sum())) if packed else (len(ids), int(widths.max(initial=0)))
         shape = (rows, columns) if ids else (1, 2)  # an empty micro-batch runs through the model like any other
-        input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
-        labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        position_ids, sequence_ids = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        starts = np.cumsum(widths) - widths if packed else np.zeros_like(widths)
-        for sequence, (index, first, width) in enumerate(zip(ids, starts.tolist(), widths.tolist(), strict=True)):
-            start, stop = self.offsets[index], self.offsets[index + 1]
-            target = (0 if packed else sequence, slice(first, first + width))
-            tokens = self.tokens[start:stop]
-            input_ids[target] = tokens[:-1]
-            labels[target] = np.where(self.supervised[start + 1 : stop], tokens[1:], IGNORE_INDEX)
-            position_ids[target] = np.arange(width)
-            sequence_ids[target if packed else sequence] = sequence
+        starts = np.cumsum(widths) - widths
+        sequence = np.repeat(np.arange(len(ids)), widths)  # of each token
+        position = np.arange(len(sequence)) - starts[sequence]
+        source = self.offsets[ids][sequence] + position
+        target = (np.zeros_like(sequence), np.arange(len(sequence))) if packed else (sequence, position)
+        input_ids, labels = (np.full(shape, value, dtype=np.int64) for value in (self.pad_token_id, IGNORE_INDEX))
+        input_ids[target] = self.tokens[source]
+        labels[target] = np.where(self.supervised[source + 1], self.tokens[source + 1], IGNORE_INDEX)
+        sequence_ids = sequence[None] if packed else np.arange(shape[0])[:, None].repeat(shape[1], axis=1)
         boundaries = np.append(starts, columns).astype(np.int32)
         return Batch(
             input_ids=torch.from_numpy(input_ids),
-            packing=Packing(torch.from_numpy(position_ids), torch.from_numpy(boundaries), int(widths.max())) if packed else None,
+            packing=Packing(torch.from_numpy(position[None]), torch.from_numpy(boundaries), int(widths.max())) if packed else None,
             labels=torch.from_numpy(labels),
             supervised=torch.from_numpy(np.flatnonzero(labels != IGNORE_INDEX)),
             sequence_ids=torch.from_numpy(sequence_ids),

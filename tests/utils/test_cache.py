@@ -28,24 +28,29 @@ def test_a_whole_entry_is_read_back_by_the_runs_of_one_folder(tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("about", [("kind", "other", b"bytes"), ("kind", "text"), ("kind", "textb", b"ytes"), ("kind2", "text", b"bytes")], ids=str)
-def test_another_key_is_another_entry(tmp_path: Path, cache: ContentCache, about: tuple[str, ...]) -> None:
+def test_another_key_is_another_entry(tmp_path: Path, cache: ContentCache, about: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     cache.write(ENTRY)
     other = ContentCache(tmp_path / "runs" / "one", *about)
     assert other.path != cache.path and other.read() is None
     other.path.write_bytes(cache.path.read_bytes())
-    assert other.read() is None
+    assert other.read() is None and "belongs to other content; it is computed again" in caplog.text
 
 
 def test_an_entry_that_is_not_whole_is_not_read(cache: ContentCache, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     cache.write(ENTRY)
     whole = cache.path.read_bytes()
-    flipped = [whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :] for index in (9, whole.index(b"0.25"), len(whole) - 1)]
-    for broken in (b"", whole[: len(whole) // 2], whole[:-1], *flipped):
-        cache.path.write_bytes(broken)
+
+    def flip(index: int) -> bytes:
+        return whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :]
+
+    cut = dict.fromkeys((b"", whole[: len(whole) // 2], whole[:-1], flip(9)), "is not whole")
+    for content, problem in (cut | dict.fromkeys((flip(whole.index(b"0.25")), flip(len(whole) - 1)), "is not what was written")).items():
+        cache.path.write_bytes(content)
         caplog.clear()
         assert cache.read() is None
-        assert f"{cache.path} is not whole; it is computed again." in caplog.text
+        assert f"kind: {cache.path} {problem}; it is computed again." in caplog.text
     cache.write(ENTRY)
     assert_is_entry(cache.read())
 

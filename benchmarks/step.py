@@ -94,7 +94,7 @@ class Setting:
 
 def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int, shape: str, documents: str | None, num_rows: int) -> None:
     """Write the rows as tokens, in the order of the first epoch, and the initial weights."""
-    from lit_talr.data.encoding import load_tokenizer
+    from lit_talr.data.tokenizer import load_tokenizer
     from lit_talr.modeling.loading import load_model
 
     if documents is None:
@@ -272,7 +272,7 @@ def measure(variant: str, folder: Path, setting: Setting) -> dict[str, Any]:
 
 def model_flops(shape: str, tokenizer: str, length: int) -> float:
     """FLOPs of a training token in documents of one length: 6 a parameter, plus causal attention."""
-    from lit_talr.data.encoding import load_tokenizer
+    from lit_talr.data.tokenizer import load_tokenizer
     from lit_talr.modeling.loading import load_model
 
     with torch.device("meta"):

@@ -99,7 +99,7 @@ def test_unpacked_wheel_answers_from_an_empty_folder(unpacked: Path, tmp_path: P
 def test_shipped_tokenizer_is_found_from_an_empty_folder(wheel: Path, unpacked: Path, tmp_path: Path) -> None:
     folder = "lit_talr/lab/base"
     assert {f"{folder}/{name}" for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")} <= names(wheel)
-    code = f"from lit_talr.data.encoding import load_tokenizer; print(load_tokenizer({folder!r}).decode([1]))"
+    code = f"from lit_talr.data.tokenizer import load_tokenizer; print(load_tokenizer({folder!r}).decode([1]))"
     assert run(tmp_path, "-c", code, PYTHONPATH=str(unpacked)).strip() == "<|end|>"
 
 

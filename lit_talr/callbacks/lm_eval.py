@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
 
 from lit_talr.callbacks.base import LogsDrop, gather_rows, paired_error, responses_file
-from lit_talr.data.encoding import tokenizer_hash
+from lit_talr.data.tokenizer import tokenizer_hash
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.generation import Generation
 from lit_talr.module import DomainSFT

@@ -1,1 +1,1 @@
-"""From conversations to tokens, and from tokens to optimizer steps; knows no model."""
+"""Conversations to tokens, and tokens to optimizer steps; knows no model."""

@@ -1,22 +1,23 @@
-"""Which examples form an optimizer step, and how they are laid out over its micro-steps and ranks."""
+"""Which examples form an optimizer step, and how its micro-batches divide over ranks."""
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DistributedSampler
 
 from lit_talr.data.mixture import Mixture
+from lit_talr.utils.errors import check_least
 
 
 class MicroBatch(NamedTuple):
-    """What one rank runs through the model at once."""
+    """The examples of one forward pass on one rank."""
 
-    ids: tuple[int, ...]  # the examples, () for an empty one
+    ids: tuple[int, ...]  # () for an empty micro-batch
     num_items_in_batch: int  # supervised tokens of the whole optimizer step, over all ranks and micro-batches
-    packed: bool = False  # the examples stand one behind the other in one row
+    packed: bool = False  # the examples follow one another in a single row
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,14 @@ class Batching:
 
     Args:
         batch_size: Examples per optimizer step, over all ranks and micro-batches, at least 1.
-        micro_batch_size: Examples per micro-batch (what one forward on one rank sees), at least 1; 1 where ``micro_batch_tokens`` is left out too.
-        micro_batch_tokens: Instead of ``micro_batch_size``: as many examples as stay within this number of tokens, padding included (rows times
-            the longest). The examples of a step are the same either way.
-        packing: Put the examples of a micro-batch one behind the other into one row of at most ``micro_batch_tokens``, without padding. Positions begin anew
-            with each, and attention stays within it, so that nothing but speed and memory changes (and what a loss takes from one forward, such as TALR's
-            temperature with its default scope).
-        seed: Of the order of the examples, and of dropout, at least 0.
-        eval_batch_size: Prompts answered at once on one rank in test and scoring, at least 1.
-        num_workers: Processes that collate batches, 0 for the training process itself.
+        micro_batch_size: Examples per micro-batch (one forward on one rank), at least 1; 1 if ``micro_batch_tokens`` is left out too.
+        micro_batch_tokens: Most tokens of a micro-batch, padding included (rows times the longest); replaces ``micro_batch_size``. It does not change the
+            examples of a step.
+        packing: Put the examples of a micro-batch into one row of at most ``micro_batch_tokens`` without padding. Positions restart with each example, and
+            attention stays within it: only speed and memory change (and losses that use a whole forward, such as TALR's temperature by default).
+        seed: Seed of the order of the examples, and of dropout, at least 0.
+        eval_batch_size: Prompts that a rank generates responses for at once in testing and scoring, at least 1.
+        num_workers: Processes that collate batches; 0 collates in the training process.
 
     Raises:
         ValueError: For a number out of range, both ``micro_batch_size`` and ``micro_batch_tokens``, or ``packing`` without the latter.
@@ -48,102 +48,85 @@ class Batching:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`batching.{name}` must be a positive integer, got {value}.")
-        for name in ("seed", "num_workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`batching.{name}` must be 0 or a positive integer, got {getattr(self, name)}.")
+        for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_batch_size", "seed", "num_workers"):
+            check_least(f"batching.{name}", getattr(self, name), 0 if name in ("seed", "num_workers") else 1)
         if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
             raise ValueError(
                 "`batching.micro_batch_size` and `batching.micro_batch_tokens` exclude each other, "
-                f"got {self.micro_batch_size} and {self.micro_batch_tokens}; leave one out, or take it back: "
+                f"got {self.micro_batch_size} and {self.micro_batch_tokens}; leave one out, or reset it: "
                 f"--data.batching '{{micro_batch_size: null, micro_batch_tokens: {self.micro_batch_tokens}}}'."
             )
-
         if self.packing and self.micro_batch_tokens is None:
             raise ValueError(
                 "`batching.packing` needs `batching.micro_batch_tokens`, the length of a row, in place of `batching.micro_batch_size`: "
                 "--data.batching '{micro_batch_size: null, micro_batch_tokens: 4096, packing: true}'."
             )
 
-    def rows(self, width: int) -> int:
-        """How many examples of at most ``width`` tokens go into a micro-batch, padded to it."""
-        return (self.micro_batch_size or 1) if self.micro_batch_tokens is None else self.micro_batch_tokens // width
 
-
+@dataclass(eq=False, repr=False)
 class BatchPlan(DistributedSampler[MicroBatch]):
-    """Deals the micro-batches of one rank: ``DataLoader(dataset, batch_size=None, sampler=plan)`` asks ``dataset[micro_batch]`` for each.
+    """Samples the micro-batches of one rank; ``DataLoader(dataset, batch_size=None, sampler=plan)`` asks ``dataset[micro_batch]`` for each.
 
-    A pure function of its arguments and the epoch. Which examples form a step depends only on (number of examples, seed, epoch, batch size):
-    consecutive chunks of a permutation, the last one with the rest. Lengths only arrange a step's members: sorted and cut by ``arrange``, then
-    dealt to the ranks in turn, forth and back, so that a micro-step's ranks work alike and their sums over the step differ by at most one
-    micro-batch. Every step has ``accumulate`` micro-batches on every rank; the missing ones are empty, and micro-steps that are empty on every rank come
-    first: the last one ends the step, and must not be spared.
+    A pure function of its arguments and the epoch. The members of a step depend only on (number of examples, seed, epoch, batch size): they are
+    consecutive chunks of a permutation, the last one shorter. Lengths only arrange the members: ``arrange`` sorts and cuts them, and ranks are assigned
+    in snake order. So the ranks of a micro-step have similar work, and their sums over the step differ by at most one micro-batch. Every step has
+    ``accumulate`` micro-batches on every rank; missing ones are empty. Micro-steps that are empty on every rank come first, because the last one
+    triggers the optimizer step.
 
-    A ``DistributedSampler`` whose ``__init__`` is not called, so that Lightning does not replace it, and calls ``set_epoch``, which is torch's.
+    Subclasses ``DistributedSampler`` without its ``__init__``, so that Lightning keeps it as it is and calls ``set_epoch``, which is torch's.
 
     Args:
         lengths: ``[n]`` tokens of each example, the width of its row, at least 1.
         num_supervised: ``[n]`` supervised tokens of each example.
         batching: The sizes and the seed.
         world_size: Number of ranks.
-        rank: The rank whose micro-batches are dealt, in ``[0, world_size)``.
-        shuffle: A new order each epoch; otherwise steps follow the order of the data.
-        epochs: With ``micro_batch_tokens`` and ``shuffle``, ``accumulate`` suffices for this many epochs; later ones may ask for more.
-        mixture: The examples are a domain's and general ones, which share each epoch by their supervised tokens; needs ``shuffle``. Which examples form a
-            step then depends on ``num_supervised`` too.
+        rank: The rank whose micro-batches are sampled, in ``[0, world_size)``.
+        shuffle: Draw a new order each epoch; otherwise steps follow the order of the data.
+        epochs: Epochs for which ``accumulate`` suffices; with ``micro_batch_tokens`` and ``shuffle`` later ones may need more.
+        mixture: Shares of a domain's and of general examples in each epoch by their supervised tokens; needs ``shuffle``. The members of a step then
+            depend on ``num_supervised`` too.
 
     Attributes:
         accumulate: Micro-batches of each optimizer step on each rank, the same in every step and epoch.
-        epoch: The epoch that is dealt.
+        epoch: The current epoch.
 
     Raises:
         ValueError: For no examples, and for an example longer than ``micro_batch_tokens``. While iterating: for a step after the planned epochs
             that needs more micro-batches than there are.
     """
 
-    def __init__(
-        self,
-        lengths: np.ndarray,
-        num_supervised: np.ndarray,
-        batching: Batching,
-        *,
-        world_size: int = 1,
-        rank: int = 0,
-        shuffle: bool = True,
-        epochs: int = 1,
-        mixture: Mixture | None = None,
-    ) -> None:
-        assert mixture is None or shuffle
-        assert 0 <= rank < world_size and len(lengths) == len(num_supervised) and epochs >= 1
-        if len(lengths) == 0:
-            raise ValueError("There are no examples to make batches of; give at least one.")
-        assert lengths.min() >= 1
-        longest, limit = int(lengths.argmax()), batching.micro_batch_tokens
-        if limit is not None and lengths[longest] > limit:
+    lengths: np.ndarray
+    num_supervised: np.ndarray
+    batching: Batching
+    _: KW_ONLY
+    world_size: int = 1
+    rank: int = 0
+    shuffle: bool = True
+    epochs: int = 1
+    mixture: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        assert self.mixture is None or self.shuffle
+        assert 0 <= self.rank < self.world_size and len(self.lengths) == len(self.num_supervised) and self.epochs >= 1
+        if len(self.lengths) == 0:
+            raise ValueError("There are no examples to form batches from; give at least one.")
+        assert self.lengths.min() >= 1
+        longest, limit = int(self.lengths.argmax()), self.batching.micro_batch_tokens
+        if limit is not None and (width := self.lengths[longest]) > limit:
             raise ValueError(
-                f"Example {longest} has {lengths[longest]} tokens, more than `batching.micro_batch_tokens`, {limit}; "
-                f"raise it to at least {lengths[longest]}, or lower `encoding.max_length`."
+                f"Example {longest} has {width} tokens, more than `batching.micro_batch_tokens`, {limit}; "
+                f"raise it to at least {width}, or lower `encoding.max_length`."
             )
-        self.lengths = lengths
-        self.num_supervised = num_supervised
-        self.batching = batching
-        self.num_replicas = world_size
-        self.rank = rank
-        self.shuffle = shuffle
-        self.seed = batching.seed
-        self.planned_epochs = epochs
-        self.mixture = mixture
-        self.accumulate = accumulation(lengths, batching, world_size, self.num_examples, map(self.order, range(epochs if shuffle else 1)))
+        self.seed = self.batching.seed
         self.epoch = 0
-        self._resumed = (0, 0)  # an epoch, and how many of its steps are done
-        self._order: tuple[int, np.ndarray] | None = None  # of one epoch
+        self._resumed = (0, 0)  # an epoch, and the number of its steps that are done
+        self._order: tuple[int, np.ndarray] | None = None  # an epoch and its order, cached
+        orders = map(self.order, range(self.epochs if self.shuffle else 1))
+        self.accumulate = accumulation(self.lengths, self.batching, self.world_size, self.num_examples, orders)
 
     @property
     def num_examples(self) -> int:
-        """Of an epoch, the same in every epoch."""
+        """Examples of an epoch, the same in every epoch."""
         return len(self.lengths) if self.mixture is None else self.mixture.num_examples(self.num_supervised)
 
     @property
@@ -158,12 +141,12 @@ class BatchPlan(DistributedSampler[MicroBatch]):
 
     @property
     def start_step(self) -> int:
-        """How many steps of this epoch are left out, because they were done before the run was resumed."""
+        """Number of steps of this epoch that were done before the run was resumed, and are skipped."""
         epoch, step = self._resumed
         return step if epoch == self.epoch else 0
 
     def __len__(self) -> int:
-        """Micro-batches of a **full** epoch on each rank, also where steps are left out: Lightning restores its own count of those done."""
+        """Micro-batches of a **full** epoch on each rank, even if steps are skipped: Lightning restores its own count of those done."""
         return self.steps_per_epoch * self.accumulate
 
     def __iter__(self) -> Iterator[MicroBatch]:
@@ -171,13 +154,13 @@ class BatchPlan(DistributedSampler[MicroBatch]):
             yield from self.micro_batches(step)
 
     def resume(self, epoch: int, start_step: int) -> None:
-        """Deal this epoch, without its first ``start_step`` steps; other epochs stay whole."""
+        """Skips the first ``start_step`` steps of an epoch and makes it the current one; other epochs stay whole."""
         assert epoch >= 0 and 0 <= start_step < self.steps_per_epoch
         self.epoch = epoch
         self._resumed = (epoch, start_step)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The examples of an epoch, one step's after the other's."""
+        """The examples of an epoch, step by step."""
         if self.mixture is not None:
             return self.mixture.order(self.num_supervised, self.seed, epoch)
         return epoch_order(self.num_examples, self.seed, epoch, self.shuffle)
@@ -198,17 +181,17 @@ class BatchPlan(DistributedSampler[MicroBatch]):
     def micro_batches(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of a step of this epoch; always ``accumulate`` of them."""
         arranged = arrange(self.step_ids(step), self.lengths, self.batching)
-        if len(arranged) > self.accumulate * self.num_replicas:
+        if len(arranged) > self.accumulate * self.world_size:
             raise ValueError(
                 f"Step {step} of epoch {self.epoch} needs {len(arranged)} micro-batches of `batching.micro_batch_tokens`, but the plan for "
-                f"{self.planned_epochs} epoch(s) has {self.accumulate} on each of {self.num_replicas} rank(s); "
+                f"{self.epochs} epoch(s) has {self.accumulate} on each of {self.world_size} rank(s); "
                 "plan all epochs with `trainer.max_epochs`, or give `batching.micro_batch_size` instead."
             )
         num_tokens = self.num_items_in_batch(step)
-        places = (self.rank, self.num_replicas - 1 - self.rank)  # forth and back
-        num_used = math.ceil(len(arranged) / self.num_replicas)
-        mine = (micro_step * self.num_replicas + places[micro_step % 2] for micro_step in (*range(num_used, self.accumulate), *range(num_used)))
-        return [MicroBatch(tuple(arranged[place].tolist()) if place < len(arranged) else (), num_tokens, self.batching.packing) for place in mine]
+        turns = (self.rank, self.world_size - 1 - self.rank)  # snake order
+        num_used = math.ceil(len(arranged) / self.world_size)
+        mine = (micro_step * self.world_size + turns[micro_step % 2] for micro_step in (*range(num_used, self.accumulate), *range(num_used)))
+        return [MicroBatch(tuple(arranged[index].tolist()) if index < len(arranged) else (), num_tokens, self.batching.packing) for index in mine]
 
 
 def epoch_order(num_examples: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
@@ -217,79 +200,51 @@ def epoch_order(num_examples: int, seed: int, epoch: int, shuffle: bool) -> np.n
 
 
 def arrange(ids: np.ndarray, lengths: np.ndarray, batching: Batching) -> list[np.ndarray]:
-    """Cut the examples of a step into micro-batches, those with the most tokens (padding included) first.
-
-    Padded they are cut where they stand when sorted by length. Packed, each goes, the longest first, into the first row that has room for it.
-    """
+    """Cuts the examples of a step into micro-batches; those with the most tokens (padding included) come first."""
     ids = ids[np.lexsort((ids, -lengths[ids]))]
-    widths = lengths[ids].tolist()
-    if batching.packing:
-        return first_fit(ids.tolist(), widths, batching.micro_batch_tokens or 0)
-    micro_batches: list[tuple[int, np.ndarray]] = []
-    start = 0
-    while start < len(ids):
-        members = ids[start : start + batching.rows(widths[start])]
-        micro_batches.append((len(members) * widths[start], members))
-        start += len(members)
-    micro_batches.sort(key=lambda item: item[0], reverse=True)
-    return [members for _, members in micro_batches]
+    index = micro_batch_index(np.append(lengths[ids], 0)[None], batching)[0, :-1]
+    by_index = np.argsort(index, kind="stable")
+    micro_batches = np.split(ids[by_index], np.flatnonzero(np.diff(index[by_index])) + 1)
+    return sorted(micro_batches, key=lambda members: lengths[members].sum() if batching.packing else len(members) * lengths[members[0]], reverse=True)
 
 
-def first_fit(ids: list[int], widths: list[int], limit: int) -> list[np.ndarray]:
-    """Rows of at most ``limit`` tokens, the fullest first, each example in the first that has room for it."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index, width in zip(ids, widths, strict=True):
-        place = next((place for place, free in enumerate(room) if free >= width), len(rows))
-        if place == len(rows):
-            rows.append([])
-            room.append(limit)
-        rows[place].append(index)
-        room[place] -= width
-    return [np.array(row) for _, row in sorted(zip(room, rows, strict=True), key=lambda item: item[0])]
+def micro_batch_index(widths: np.ndarray, batching: Batching) -> np.ndarray:
+    """The micro-batch ``[steps, examples + 1]`` of each example. A packed row takes each example, the longest first, if it is the first with room for it.
+
+    Args:
+        widths: ``[steps, examples + 1]`` tokens of each example, the longest of each step first, then 0.
+        batching: How many examples or tokens a micro-batch holds.
+    """
+    steps, index, limit = np.arange(len(widths)), np.zeros(widths.shape, dtype=np.int32), batching.micro_batch_tokens
+    if batching.packing and limit is not None:
+        room = np.full((len(widths), 2 * widths.sum(1).max() // limit + 1), limit)  # all rows but one are more than half full
+        for width, index_of_width in zip(widths.T, index.T, strict=True):
+            index_of_width[:] = (room >= width[:, None]).argmax(1)
+            room[steps, index_of_width] -= width
+        return index
+    starts = np.zeros_like(steps)
+    while len(steps):  # those with examples left
+        num_rows = (batching.micro_batch_size or 1) if limit is None else limit // widths[steps, starts]
+        starts = np.minimum(starts + num_rows, widths.shape[1] - 1)
+        left = widths[steps, starts] > 0
+        steps, starts = steps[left], starts[left]
+        index[steps, starts] = 1  # begins a micro-batch
+    return index.cumsum(1, dtype=np.int32)
 
 
 def accumulation(lengths: np.ndarray, batching: Batching, world_size: int, num_examples: int, orders: Iterable[np.ndarray]) -> int:
     """The micro-batches that each rank needs in the fullest step of epochs of ``num_examples`` examples in these orders."""
     batch_size = min(batching.batch_size, num_examples)
     if batching.micro_batch_tokens is None:
-        return math.ceil(math.ceil(batch_size / batching.rows(1)) / world_size)
-    most = most_rows if batching.packing else most_micro_batches
-    return math.ceil(max(most(lengths[order], batch_size, batching.micro_batch_tokens) for order in orders) / world_size)
-
-
-def most_micro_batches(lengths: np.ndarray, batch_size: int, micro_batch_tokens: int) -> int:
-    """``max(len(arrange(step)))`` over the consecutive steps of ``lengths``, all steps at once; padded."""
-    negative = longest_first(lengths, batch_size)
-    num_steps = len(negative)
-    steps, starts, count = np.arange(num_steps), np.zeros(num_steps, dtype=np.int64), 0
-    while len(steps):  # those that have examples left
-        starts = np.minimum(starts + micro_batch_tokens // -negative[steps, starts], batch_size)
-        left = negative[steps, starts] < 0
-        steps, starts, count = steps[left], starts[left], count + 1
-    return count
-
-
-def most_rows(lengths: np.ndarray, batch_size: int, micro_batch_tokens: int) -> int:
-    """The same, packed: ``first_fit`` of all steps at once."""
-    widths = -longest_first(lengths, batch_size)
-    steps = np.arange(len(widths))
-    room = np.full((len(widths), 1), micro_batch_tokens)
-    for width in widths.T[:-1]:  # the next example of every step; 0 where there is none
-        place = (room >= width[:, None]).argmax(1)
-        if (room[steps, place] < width).any():
-            room = np.pad(room, ((0, 0), (0, 1)), constant_values=micro_batch_tokens)
-            place = (room >= width[:, None]).argmax(1)
-        room[steps, place] -= width
-    return room.shape[1]
+        return math.ceil(math.ceil(batch_size / (batching.micro_batch_size or 1)) / world_size)
+    return math.ceil(max(int(micro_batch_index(longest_first(lengths[order], batch_size), batching).max()) + 1 for order in orders) / world_size)
 
 
 def longest_first(lengths: np.ndarray, batch_size: int) -> np.ndarray:
-    """``[steps, batch_size + 1]``: the negative lengths of each step's examples, then 0."""
-    num_steps, num_whole = math.ceil(len(lengths) / batch_size), len(lengths) // batch_size
-    rest = lengths[num_whole * batch_size :]
-    negative = np.zeros((num_steps, batch_size + 1), dtype=np.int64)  # so that longest comes first; 0 ends a step
-    np.negative(lengths[: num_whole * batch_size].reshape(num_whole, batch_size), out=negative[:num_whole, :-1])
-    negative[-1, : len(rest)] -= rest
-    negative.sort(axis=1)
-    return negative
+    """The widths ``[steps, batch_size + 1]`` of consecutive steps, the longest first, then 0."""
+    widths = np.zeros((math.ceil(len(lengths) / batch_size), batch_size + 1), dtype=np.int64)
+    num_whole = len(lengths) // batch_size
+    np.negative(lengths[: num_whole * batch_size].reshape(num_whole, batch_size), out=widths[:num_whole, :-1])
+    widths[-1, : len(lengths) % batch_size] -= lengths[num_whole * batch_size :]
+    widths.sort(axis=1)  # of the negative lengths
+    return np.negative(widths, out=widths)

@@ -1,8 +1,8 @@
-"""Encoded examples in one flat array, and the batches that are cut from it."""
+"""Encoded examples in one flat array, and the batches cut from it."""
 
 from collections.abc import Sequence
 from copy import copy
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -11,25 +11,32 @@ from torch.utils.data import Dataset
 
 from lit_talr.data.batch_plan import MicroBatch
 from lit_talr.data.encoding import Encoded
-from lit_talr.data.packing import Packing
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 
 
+class Packing(NamedTuple):
+    """Positions of the examples in a packed row ``[1, T]``, which has no padding."""
+
+    position_ids: Tensor  # [1, T] int64, from 0 in each example
+    boundaries: Tensor  # [E + 1] int32, the start of each example, and T
+    longest: int  # tokens of the longest example
+
+
 class Batch(TypedDict):
-    """A micro-batch as the module sees it; position t predicts token t + 1. No floats: DeepSpeed rounds them to its own precision."""
+    """A micro-batch; position t predicts token t + 1. It holds no floats, which DeepSpeed would round to its own precision."""
 
     input_ids: Tensor  # [B, T] int64
-    packing: Packing | None  # where the examples of a packed row lie; None for an example a row, padded on the right, which causal attention never sees
+    packing: Packing | None  # None if each example has a row, padded on the right, where causal attention never looks
     labels: Tensor  # [B, T] int64, the token that position t predicts, IGNORE_INDEX where it carries no loss
-    supervised: Tensor | None  # [N] int64, the places in flattened rows that carry loss, so that no device has to be waited for; None: to be searched for
-    sequence_ids: Tensor  # [B, T] int64, which example of the micro-batch a token belongs to
-    ids: list[int]  # the number of each example in its split; empty for an empty micro-batch
+    supervised: Tensor | None  # [N] int64, indices into the flattened rows that carry loss, which spare a device synchronization; None: not known
+    sequence_ids: Tensor  # [B, T] int64, the example of the micro-batch that a token belongs to
+    ids: list[int]  # the index of each example in its split; empty for an empty micro-batch
     num_tokens: int  # tokens of this micro-batch that are not padding
     num_items_in_batch: int  # supervised tokens of the whole optimizer step, over micro-batches and ranks
 
 
 class Identity(Dataset):
-    """Gives back what it is asked for."""
+    """Returns the micro-batch that it is asked for."""
 
     def __getitem__(self, item: MicroBatch) -> MicroBatch:
         return item
@@ -51,7 +58,7 @@ class EncodedExamples(Dataset):
         return len(self.lengths)
 
     def followed_by(self, other: "EncodedExamples") -> "EncodedExamples":
-        """Both, one after the other."""
+        """The concatenation of both."""
         both = copy(self)
         both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
         for name in ("tokens", "supervised", "lengths", "num_supervised"):
@@ -63,26 +70,23 @@ class EncodedExamples(Dataset):
         widths = self.lengths[ids]
         packed = micro_batch.packed and bool(ids)
         rows, columns = (1, int(widths.sum())) if packed else (len(ids), int(widths.max(initial=0)))
-        shape = (rows, columns) if ids else (1, 2)  # an empty one runs through the model like any other
-        input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
-        labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        position_ids, sequence = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        starts = np.cumsum(widths) - widths if packed else np.zeros_like(widths)
-        for number, (index, first, width) in enumerate(zip(ids, starts.tolist(), widths.tolist(), strict=True)):
-            start, stop = self.offsets[index], self.offsets[index + 1]
-            place = (0 if packed else number, slice(first, first + width))
-            tokens = self.tokens[start:stop]
-            input_ids[place] = tokens[:-1]
-            labels[place] = np.where(self.supervised[start + 1 : stop], tokens[1:], IGNORE_INDEX)
-            position_ids[place] = np.arange(width)
-            sequence[place if packed else number] = number
+        shape = (rows, columns) if ids else (1, 2)  # an empty micro-batch runs through the model like any other
+        starts = np.cumsum(widths) - widths
+        sequence = np.repeat(np.arange(len(ids)), widths)  # of each token
+        position = np.arange(len(sequence)) - starts[sequence]
+        source = self.offsets[ids][sequence] + position
+        target = (np.zeros_like(sequence), np.arange(len(sequence))) if packed else (sequence, position)
+        input_ids, labels = (np.full(shape, value, dtype=np.int64) for value in (self.pad_token_id, IGNORE_INDEX))
+        input_ids[target] = self.tokens[source]
+        labels[target] = np.where(self.supervised[source + 1], self.tokens[source + 1], IGNORE_INDEX)
+        sequence_ids = sequence[None] if packed else np.arange(shape[0])[:, None].repeat(shape[1], axis=1)
         boundaries = np.append(starts, columns).astype(np.int32)
         return Batch(
             input_ids=torch.from_numpy(input_ids),
-            packing=Packing(torch.from_numpy(position_ids), torch.from_numpy(boundaries), int(widths.max())) if packed else None,
+            packing=Packing(torch.from_numpy(position[None]), torch.from_numpy(boundaries), int(widths.max())) if packed else None,
             labels=torch.from_numpy(labels),
             supervised=torch.from_numpy(np.flatnonzero(labels != IGNORE_INDEX)),
-            sequence_ids=torch.from_numpy(sequence),
+            sequence_ids=torch.from_numpy(sequence_ids),
             ids=ids,
             num_tokens=int(widths.sum()),
             num_items_in_batch=micro_batch.num_items_in_batch,

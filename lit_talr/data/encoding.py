@@ -1,27 +1,24 @@
-"""Conversations as tokens: what a model is given, and which of the tokens it learns."""
+"""Conversations as tokens: the model's input, and which of its tokens are learned."""
 
-import hashlib
 import math
 import re
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lit_talr.data.example import Example, Message
-from lit_talr.utils.files import shipped
+from lit_talr.utils.errors import check_least
 
 TooLongPolicy = Literal["error", "drop", "truncate_prompt"]
 ROLES = ("system", "user", "assistant", "tool")
 GUARD = "\ufdd0"
-"""A code point that Unicode keeps out of texts; put between the characters of a special token's look-alike, and a border for the tokenizer."""
+"""A code point that Unicode keeps out of texts. It separates the characters of text that looks like a special token, and the tokenizer splits there."""
 NOT_TEXT = re.compile(f"[\\ud800-\\udfff{GUARD}]")
 
 
@@ -30,15 +27,15 @@ class Encoding:
     """How examples become tokens.
 
     Args:
-        max_length: Tokens of a row at most, prompt and answer together; at least 2.
-        too_long: What happens to a longer row: ``error`` stops, ``drop`` leaves it out and counts it, ``truncate_prompt`` cuts the middle out of the
-            last user turn and counts it.
-        template_arguments: Passed to the chat template, in training and in testing alike (such as Qwen3's ``enable_thinking: false``, or the
+        max_length: Most tokens of a row, prompt and response together; at least 2.
+        too_long: Treatment of a longer row: ``error`` stops, ``drop`` leaves it out and counts it, ``truncate_prompt`` cuts the middle out of the last
+            user turn and counts it.
+        template_arguments: Arguments of the chat template, in training and testing alike (such as Qwen3's ``enable_thinking: false``, or the
             ``date_string`` of Llama 3, which is today's date otherwise).
         chat_template: A Jinja file used instead of the tokenizer's own chat template; exports carry it.
 
     Raises:
-        ValueError: For a value out of range, an argument that is ours to set, or a file that is not there.
+        ValueError: For a value out of range, an argument that is set for every turn, or a file that is not there.
     """
 
     max_length: int = 4096
@@ -47,8 +44,7 @@ class Encoding:
     chat_template: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.max_length < 2:
-            raise ValueError(f"`encoding.max_length` must be at least 2, got {self.max_length}.")
+        check_least("encoding.max_length", self.max_length, 2)
         if self.too_long not in get_args(TooLongPolicy):
             raise ValueError(f"`encoding.too_long` must be one of {', '.join(get_args(TooLongPolicy))}, got {self.too_long!r}.")
         for name in ("messages", "conversation", "add_generation_prompt", "continue_final_message", "tokenize", "chat_template"):
@@ -70,72 +66,42 @@ class TooLong(ValueError):
     """A row, or a prompt, of more tokens than allowed."""
 
     def __init__(self, num_tokens: int, max_length: int) -> None:
-        super().__init__(
-            f"This has {num_tokens:,} tokens, more than the {max_length:,} allowed; raise `encoding.max_length`, "
-            "or set `encoding.too_long` to `drop` or `truncate_prompt` (which never cuts an answer)."
-        )
+        super().__init__(num_tokens, max_length)  # the arguments that unpickling in another process needs
         self.num_tokens = num_tokens
         self.max_length = max_length
 
-    def __reduce__(self) -> tuple[type["TooLong"], tuple[int, int]]:
-        """So that a process can give it to another."""
-        return TooLong, (self.num_tokens, self.max_length)
+    def __str__(self) -> str:
+        return (
+            f"This has {self.num_tokens:,} tokens, more than the {self.max_length:,} allowed; raise `encoding.max_length`, "
+            "or set `encoding.too_long` to `drop` or `truncate_prompt` (which never cuts a response)."
+        )
 
 
 class AssistantTurn(NamedTuple):
-    """An assistant turn in a render."""
+    """An assistant turn in a rendered conversation."""
 
-    before: str  # all that stands in front of it, up to where generation begins
+    before: str  # the text in front of it, up to where generation begins
     text: str  # the turn with its end-of-turn token
     ended: bool  # whether the template wrote an end-of-turn token
 
 
-def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load a tokenizer that has all that training and generation need; never runs code from the hub.
-
-    Args:
-        name: Folder, hub name, or a folder that ships with this package (``lit_talr/lab/base``).
-        revision: Commit, tag or branch of a hub tokenizer.
-
-    Raises:
-        ValueError: For a name that cannot be loaded, and a tokenizer without pad or end token.
-    """
-    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
-        raise ValueError(f"The tokenizer must be a folder or a hub name, got {name!r}, which is not there.")
-    folder = Path(shipped(name))
-    if folder.is_dir() and not any((folder / file).is_file() for file in ("tokenizer_config.json", "tokenizer.json")):
-        raise ValueError(f"{name} is a folder without a tokenizer (tokenizer_config.json); give the one that belongs to the model as `model.tokenizer`.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(shipped(name), revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"The tokenizer must be a folder or a hub name that can be loaded, got {name!r} (revision {revision or 'main'}): {reason}") from error
-    for kind, key, way_out in (
-        ("end", "eos_token", "the token that ends its answers"),
-        ("pad", "pad_token", "any token that it has, its end token too: padding never carries loss"),
-    ):
-        if getattr(tokenizer, f"{key}_id") is None:
-            raise ValueError(f'The tokenizer {name!r} has no {kind} token; set "{key}" in its tokenizer_config.json (of a local copy) to {way_out}.')
-    return tokenizer
-
-
 class ChatEncoder:
-    """Turns conversations into tokens through the tokenizer's chat template, or by joining them with blank lines where there is none.
+    """Turns conversations into tokens through the tokenizer's chat template; without a template, blank lines join the turns.
 
-    The conversation is rendered up to each answer. Prompts and answers are tokenised apart, so that generation is given exactly the tokens that stand
-    before the answer in training (of a row that is not truncated). A learned turn is what the render gains over the render before it, up to and with
-    its end-of-turn token; what the template writes after that is context only. A template that writes no end-of-turn token gets the end token of the
-    tokenizer after each answer. Special tokens come from the template alone: their look-alikes in a message are tokenised as plain text.
+    The conversation is rendered up to each response. Prompts and responses are tokenised apart, so generation starts from exactly the tokens that
+    precede the response in training (unless the row is truncated). A learned turn is what its render adds to the render before it, up to and with the
+    end-of-turn token. What the template writes after that is context only. If a template writes no end-of-turn token, each response ends with the
+    tokenizer's end token. Special tokens come from the template alone: text that looks like one is tokenised as plain text.
 
     Args:
         tokenizer: Has a pad and an end token; gets ``encoding.chat_template``, if given.
         encoding: The options.
 
     Attributes:
-        stop_token_ids: The tokens that end an answer: the tokenizer's end token and the template's end of turn.
+        stop_token_ids: The tokens that end a response: the tokenizer's end token and the template's end of turn.
 
     Raises:
-        ValueError: For template arguments that nothing reads, and a tokenizer that puts a space before every piece of text.
+        ValueError: For template arguments that the template never reads, and a tokenizer that puts a space before every piece of text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> None:
@@ -159,11 +125,11 @@ class ChatEncoder:
         self.stop_token_ids = self.find_stop_tokens()
 
     def encode(self, example: Example) -> Encoded:
-        """Tokens of a training row, which ends with its last supervised turn.
+        """Encodes a training row, which ends with its last supervised turn.
 
         Raises:
-            TooLong: For more than ``max_length`` tokens, after cutting where that is asked for.
-            ValueError: For a malformed conversation, an empty answer, or a template that cannot render it so that its prompts are those of generation.
+            TooLong: For more than ``max_length`` tokens, after truncation if that is the policy.
+            ValueError: For a malformed conversation, an empty response, or a template that cannot render it with the prompts of generation.
         """
         if not example.supervised:
             raise ValueError("This has no supervised turn, so there is nothing to learn; name one in `supervised`, or leave it out.")
@@ -173,30 +139,30 @@ class ChatEncoder:
         if any(later <= earlier for earlier, later in pairwise(example.supervised)):
             raise ValueError(f"`supervised` must name turns in their order and none twice, got {example.supervised}.")
         messages = example.messages[: example.supervised[-1] + 1]
-        check(messages)
+        check_messages(messages)
         for index in example.supervised:
             if not messages[index]["content"].strip():
-                raise ValueError(f"Turn {index} has an empty answer; fill it in, or leave the row out.")
+                raise ValueError(f"Turn {index} has an empty response; fill it in, or leave the row out.")
         input_ids, mask, truncated = self.fit(messages, example.supervised, self.encoding.max_length)
         return Encoded(np.array(input_ids, dtype=np.int32), np.array(mask, dtype=bool), truncated)
 
     def encode_prompt(self, messages: Sequence[Message], max_length: int | None = None) -> tuple[list[int], int]:
-        """Tokens that generation is given, and how many were cut away.
+        """Encodes a prompt for generation; also returns how many tokens were cut away.
 
         Args:
-            messages: The turns before the answer.
-            max_length: Tokens of the prompt at most; ``encoding.max_length`` where it is not given.
+            messages: The turns before the response.
+            max_length: Most tokens of the prompt; by default ``encoding.max_length``.
 
         Raises:
-            TooLong: For more than ``max_length`` tokens, after cutting where that is asked for.
+            TooLong: For more than ``max_length`` tokens, after truncation if that is the policy.
             ValueError: For a malformed conversation, or one that the template refuses.
         """
-        check(messages)
+        check_messages(messages)
         input_ids, _, truncated = self.fit(messages, (), max_length or self.encoding.max_length)
         return input_ids, truncated
 
     def fit(self, messages: Sequence[Message], supervised: Sequence[int], max_length: int) -> tuple[list[int], list[bool], int]:
-        """Tokens, mask and number of tokens cut: the middle of the last user turn goes until the row fits, if that is the policy."""
+        """Tokens, mask and number of tokens cut. The middle of the last user turn is cut until the row fits, if that is the policy."""
         input_ids, mask = self.tokens_and_mask(messages, supervised)
         num_tokens = len(input_ids)
         if num_tokens <= max_length:
@@ -205,20 +171,20 @@ class ChatEncoder:
         if user is None or self.encoding.too_long != "truncate_prompt":
             raise TooLong(num_tokens, max_length)
         text = messages[user]["content"]
-        kept, characters_per_token = len(text), len(text) / max(1, len(self.tokenize(text, start=False)))
+        length, characters_per_token = len(text), len(text) / max(1, len(self.tokenize(text, start=False)))
         while len(input_ids) > max_length:
-            if kept == 0:
+            if length == 0:
                 raise TooLong(num_tokens, max_length)
-            kept = max(0, kept - math.ceil((len(input_ids) - max_length) * characters_per_token))
-            shorter = text[: kept - kept // 2] + text[len(text) - kept // 2 :]  # tasks stand at the start or at the end
+            length = max(0, length - math.ceil((len(input_ids) - max_length) * characters_per_token))
+            shorter = text[: length - length // 2] + text[len(text) - length // 2 :]  # tasks stand at the start or at the end
             input_ids, mask = self.tokens_and_mask([*messages[:user], Message(role="user", content=shorter), *messages[user + 1 :]], supervised)
         return input_ids, mask, num_tokens - len(input_ids)
 
     def tokens_and_mask(self, messages: Sequence[Message], supervised: Sequence[int]) -> tuple[list[int], list[bool]]:
-        """A row that ends with its last supervised turn, or a prompt where there is none; every answer in it is tokenised apart, learned or not."""
+        """A row that ends with its last supervised turn, or else a prompt; every response in it is tokenised apart, learned or not."""
         messages = [Message(role=message["role"], content=self.special.sub(guard, message["content"])) for message in messages]
-        answers = {index: self.assistant_turn(messages[: index + 1]) for index, message in enumerate(messages) if index and message["role"] == "assistant"}
-        last = answers[supervised[-1]] if supervised else None
+        turns = {index: self.assistant_turn(messages[: index + 1]) for index, message in enumerate(messages) if index and message["role"] == "assistant"}
+        last = turns[supervised[-1]] if supervised else None
         whole = last.before + last.text if last else self.render(messages, prompt=True)
         input_ids, mask, done = list(self.start), [False] * len(self.start), 0
 
@@ -227,28 +193,28 @@ class ChatEncoder:
             input_ids.extend(tokens)
             mask.extend([is_learned] * len(tokens))
 
-        for index, answer in answers.items():
-            if answer is None or len(answer.before) < done or not whole.startswith(answer.before + answer.text):
+        for index, turn in turns.items():
+            if turn is None or len(turn.before) < done or not whole.startswith(turn.before + turn.text):
                 if index in supervised:
-                    raise ValueError(self.refusal(index, answer))
+                    raise ValueError(self.refusal(index, turn))
                 continue  # this earlier turn was rewritten, and is plain context
-            if index in supervised and not self.special.sub("", answer.text).strip():
+            if index in supervised and not self.special.sub("", turn.text).strip():
                 raise ValueError(f"The chat template of {self.name!r} leaves nothing of turn {index}; give another `encoding.chat_template`.")
-            add(whole[done : len(answer.before)])
-            done = len(answer.before)
-            add(answer.text, index in supervised, () if answer.ended else (self.eos_token_id,))
-            done += len(answer.text)
+            add(whole[done : len(turn.before)])
+            done = len(turn.before)
+            add(turn.text, index in supervised, () if turn.ended else (self.eos_token_id,))
+            done += len(turn.text)
         if done < len(whole):
             add(whole[done:])
         return input_ids, mask
 
     def assistant_turn(self, messages: Sequence[Message]) -> AssistantTurn | None:
-        """The last turn in its render; None where the template does not continue its own generation prompt."""
+        """The last turn as rendered; None if the template does not continue its own generation prompt."""
         before, after = self.render(messages[:-1], prompt=True), self.render(messages, prompt=False)
         if not after.startswith(before):
             return None
         gained, content = after[len(before) :], messages[-1]["content"]
-        ends = list(self.special.finditer(gained))  # the template's: those in the content are guarded
+        ends = list(self.special.finditer(gained))  # all the template's, since those in the content are guarded
         last_word = content.split()[-1] if content.strip() else ""
         words = {end: self.special.sub("", gained[: end.start()]).rstrip() for end in ends}  # that stand before each
         after_content = [end for end in ends if words[end].endswith(last_word)]
@@ -258,12 +224,12 @@ class ChatEncoder:
             text = gained[: gained.rfind(content) + len(content)] if content in gained else gained.rstrip()
         return AssistantTurn(before, text, ended=bool(ends))
 
-    def refusal(self, index: int, answer: AssistantTurn | None) -> str:
+    def refusal(self, index: int, turn: AssistantTurn | None) -> str:
         template = f"The chat template of {self.name!r}"
-        if answer is None:
+        if turn is None:
             return (
-                f"{template} renders turn {index} otherwise than as a continuation of its own generation prompt, so what is learned would not be what is "
-                "generated; set `encoding.template_arguments` (such as enable_thinking), or give another `encoding.chat_template`."
+                f"{template} does not render turn {index} as a continuation of its own generation prompt, so training would not match "
+                "generation; set `encoding.template_arguments` (such as enable_thinking), or give another `encoding.chat_template`."
             )
         return (
             f"{template} rewrites turn {index} once later turns follow, so it cannot be learned together with them; learn the last turn only "
@@ -271,7 +237,7 @@ class ChatEncoder:
         )
 
     def render(self, messages: Sequence[Message], prompt: bool) -> str:
-        """The conversation as text; with ``prompt``, up to where the next answer begins."""
+        """The conversation as text; with ``prompt``, up to where the next response begins."""
         if not self.tokenizer.chat_template:
             return "\n\n".join(message["content"] for message in messages) + ("\n\n" if prompt else "")
         turns = [{"role": message["role"], "content": message["content"]} for message in messages]
@@ -287,7 +253,7 @@ class ChatEncoder:
         return text
 
     def tokenize(self, text: str, start: bool) -> list[int]:
-        """Token ids of a piece of text; ``start`` where nothing stands before it."""
+        """Token ids of a piece of text; ``start`` if it begins the row."""
         input_ids: list[int] = []
         for piece in filter(None, text.split(GUARD)):
             anchor = "" if start and not input_ids else self.anchor
@@ -295,44 +261,30 @@ class ChatEncoder:
         return input_ids
 
     def find_anchor(self) -> str:
-        """A special token to tokenise later pieces behind, for tokenizers (SentencePiece's) that put a space before the start of a text."""
+        """The special token put before later pieces, for tokenizers (SentencePiece's) that put a space before the start of a text."""
         for anchor in ("", self.tokenizer.eos_token):
             input_ids = self.tokenizer(f"{anchor}a", add_special_tokens=False).input_ids[bool(anchor) :]
             pieces = "".join(self.tokenizer.convert_ids_to_tokens(input_ids))
             if not (pieces.endswith("a") and len(pieces) > 1):
                 return anchor
         raise ValueError(
-            f"The tokenizer {self.name!r} puts a space before every piece of text, so prompt and answer cannot be tokenised apart; load one with "
+            f"The tokenizer {self.name!r} puts a space before every piece of text, so prompt and response cannot be tokenised apart; load one with "
             '"legacy": false in its tokenizer_config.json (prepend_scheme "first" in its tokenizer.json), or another tokenizer.'
         )
 
     def find_stop_tokens(self) -> tuple[int, ...]:
-        """The tokens that end an answer, from a conversation of two turns."""
-        answer = self.assistant_turn([Message(role="user", content="a"), Message(role="assistant", content="b")])
-        end = self.tokenize(answer.text, start=False)[-1] if answer and answer.ended else self.eos_token_id
+        """The tokens that end a response, from a conversation of two turns."""
+        turn = self.assistant_turn([Message(role="user", content="a"), Message(role="assistant", content="b")])
+        end = self.tokenize(turn.text, start=False)[-1] if turn and turn.ended else self.eos_token_id
         return tuple(dict.fromkeys((self.eos_token_id, end)))
-
-
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of the files that it is saved in, but for how it padded last."""
-    tokenizer, digest = deepcopy(tokenizer), hashlib.sha256()
-    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
-        backend.no_padding()
-        backend.no_truncation()
-    with TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
-    return digest.hexdigest()
 
 
 def guard(match: re.Match[str]) -> str:
     return GUARD + GUARD.join(match[0]) + GUARD
 
 
-def check(messages: Sequence[Message]) -> None:
-    """Refuse turns that are not a role that we know and a text."""
+def check_messages(messages: Sequence[Message]) -> None:
+    """Refuses turns without a known role or without a text."""
     if not messages:
         raise ValueError("The conversation must have at least one turn, got none; leave the row out.")
     for index, message in enumerate(messages):
@@ -342,4 +294,4 @@ def check(messages: Sequence[Message]) -> None:
         if not isinstance(content, str):
             raise ValueError(f"Turn {index} must have a text as `content`, got {content!r}; fill it in, or leave the row out.")
         if bad := NOT_TEXT.search(content):
-            raise ValueError(f"Turn {index} must hold text only, got U+{ord(bad[0]):04X} (half a surrogate pair, or our own mark); remove it.")
+            raise ValueError(f"Turn {index} must hold text only, got U+{ord(bad[0]):04X} (half a surrogate pair, or the mark that is used here); remove it.")

@@ -1,4 +1,4 @@
-"""One training or test example, before any tokenizer has seen it."""
+"""One training or test example, before tokenisation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Example:
     Args:
         messages: The turns in order. A plain prompt and response are two messages.
         supervised: Indices into ``messages`` of the turns that carry loss, ascending.
-        meta: What scoring and reports need (the true answer, a category, where the row came from); never shown to the model.
+        meta: Values for scoring and reports (the true answer, a category, the row's file and number); never shown to the model.
     """
 
     messages: Sequence[Message]
@@ -30,17 +30,17 @@ class Example:
 
     @classmethod
     def from_prompt(cls, prompt: str, response: str, system: str | None = None, meta: Mapping[str, Any] | None = None) -> "Example":
-        """An optional system turn, one user turn and one supervised assistant turn."""
+        """Makes an optional system turn, a user turn and a supervised assistant turn."""
         messages = [Message(role="system", content=system)] if system else []
         messages += [Message(role="user", content=prompt), Message(role="assistant", content=response)]
         return cls(messages, (len(messages) - 1,), meta or {})
 
     @property
     def prompt(self) -> Sequence[Message]:
-        """What the model is given when it has to answer: every turn before the last supervised one."""
+        """The model's input for generation: every turn before the last supervised one."""
         return self.messages[: self.supervised[-1]]
 
 
 def place(example: Example) -> str:
-    """How a message about an example begins: its file and row, where they are known."""
+    """The beginning of an error message about an example: its file and row, if they are known."""
     return f"{example.meta['where']}: " if "where" in example.meta else ""

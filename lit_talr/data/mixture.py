@@ -1,4 +1,4 @@
-"""How a domain's examples and general ones share an epoch: by their supervised tokens."""
+"""How a domain's examples and general examples share an epoch: by their supervised tokens."""
 
 from typing import NamedTuple
 
@@ -6,25 +6,25 @@ import numpy as np
 
 
 class Mixture(NamedTuple):
-    """A domain's own examples, and behind them general ones, of which every epoch sees a part."""
+    """A domain's own examples, followed by general ones, a part of which is in every epoch."""
 
-    num_own: int  # all of them in every epoch
-    share: float  # of an epoch's supervised tokens that are the general examples', in (0, 1)
+    num_own: int  # all of them are in every epoch
+    share: float  # the general examples' share of an epoch's supervised tokens, in (0, 1)
 
     def num_general(self, num_supervised: np.ndarray) -> int:
-        """How many general examples an epoch has, the same in every epoch, at least 1; more than there are means that some come several times."""
+        """Number of general examples of every epoch, at least 1; if it exceeds their total, some occur several times."""
         own, general = num_supervised[: self.num_own], num_supervised[self.num_own :]
         return max(1, round(own.sum() * self.share / (1 - self.share) / general.mean()))
 
     def num_examples(self, num_supervised: np.ndarray) -> int:
-        """How many examples an epoch has."""
+        """Number of examples of every epoch."""
         return self.num_own + self.num_general(num_supervised)
 
     def order(self, num_supervised: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-        """The numbers of an epoch's examples in their order: every stretch of it has about ``share`` of its supervised tokens from general examples.
+        """The indices of an epoch's examples in order; every stretch has about ``share`` of its supervised tokens from general examples.
 
-        Which general ones an epoch sees is drawn evenly over their lengths: one from each of as many strata of rising length as it has examples (or, where
-        that is more than there are, all of them first). So the share is that of the mean length in every epoch, but for a draw inside each stratum.
+        General examples are drawn evenly over their lengths: sorted by length into as many strata as are needed, with one drawn from each. If more are needed
+        than there are, all of them come first. So the share varies between epochs only by the draws inside the strata.
         """
         draw = np.random.Generator(np.random.PCG64([seed, epoch]))
         own, general = draw.permutation(self.num_own), np.arange(self.num_own, len(num_supervised))
@@ -38,6 +38,6 @@ class Mixture(NamedTuple):
 
 
 def middles(num_tokens: np.ndarray) -> np.ndarray:
-    """Where, from 0 to 1 in all tokens one after the other, the middle of each part lies."""
+    """The position of the middle of each part, from 0 to 1, in the concatenation of all tokens."""
     ends = np.cumsum(num_tokens)
     return (ends - num_tokens / 2) / ends[-1]

@@ -1,36 +1,49 @@
-"""Tables of rows from a file or the hub, with the place of every row for messages."""
+"""Rows from a file or a data set of the hub as a table of `datasets`; errors name the row."""
 
-from collections.abc import Iterable
+import glob
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+from lit_talr.data.text_rows import Columns, read_csv, read_json, read_json_lines
+from lit_talr.utils.errors import first_line
+
+if TYPE_CHECKING:  # takes long to import, and not every command reads rows
     import datasets
+
+READERS: dict[str, Callable[[Path], Columns]] = {".jsonl": read_json_lines, ".json": read_json, ".csv": read_csv}
+UNREADABLE = (ValueError, TypeError, NotImplementedError, OverflowError, RecursionError)  # Arrow's errors are the first three
 
 
 def load_rows(source: str, split: str, columns: Iterable[str], revision: str | None = None, subset: str | None = None) -> "datasets.Dataset":
-    """The rows of a local JSONL, JSON or CSV file (also gzipped), of a Parquet file, or of one split of a data set of the hub.
+    """Loads the rows of a local JSONL, JSON or CSV file (also gzipped), of a Parquet file, or of one split of a data set of the hub.
 
     Args:
         source: A path, or a hub name.
-        split: Which split of a hub data set; a file is one split.
+        split: The split of a hub data set; a file is one split.
         columns: Columns that must be there.
         revision: Commit, tag or branch of a hub data set.
-        subset: Which part of a hub data set that has several.
+        subset: The configuration of a hub data set that has several.
 
     Raises:
         ValueError: If there is no such file, it cannot be read, a row is broken, it has no rows, or a column is missing.
     """
-    from lit_talr.data.tables import READERS, load_file, load_from_hub, quiet  # `datasets` takes long to import, and not every command reads rows
+    import datasets
 
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(logging.CRITICAL)  # it logs what it raises as well
     path = Path(source)
     kind = Path(path.name.removesuffix(".gz")).suffix
-    quiet()
-    if path.is_file() and kind in READERS:
-        rows = load_file(path, READERS[kind])
+    if path.is_file() and kind in (*READERS, ".parquet"):
+        if path.stat().st_size == 0:
+            raise ValueError(f"{source}: has no rows, the file is empty.")
+        rows = make_table(path, READERS[kind](path)) if kind in READERS else load_parquet(path)
     elif path.exists():
         raise ValueError(f"{source}: is {'a folder' if path.is_dir() else 'of no known kind'}; give a .jsonl, .csv or .parquet file.")
-    elif kind in READERS or source.startswith((".", "/", "~")):
+    elif kind in (*READERS, ".parquet") or source.startswith((".", "/", "~")):
         raise ValueError(f"{source}: no such file of rows; give a .jsonl, .csv or .parquet file, or the name of a data set of the hub.")
     else:
         rows = load_from_hub(source, split, revision, subset)
@@ -43,11 +56,60 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
     return rows
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def row_name(source: str, index: int) -> str:
-    """How messages name a row; rows count from 1."""
+    """The name of a row in messages; rows count from 1."""
     return f"{source}: row {index + 1}"
+
+
+def load_parquet(path: Path) -> "datasets.Dataset":
+    import datasets
+
+    try:
+        with path.open("rb") as file:  # a name of the content: `datasets` caches a table under the file's name and time
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        rows = datasets.load_dataset("parquet", f"content-{content}", data_files=glob.escape(str(path)), split="train")
+        rows.data.validate(full=True)  # finds texts that are not UTF-8, which would show later
+        for _ in rows if "Json(" in repr(rows.features) else ():  # finds broken JSON
+            pass
+        return rows
+    except Exception as error:  # a broken file shows as any error of Arrow, of a codec, or of `datasets`
+        raise ValueError(f"{path}: cannot be read as parquet ({first_line(error.__cause__ or error)}).") from error
+
+
+def make_table(path: Path, columns: Columns) -> "datasets.Dataset":
+    """Columns as a table; one that Arrow has no type for, such as one of texts and numbers, is stored as JSON."""
+    import datasets
+
+    try:
+        return datasets.Dataset.from_dict(columns)
+    except UNREADABLE:
+        features: dict[str, Any] = {}
+        for name, column in columns.items():
+            try:
+                features[name] = datasets.Dataset.from_dict({name: column}).features[name]
+            except UNREADABLE:
+                features[name] = datasets.Json()
+                columns = columns | {name: [as_json(path, index, value, features[name]) for index, value in enumerate(column)]}
+        return datasets.Dataset.from_dict(columns, datasets.Features(features))
+
+
+def as_json(path: Path, index: int, value: Any, feature: "datasets.Json") -> str:
+    """Encodes a cell here, since `datasets` would take a text that looks like JSON, such as "7", for JSON."""
+    try:
+        text = json.dumps(value)
+        if feature.decode_example(text) == value:
+            return text
+        problem = "it holds a value that JSON does not keep"
+    except UNREADABLE as error:
+        problem = first_line(error)
+    raise ValueError(f"{row_name(str(path), index)} cannot be read ({problem}: {value!r:.60}); correct it or remove the row.")
+
+
+def load_from_hub(name: str, split: str, revision: str | None, subset: str | None) -> "datasets.Dataset":
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, subset, split=split, revision=revision)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:  # ValueError: subset or split; RuntimeError: a script
+        reason = first_line(error)
+        raise ValueError(f"{name}: no such file, and no data set of that name could be read from the hub ({reason}).") from error

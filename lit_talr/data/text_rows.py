@@ -1,4 +1,4 @@
-"""The rows of JSON, JSON Lines and CSV files, column by column; what is wrong with a file is said with its row."""
+"""Rows of JSON, JSON Lines and CSV files as columns; errors name the row."""
 
 import csv
 import gzip
@@ -7,9 +7,10 @@ import json
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
+
+from lit_talr.utils.errors import first_line
 
 Columns = dict[str, list[Any]]
 
@@ -18,26 +19,25 @@ def read_csv(path: Path) -> Columns:
     """Every cell is a text: an empty one is "", "01" stays "01". A quoted cell may hold commas and newlines.
 
     Raises:
-        ValueError: For a file that is not UTF-8, a column named twice, a row of more or fewer cells than the header, and a quote that is not closed.
+        ValueError: For a file that is not UTF-8, a repeated column name, a row with more or fewer cells than the header, and a quote that is not closed.
     """
     csv.field_size_limit(sys.maxsize)  # or a cell of more than 131,072 characters, a long note, would be refused
-    with text_of(path, newline="") as file:
-        reader = csv.reader(file, strict=True)
-        rows: list[list[str]] = []
-        try:
-            names = next(filter(None, reader), [])
-            for row in filter(None, reader):  # empty lines are no rows
-                if len(row) != len(names):
-                    raise ValueError(
-                        f"{path}: row {len(rows) + 1} has {len(row)} cell(s), but the header has {len(names)}; put quotes around a cell that holds a comma."
-                    )
-                rows.append(row)
-        except csv.Error as error:
-            raise ValueError(f"{path}: row {len(rows) + 1} is not CSV ({error}); a quote inside a quoted cell is written twice.") from error
+    reader = filter(None, csv.reader(open_text(path, newline=""), strict=True))  # empty lines are no rows
+    rows: list[list[str]] = []
+    try:
+        names = next(reader, [])
+        for row in reader:
+            if len(row) != len(names):
+                raise ValueError(
+                    f"{path}: row {len(rows) + 1} has {len(row)} cell(s), but the header has {len(names)}; put quotes around a cell that holds a comma."
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise ValueError(f"{path}: row {len(rows) + 1} is not CSV ({error}); a quote inside a quoted cell is written twice.") from error
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{path}: column `{name}` stands in the header more than once; rename one of them.")
-    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    return {name: [row[index] for row in rows] for index, name in enumerate(names)}
 
 
 def read_json_lines(path: Path) -> Columns:
@@ -46,8 +46,7 @@ def read_json_lines(path: Path) -> Columns:
     Raises:
         ValueError: For a file that is not UTF-8, and a line that is not one JSON object.
     """
-    with text_of(path, newline="\n") as file:
-        return columns_of(path, objects(path, filter(None, map(str.rstrip, file))))
+    return columns_of(path, parse_lines(path, filter(None, map(str.rstrip, open_text(path, newline="\n")))))
 
 
 def read_json(path: Path) -> Columns:
@@ -56,38 +55,35 @@ def read_json(path: Path) -> Columns:
     Raises:
         ValueError: As for ``read_json_lines``.
     """
-    with text_of(path, newline="\n") as file:
-        text = file.read()
+    text = open_text(path, newline="\n").read()
     try:
-        value = loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            return read_json_lines(path)
-        raise ValueError(f"{path}: is not JSON ({error}); it must hold a list of objects, or one object a line.") from error
+        value = parse_json(text)
     except (RecursionError, ValueError) as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            return read_json_lines(path)
         raise ValueError(f"{path}: is not JSON that can be read ({error}); it must hold a list of objects, or one object a line.") from error
     return columns_of(path, value if isinstance(value, list) else [value])
 
 
-def objects(path: Path, lines: Iterable[str]) -> Iterator[Any]:
+def parse_lines(path: Path, lines: Iterable[str]) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         try:
-            yield loads(line)
+            yield parse_json(line)
         except (RecursionError, ValueError) as error:
             reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
             raise ValueError(f"{path}: row {number} is not JSON ({reason}); each line must hold one JSON object.") from error
 
 
-def loads(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=unique)
+def parse_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=unique_keys)
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name in found if [key for key, _ in pairs].count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        repeated = next(name for name in unique if [key for key, _ in pairs].count(name) > 1)
+        raise ValueError(f"the key {repeated!r} stands twice in one object")
+    return unique
 
 
 def columns_of(path: Path, rows: Iterable[Any]) -> Columns:
@@ -103,28 +99,22 @@ def columns_of(path: Path, rows: Iterable[Any]) -> Columns:
     return {name: column + [None] * (number - len(column)) for name, column in columns.items()}
 
 
-@contextmanager
-def text_of(path: Path, newline: str) -> Iterator[IO[str]]:
-    """A file's text, unzipped where its name ends in .gz, without a byte order mark; opened once it is known to be UTF-8."""
+def open_text(path: Path, newline: str) -> IO[str]:
+    """A file's text, unzipped where its name ends in .gz, without a byte order mark.
+
+    Raises:
+        ValueError: If the file cannot be read, and for the first line that is not UTF-8 or holds a zero byte, as the text of UTF-16 does.
+    """
     try:
-        with unzipped(path) as file:
-            check_utf8(path, file)
-        with unzipped(path) as file:
-            yield io.TextIOWrapper(file, encoding="utf-8-sig", newline=newline)
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read ({str(error) or type(error).__name__}).") from error
-
-
-def unzipped(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-
-def check_utf8(path: Path, lines: Iterable[bytes]) -> None:
-    """Name the first line that is not UTF-8, or holds a zero byte, as the text of UTF-16 does."""
-    for number, line in enumerate(lines, start=1):
+        raise ValueError(f"{path}: cannot be read ({first_line(error)}).") from error
+    for number, line in enumerate(io.BytesIO(content), start=1):
         try:
             line.decode()
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: line {number} is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8.") from error
         if b"\0" in line:
             raise ValueError(f"{path}: line {number} is not UTF-8 text (zero byte at byte {line.index(0)}); save the file as UTF-8.")
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=newline)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_talr.data.batch_plan import Batching, BatchPlan
 from lit_talr.data.encoded import EncodedExamples, Identity
-from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong, load_tokenizer
+from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong
 from lit_talr.data.example import Example, Split, place
 from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
+from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.metrics.base import DomainMetric
 
 TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
@@ -168,16 +168,15 @@ class DomainDataModule(LightningDataModule, ABC):
         if len(examples) < MANY:
             with self.progress() as progress:
                 return [encode_row(self.encoder, example) for example in progress.track(examples, description=title)]
-        folder = Path(self.trainer.default_root_dir).resolve().parent / ".cache"
-        rows, failure = None, None
+        rows, failure, run = None, None, self.trainer.default_root_dir
         if self.trainer.local_rank == 0:
             try:
-                rows = encode_many(self.encoder, examples, folder, title, self.trainer.is_global_zero)
+                rows = encode_many(self.encoder, examples, run, title, self.trainer.is_global_zero)
             except Exception as error:  # raised below, once the others know
                 failure = error
         if self.trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
             raise failure or ValueError("The rows could not be encoded; the log of each machine's first process gives the reason.")
-        return encode_many(self.encoder, examples, folder, title, show=False) if rows is None else rows
+        return encode_many(self.encoder, examples, run, title, show=False) if rows is None else rows
 
     def encode_prompts(self, split: Split) -> None:
         """Tokenises the prompts of a split, once. A prompt that is too long becomes empty and counts as a wrong response."""

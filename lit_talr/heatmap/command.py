@@ -7,8 +7,8 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from lit_talr.data.encoding import load_tokenizer
 from lit_talr.data.example import Split
+from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.heatmap.page import page
 from lit_talr.heatmap.rows import ShownRow, read_rows
 from lit_talr.heatmap.run import Model, read_run

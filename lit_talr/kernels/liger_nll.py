@@ -1,6 +1,6 @@
-"""Per-token NLL of a language-model head by Liger's fused function, on NVIDIA's Hopper (``pip install lit-talr[liger]``). Shape suffixes as in ``token_nll``.
+"""Per-token NLL of a language-model head by Liger's fused function, for NVIDIA Hopper GPUs (``pip install lit-talr[liger]``).
 
-On a CPU Liger computes the same with plain torch, slower than ``token_nll``; there it is for tests.
+On a CPU Liger computes the same with plain torch, more slowly than ``token_nll``; that is for tests only. Shape suffixes as in ``token_nll``.
 """
 
 from importlib.util import find_spec
@@ -24,13 +24,13 @@ def liger_nll(
     entropy: bool = False,
     top_entropy: bool = False,
 ) -> TokenNLL:
-    """``token_nll`` for bf16 operands (on a CPU also float32 and float16), without bias and soft-cap and with the NLL alone.
+    """Computes the NLL of ``token_nll`` for bf16 operands (on a CPU also float32 and float16), without bias and soft-cap.
 
     Gradients are summed over tokens in the operands' dtype, under autocast too; differentiating them again is not refused.
 
     Raises:
-        ValueError: As ``token_nll``, and for what Liger's function does not have: a bias, a soft-cap, whether labels are the most likely tokens, entropies that
-            are not rounded, operands that are not bf16, another GPU than Hopper; or if Liger is not installed.
+        ValueError: As ``token_nll``, and for what Liger's function lacks: a bias, a soft-cap, ``correct``, entropies that are not rounded, operands that are
+            not bf16, GPUs other than Hopper; or if Liger is not installed.
     """
     dtype, rows = check_arguments(hidden_ND, weight_VD, labels_N, bias_V, softcap, all_supervised)
     if find_spec("liger_kernel") is None:
@@ -43,7 +43,7 @@ def liger_nll(
         raise ValueError(f"Liger's head does not take {dtype} operands here; use the head `own`, or `trainer.precision: bf16-mixed`.")
     from liger_kernel.ops.fused_linear_scaled_cross_entropy import LigerFusedLinearScaledCrossEntropyFunction
 
-    if not len(rows):  # which Liger's function refuses
+    if not len(rows):  # Liger's function refuses no tokens
         return token_nll(hidden_ND, weight_VD, labels_N, scale=scale)
     with torch.autocast(hidden_ND.device.type, enabled=False):
         nll_C = LigerFusedLinearScaledCrossEntropyFunction.apply(hidden_ND[rows].to(dtype), weight_VD.to(dtype), labels_N[rows], 1 / scale)

@@ -21,11 +21,11 @@ def torch_nll(
     entropy: bool = False,
     top_entropy: bool = False,
 ) -> TokenNLL:
-    """``token_nll`` for float32 and float64 operands, without soft-cap and with the NLL alone.
+    """Computes the NLL of ``token_nll`` for float32 and float64 operands, without soft-cap.
 
     Raises:
-        ValueError: As ``token_nll``, and for what torch's function does not have: a soft-cap, entropies, whether labels are the most likely tokens, float32
-            NLLs of half-precision operands; or for a torch that has no such function.
+        ValueError: As ``token_nll``, and for what torch's function lacks: a soft-cap, entropies, ``correct``, float32 NLLs of half-precision operands; or for a
+            torch without this function.
     """
     dtype, rows = check_arguments(hidden_ND, weight_VD, labels_N, bias_V, softcap, all_supervised)
     if not hasattr(functional, "linear_cross_entropy"):
@@ -34,7 +34,7 @@ def torch_nll(
         raise ValueError("torch's `linear_cross_entropy` has no soft-cap, and gives neither `correct` nor entropies; use the head `own`.")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"torch's `linear_cross_entropy` rounds the NLLs of {dtype} operands, autocast's too; use the head `own`, or float32.")
-    if not len(rows):  # which torch's function refuses
+    if not len(rows):  # torch's function refuses no tokens
         return token_nll(hidden_ND, weight_VD, labels_N, bias_V, scale=scale)
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=chunk_tokens)
     scaled = (hidden_ND[rows], bias_V) if scale == 1 else (hidden_ND[rows] * scale, None if bias_V is None else bias_V * scale)

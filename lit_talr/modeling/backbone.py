@@ -12,7 +12,7 @@ from transformers.integrations.liger import apply_liger_kernel
 from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_FALLBACK
 from transformers.utils import is_liger_kernel_available
 
-from lit_talr.data.packing import Packing
+from lit_talr.data.encoded import Packing
 from lit_talr.kernels.token_kl import TokenKL
 from lit_talr.kernels.token_nll import IGNORE_INDEX, KEPT_BYTES, TokenNLL
 from lit_talr.modeling.evaluation_mode import evaluation_mode

@@ -1,4 +1,4 @@
-"""The paper's view of a language model as a compressor, as code: code lengths, a coder, the token tree, and its two theorems in simulation."""
+"""Language models as compressors, as in the paper: code lengths, a coder, the token tree, and simulations of both theorems."""
 
 from lit_talr.theory.code_length import CodeLength, bits_per_byte, code_length
 from lit_talr.theory.coder import compress, decompress

@@ -1,4 +1,4 @@
-"""Code lengths: how many bits a causal language model needs for a sequence of tokens, or for a byte of a text."""
+"""Code lengths: the bits that a causal language model needs for a sequence of tokens, or per byte of a text."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lit_talr.theory.pieces import cut, to_bytes
+from lit_talr.theory.pieces import split_text, to_bytes
 from lit_talr.theory.walk import check_context, check_tokens, evaluation, start_token, widen
 
 
 class CodeLength(NamedTuple):
-    """Of several sequences; the first token of each is given, and neither coded nor counted."""
+    """Code lengths of several sequences; the first token of each is given, and neither coded nor counted."""
 
     nats: Tensor  # [N] float32 (float64 for a float64 model)
     num_tokens: Tensor  # [N] int64
@@ -24,38 +24,38 @@ class CodeLength(NamedTuple):
 
 
 def code_length(model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch_size: int = 16) -> CodeLength:
-    """L_q(z) = -log q(z_2, ..., z_T | z_1), what an ideal arithmetic coder would write of each sequence; no gradient.
+    """L_q(z) = -log q(z_2, ..., z_T | z_1), the length that an ideal arithmetic coder would give each sequence; no gradient.
 
     Args:
-        model: Any causal language model; run in evaluation mode.
+        model: Any causal language model; runs in evaluation mode.
         sequences: Token ids, at least one in each; lengths may differ.
-        batch_size: Sequences that run at once; changes no number beyond rounding.
+        batch_size: Sequences that run at once; changes results by rounding only.
 
     Raises:
-        ValueError: For a sequence without tokens, a token that the model does not know, or a model that gives no numbers.
+        ValueError: For a sequence without tokens, a token outside the model's vocabulary, or a model that gives NaN.
     """
     nats = token_code_lengths(model, sequences, batch_size)
     return CodeLength(torch.stack([tokens.sum() for tokens in nats]) if nats else torch.zeros(0), torch.tensor([len(tokens) for tokens in nats]))
 
 
 def token_code_lengths(model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch_size: int = 16) -> list[Tensor]:
-    """-log q(z_t | z_1, ..., z_t-1) in nats of every token but the first of each sequence; arguments and dtype as above.
+    """-log q(z_t | z_1, ..., z_t-1) in nats of every token but the first of each sequence; arguments and dtype of ``code_length``.
 
     Raises:
-        ValueError: For a sequence without tokens, a token that the model does not know, or a model that gives no numbers.
+        ValueError: For a sequence without tokens, a token outside the model's vocabulary, or a model that gives NaN.
     """
     for number, sequence in enumerate(sequences):
         if not len(sequence):
             raise ValueError(f"`sequences` must hold at least the given first token each, but number {number} is empty.")
         check_tokens(model, max(sequence))
-    found: list[Tensor] = []
+    nats: list[Tensor] = []
     for first in range(0, len(sequences), batch_size):
-        found += of_batch(model, sequences[first : first + batch_size])
-    return found
+        nats += batch_code_lengths(model, sequences[first : first + batch_size])
+    return nats
 
 
-def of_batch(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-    """On the CPU. Padding stands on the right, where a causal model does not look."""
+def batch_code_lengths(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Code lengths of one batch, on the CPU. Padding is on the right, where a causal model does not look."""
     longest = max(map(len, sequences))
     tokens = torch.zeros(len(sequences), longest, dtype=torch.int64)
     for row, sequence in enumerate(sequences):
@@ -70,45 +70,45 @@ def of_batch(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> list
 
 
 def blocks(ids: Sequence[int], start: int, context: int) -> list[list[int]]:
-    """Tokens cut into blocks of ``context``, the last one shorter, each behind a given ``start``."""
+    """Blocks of ``context`` tokens, the last one shorter, each preceded by ``start``."""
     return [[start, *ids[first : first + context]] for first in range(0, len(ids), context)]
 
 
 class TextBlocks(NamedTuple):
-    """What has to be coded of a text: blocks of tokens, and the bytes of what the tokenizer does not give back, eight bits each."""
+    """A text as blocks of tokens, and the bytes that the tokenizer cannot restore, which cost eight bits each."""
 
     blocks: list[list[int]]
-    num_raw: int  # bytes that stay bytes
+    num_raw: int  # bytes that the tokenizer cannot restore
     num_bytes: int  # of the whole text
 
     def bits_per_byte(self, nats: float) -> float:
-        """Of the text, whose blocks have this code length."""
+        """Bits per byte of the text, given the code length of its blocks."""
         return (nats / math.log(2) + 8 * self.num_raw) / self.num_bytes
 
 
 def text_blocks(tokenizer: PreTrainedTokenizerBase, text: str, context: int) -> TextBlocks:
-    """A text in blocks of ``context`` tokens, each behind the tokenizer's ``start_token``; as ``compress`` codes it."""
-    pieces = cut(text, tokenizer)
+    """Splits a text into blocks of ``context`` tokens, each preceded by the tokenizer's ``start_token``, as ``compress`` does."""
+    pieces = split_text(text, tokenizer)
     ids = [token for piece in pieces for token in piece.ids]
     return TextBlocks(blocks(ids, start_token(tokenizer), context), sum(len(piece.raw) for piece in pieces), len(to_bytes(text)))
 
 
 def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, context: int = 256, batch_size: int = 16) -> float:
-    """Code length of a text by the bytes of its UTF-8, comparable between tokenizers: what one does not give back costs eight bits a byte.
+    """Code length of a text per byte of its UTF-8, comparable between tokenizers: bytes that one cannot restore cost eight bits each.
 
     Args:
         model: Any causal language model.
-        tokenizer: Its tokenizer; nothing is added to the text but the token that each block begins after.
+        tokenizer: Its tokenizer; only the token before each block is added to the text.
         text: At least one byte.
-        context: Tokens of a block; blocks know nothing of each other.
+        context: Tokens of a block; blocks are independent.
         batch_size: Blocks that run at once.
 
     Raises:
-        ValueError: For an empty text, a context that the model cannot see at once, or a tokenizer that is not the model's.
+        ValueError: For an empty text, a context longer than the model's, or a tokenizer that is not the model's.
     """
     check_context(model, context)
     if not text:
         raise ValueError("`text` must have at least one byte, got none.")
-    cut_text = text_blocks(tokenizer, text, context)
-    nats = code_length(model, cut_text.blocks, batch_size).nats
-    return cut_text.bits_per_byte(float(nats.sum(dtype=torch.float64)))
+    parts = text_blocks(tokenizer, text, context)
+    nats = code_length(model, parts.blocks, batch_size).nats
+    return parts.bits_per_byte(float(nats.sum(dtype=torch.float64)))

@@ -1,6 +1,6 @@
 """Simulations of Theorem 3.1 (smaller steps cost less) and Theorem 3.2 (fewer hard tokens, larger safe steps) of the paper, arXiv:2509.20758.
 
-Seconds each, in nats per place; which steps and which settings, and that they are OUR readings: ``tilting.py``.
+Each takes seconds; numbers are nats per position. Steps and settings are OUR readings of the paper: see ``tilting.py``.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,44 +8,42 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lit_talr.theory.tilting import Setting, Step, run
+from lit_talr.theory.tilting import Setting, Step, run_steps
+from lit_talr.utils.errors import check_in, check_least
 
 
 def random_setting(num_places: int, vocabulary: int, seed: int) -> Setting:
-    """Two unrelated distributions at each place, uneven (Dirichlet, 0.5) and nowhere less than about 1e-3 / V."""
+    """Two unrelated distributions at each position, uneven (Dirichlet, 0.5) and nowhere below about 1e-3 / V."""
     draw = np.random.default_rng(seed)
     general, domain = 0.999 * draw.dirichlet(np.full(vocabulary, 0.5), size=(2, num_places)) + 0.001 / vocabulary
     return Setting(general, domain)
 
 
 def hard_token_setting(num_hard: int, num_places: int = 64, vocabulary: int = 32, easy: float = 0.9, hard: float = 0.01, seed: int = 0) -> Setting:
-    """A domain of one right token at each place, of which some are hard for the model.
+    """A domain with one right token at each position, some of which are hard for the model.
 
     Args:
-        num_hard: Places whose right token has the probability ``hard``, from 0 to ``num_places``; at the others it has ``easy``.
-        num_places: N; a long explanation has many hard tokens among them, a label few.
+        num_hard: Positions whose right token has probability ``hard``, from 0 to ``num_places``; at the others it has ``easy``.
+        num_places: Positions, N; a long explanation has many hard tokens among them, a label few.
         vocabulary: V, at least 2.
-        easy: In (0, 1).
-        hard: In (0, 1).
-        seed: Of how the other tokens share the rest.
+        easy: Probability of an easy token, in (0, 1).
+        hard: Probability of a hard token, in (0, 1).
+        seed: Seed of how the other tokens share the rest.
 
     Raises:
-        ValueError: For more hard places than places, or another number out of range.
+        ValueError: For a number out of range.
     """
-    if vocabulary < 2:
-        raise ValueError(f"`vocabulary` must be at least 2, got {vocabulary}.")
-    for name, value in (("easy", easy), ("hard", hard)):
-        if not 0 < value < 1:
-            raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
-    if not 0 <= num_hard <= num_places:
-        raise ValueError(f"`num_hard` must lie in [0, num_places = {num_places}], got {num_hard}.")
+    check_least("vocabulary", vocabulary, 2)
+    check_in("easy", easy, "(0, 1)")
+    check_in("hard", hard, "(0, 1)")
+    check_in("num_hard", num_hard, f"[0, {num_places}]", "`num_places` is the upper end")
     right = np.where(np.arange(num_places) < num_hard, hard, easy)[:, None]
     others = np.random.default_rng(seed).dirichlet(np.ones(vocabulary - 1), size=num_places) * (1 - right)
     return Setting(np.concatenate([right, others], 1), np.tile(np.eye(vocabulary)[0], (num_places, 1)))
 
 
-def largest(holds: Callable[[float], bool], smallest: float = 1e-7, grow: float = 1.2) -> float:
-    """The first rate at which something ceases to hold, to ten digits; infinity if it holds up to 1e6."""
+def largest_rate(holds: Callable[[float], bool], smallest: float = 1e-7, grow: float = 1.2) -> float:
+    """The first rate at which a condition fails, to ten digits; infinity if it holds up to 1e6."""
     high = smallest
     while holds(high):
         if high > 1e6:
@@ -59,7 +57,7 @@ def largest(holds: Callable[[float], bool], smallest: float = 1e-7, grow: float 
 
 
 class Cost(NamedTuple):
-    """Of one domain gain, with so many steps of one size; a list of these makes a ``pandas.DataFrame``."""
+    """The general cost of a domain gain by equal steps; a list of these makes a ``pandas.DataFrame``."""
 
     rate: float
     num_steps: int
@@ -73,10 +71,10 @@ def cost_of_gain(setting: Setting, step: Step, gain: float, num_steps: int) -> C
     Raises:
         ValueError: If no size reaches it.
     """
-    rate = largest(lambda size: run(setting, step, size, num_steps)[0] < gain)
+    rate = largest_rate(lambda size: run_steps(setting, step, size, num_steps)[0] < gain)
     if rate == float("inf"):
         raise ValueError(f"`gain` must be reachable, but {num_steps} step(s) of no size gain {gain} nats on the domain; take more steps or ask for less.")
-    return Cost(rate, num_steps, gain, run(setting, step, rate, num_steps)[1])
+    return Cost(rate, num_steps, gain, run_steps(setting, step, rate, num_steps)[1])
 
 
 class Bound(NamedTuple):
@@ -90,7 +88,7 @@ class Bound(NamedTuple):
 
 
 def bound(costs: Sequence[Cost]) -> Bound:
-    """Constants that bound some costs: k1 from each gain's smallest steps, k2 from what larger steps cost beyond those."""
+    """Constants that bound costs: k1 from the smallest steps of each gain, k2 from the additional cost of larger steps."""
     least = {cost.gain: cost.cost for cost in sorted(costs, key=lambda cost: -cost.rate)}
     k1 = max(cost / gain for gain, cost in least.items())
     k2 = max((cost.cost - least[cost.gain]) / (cost.gain**2 * cost.rate) for cost in costs)
@@ -100,8 +98,8 @@ def bound(costs: Sequence[Cost]) -> Bound:
 class SafeRate(NamedTuple):
     """The end of the range of safe step sizes; a list of these makes a ``pandas.DataFrame``."""
 
-    num_hard: int  # places whose right token has p < 0.2, the threshold that the paper uses in its analysis
-    rate: float  # smaller ones cost less than the budget
+    num_hard: int  # positions whose right token has p < 0.2, the threshold of the paper's analysis
+    rate: float  # smaller rates cost less than the budget
     gain: float  # on the domain, at this rate
     cost: float
 
@@ -109,13 +107,13 @@ class SafeRate(NamedTuple):
 def safe_rate(setting: Setting, step: Step, budget: float, num_steps: int = 10) -> SafeRate:
     """Theorem 3.2: the step size up to which ``num_steps`` steps on the domain cost no more than ``budget`` in general.
 
-    Says what is safe, not what is worth it: where more tokens are hard, there is more to gain too.
+    A safe step need not be the best one: with more hard tokens there is also more to gain.
 
     Args:
-        setting: Such as ``hard_token_setting`` makes.
-        step: One of ``tilting.py``.
-        budget: Nats per place, above 0.
-        num_steps: At least 1.
+        setting: The distributions, such as those of ``hard_token_setting``.
+        step: A step of ``tilting.py``.
+        budget: Nats per position, above 0.
+        num_steps: Number of steps, at least 1.
     """
-    rate = largest(lambda size: run(setting, step, size, num_steps)[1] <= budget)
-    return SafeRate(int((setting.general[setting.domain == 1] < 0.2).sum()), rate, *run(setting, step, rate, num_steps))
+    rate = largest_rate(lambda size: run_steps(setting, step, size, num_steps)[1] <= budget)
+    return SafeRate(int((setting.general[setting.domain == 1] < 0.2).sum()), rate, *run_steps(setting, step, rate, num_steps))

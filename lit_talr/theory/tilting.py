@@ -1,8 +1,8 @@
 """Fine-tuning as exponential tilting of next-token distributions, for simulations of Theorems 3.1 and 3.2 of the paper (arXiv:2509.20758).
 
 The paper takes tilting as a surrogate of fine-tuning; its exact update is not known here. The three steps below are OUR readings of it: two can show the
-theorems and one cannot. So are the settings: the general distribution is what the model begins with ("already well modelled"), and the domain is
-another one at the same places. Everything is float64, in nats per place.
+theorems and one cannot. The settings are OUR readings too: the base model is the general distribution ("already well modelled"), and the domain is another
+distribution at the same positions. Numbers are float64, in nats per position.
 """
 
 from collections.abc import Callable
@@ -15,29 +15,29 @@ Step = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 class Setting(NamedTuple):
-    """Distributions over V tokens at N places (after N beginnings of a text)."""
+    """Distributions over V tokens at N positions (after N beginnings of a text)."""
 
-    general: np.ndarray  # [N, V] P1 > 0, and the model before its first step
+    general: np.ndarray  # [N, V] P1 > 0, also the base model
     domain: np.ndarray  # [N, V] P2
 
 
 def logit_step(log_q: np.ndarray, domain: np.ndarray, rate: float) -> np.ndarray:
-    """OUR reading: gradient descent on logits, z += rate (P2 - q), so that q is tilted by its distance from the domain. Shows both theorems."""
+    """OUR reading: gradient descent on logits, z += rate (P2 - q), which tilts q by its distance from the domain. Shows both theorems."""
     return normalise(log_q + rate * (domain - np.exp(log_q)))
 
 
 def ratio_step(log_q: np.ndarray, domain: np.ndarray, rate: float) -> np.ndarray:
     """OUR reading: q exp(rate P2 / q), normalised; the exponent is minus the gradient of the domain's code length by q. Shows both theorems.
 
-    A token that is hard (q small against P2) blows the exponent up, and the step overshoots unless ``rate`` is about q / P2 or less.
+    A hard token (q small against P2) makes the exponent large, and the step overshoots unless ``rate`` is about q / P2 or less.
     """
-    return normalise(log_q + rate * domain * np.exp(np.minimum(-log_q, 200)))  # no infinities: such a step is far too large anyway
+    return normalise(log_q + rate * domain * np.exp(np.minimum(-log_q, 200)))  # avoids infinities: such a step is far too large anyway
 
 
 def geometric_step(log_q: np.ndarray, domain: np.ndarray, rate: float) -> np.ndarray:
     """OUR reading, and one that cannot show Theorem 3.1: q^(1 - rate) P2^rate, normalised.
 
-    n steps reach q^((1 - rate)^n) P2^(1 - (1 - rate)^n): whatever the rate, all lie on one curve, and a gain on the domain has one price.
+    n steps reach q^((1 - rate)^n) P2^(1 - (1 - rate)^n): all rates lie on one curve, so a gain on the domain has one cost.
     """
     return normalise(log_q + rate * (np.log(domain) - log_q))
 
@@ -47,11 +47,11 @@ def normalise(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def run(setting: Setting, step: Step, rate: float, num_steps: int) -> tuple[float, float]:
-    """What some steps gain on the domain and cost in general: changes of E_P[L_q], the gain with its sign turned.
+def run_steps(setting: Setting, step: Step, rate: float, num_steps: int) -> tuple[float, float]:
+    """Gain on the domain and general cost of some steps: changes of E_P[L_q], negated for the gain.
 
     Raises:
-        ValueError: For a step that is not defined here.
+        ValueError: For a step that gives NaN or infinities in this setting.
     """
     start = log_q = np.log(setting.general)
     for _ in range(num_steps):

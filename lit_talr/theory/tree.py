@@ -11,12 +11,12 @@ from lit_talr.theory.walk import evaluation, vocabulary_size, widen
 
 
 class TokenTree(NamedTuple):
-    """A distribution over sequences of d tokens; a shorter one goes on with an end token of probability 1, which adds nothing to its code length."""
+    """A distribution over sequences of d tokens; a shorter one continues with end tokens of probability 1, which add nothing to its code length."""
 
-    levels: tuple[np.ndarray, ...]  # d arrays float64, that of level l of l axes of size V: the probability of its last index after those before it
+    levels: tuple[np.ndarray, ...]  # d arrays float64; level l has l axes of size V and gives the probability of its last index after the others
 
     def nodes(self) -> list[np.ndarray]:
-        """The probability of each node of each level: that a sequence begins with the tokens of its path."""
+        """The probability of each node of each level: that a sequence starts with the tokens of its path."""
         nodes = [self.levels[0]]
         for level in self.levels[1:]:
             nodes.append(nodes[-1][..., None] * level)
@@ -24,7 +24,7 @@ class TokenTree(NamedTuple):
 
 
 class Proposition(NamedTuple):
-    """The three sides of Proposition 3.1, in nats; negative where the second model is the better one on P."""
+    """The three sides of Proposition 3.1, in nats; negative if the second model is better on P."""
 
     change: float  # E_P[L_q2] - E_P[L_q1], from whole sequences
     by_level: np.ndarray  # [d], - sum_j p_lj log(q2_lj / q1_lj) of each level l
@@ -34,25 +34,24 @@ class Proposition(NamedTuple):
 def proposition(p: TokenTree, first: TokenTree, second: TokenTree) -> Proposition:
     """Proposition 3.1: the change in code length is the sum over levels and nodes, and the change in divergence from the data.
 
-    Of the readings of p_lj and q_lj it holds under one: p_lj is the probability that the data *reach* node j of level l, q_lj the probability of its token
-    *after its parent*. Along a path the latter multiply to q(z), so the sum is the code length cut by levels. Were q_lj that of reaching the node, the
-    last level alone would be the whole, and the sum would count it again on every level; were p_lj that of the token after its parent, every branch would
-    count like the most likely one.
+    It holds under one reading of p_lj and q_lj: p_lj is the probability that the data *reach* node j of level l, q_lj the probability of its token *after
+    its parent*. Along a path the q_lj multiply to q(z), so the sum splits the code length by levels. If q_lj were the probability of reaching the node,
+    every level would count the whole again. If p_lj were that of the token after its parent, every branch would count like the most likely one.
 
     Raises:
-        ValueError: If the data have a sequence that neither model can write.
+        ValueError: If the data have a sequence that is impossible under both models.
     """
     leaves, one, two = p.nodes()[-1], first.nodes()[-1], second.nodes()[-1]
-    by_level = [-expected(node, q2) + expected(node, q1) for node, q1, q2 in zip(p.nodes(), first.levels, second.levels, strict=True)]
-    code_lengths = [-expected(leaves, q) for q in (one, two)]
-    divergences = [expected(leaves, leaves) - expected(leaves, q) for q in (one, two)]
+    by_level = [-expected_log(node, q2) + expected_log(node, q1) for node, q1, q2 in zip(p.nodes(), first.levels, second.levels, strict=True)]
+    code_lengths = [-expected_log(leaves, q) for q in (one, two)]
+    divergences = [expected_log(leaves, leaves) - expected_log(leaves, q) for q in (one, two)]
     if np.isneginf([-length for length in code_lengths]).all():
         raise ValueError("`p` has a sequence that is impossible under both models, so that the change in its code length is not defined; give other models.")
     return Proposition(code_lengths[1] - code_lengths[0], np.array(by_level), divergences[1] - divergences[0])
 
 
-def expected(p: np.ndarray, q: np.ndarray) -> float:
-    """sum p log q, in which what never happens counts nothing."""
+def expected_log(p: np.ndarray, q: np.ndarray) -> float:
+    """sum p log q, without terms of p = 0."""
     happens = p > 0
     return float((p[happens] * np.log(q[happens])).sum())
 
@@ -63,8 +62,8 @@ def random_tree(vocabulary: int, depth: int, seed: int, end: int | None = None) 
     Args:
         vocabulary: Tokens, V.
         depth: Levels, d; there are V^d sequences.
-        seed: Of the draw.
-        end: A token after which nothing but itself can come.
+        seed: Seed of the draw.
+        end: A token that only itself can follow.
     """
     draw = np.random.default_rng(seed)
     levels = [draw.dirichlet(np.ones(vocabulary), size=(vocabulary,) * level) for level in range(depth)]
@@ -78,9 +77,9 @@ def tree_of_model(model: PreTrainedModel, depth: int, start: int) -> TokenTree:
     """The tree of a causal model with a small vocabulary, exact to its dtype.
 
     Args:
-        model: Its vocabulary is V; it runs over the V^l beginnings of each level at once.
+        model: A model of V tokens; it runs over the V^l beginnings of each level at once.
         depth: Levels, d.
-        start: The token that stands before every sequence.
+        start: The token before every sequence.
     """
     vocabulary, levels = vocabulary_size(model), []
     with evaluation(model):

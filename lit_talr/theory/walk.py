@@ -1,4 +1,4 @@
-"""A causal model run one token at a time, for those who choose the next token themselves: who samples, and who codes."""
+"""A causal model run token by token, where the caller chooses the next token: for sampling and for coding."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,23 +10,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 
 Choose = Callable[[int, Tensor], Tensor]
-"""Number of the step and logits ``[B, V]`` in, tokens ``[B]`` int64 out."""
+"""Takes the number of the step and logits ``[B, V]``, returns tokens ``[B]`` int64."""
 
 
 @contextmanager
 def evaluation(model: PreTrainedModel) -> Iterator[None]:
-    """Without dropout and gradients."""
+    """Runs a model without dropout and gradients."""
     with evaluation_mode(model), torch.inference_mode():
         yield
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What a sequence begins after: BOS, or EOS where there is none (in packed texts it stands before a beginning), or else token 0."""
+    """The token before every sequence: BOS, or else EOS (which precedes a text in packed texts), or else token 0."""
     return next(token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if token is not None)
 
 
 def check_context(model: PreTrainedModel, context: int) -> None:
-    """Refuse a number of tokens that the model cannot see at once.
+    """Refuses a number of tokens beyond the model's positions.
 
     Raises:
         ValueError: If ``context`` is less than 1 or more than the model's positions.
@@ -41,10 +41,10 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 
 def widen(logits: Tensor) -> Tensor:
-    """To float32; float64 stays.
+    """Casts logits to float32; float64 stays.
 
     Raises:
-        ValueError: For a model that gives no numbers.
+        ValueError: For NaN.
     """
     if logits.isnan().any():
         raise ValueError("The model gives logits that are not numbers; look at its weights, which hold NaN or are too large for their dtype.")
@@ -52,26 +52,26 @@ def widen(logits: Tensor) -> Tensor:
 
 
 def check_tokens(model: PreTrainedModel, largest: int) -> None:
-    """Refuse tokens of another tokenizer.
+    """Refuses tokens of another tokenizer.
 
     Raises:
-        ValueError: If the largest token is none of the model's.
+        ValueError: If the largest token is not in the model's vocabulary.
     """
     if largest >= (num_known := vocabulary_size(model)):
         raise ValueError(f"`tokenizer` gave the token {largest}, but the model knows {num_known} tokens; give the model's own tokenizer.")
 
 
 def walk(model: PreTrainedModel, start: int, num_rows: int, num_steps: int, choose: Choose) -> None:
-    """Run ``num_rows`` sequences side by side, each from ``start``, with a cache of keys and values.
+    """Runs ``num_rows`` sequences in one batch, each from ``start``, with a cache of keys and values.
 
-    Equal arguments and equal choices give bitwise equal logits, on one machine with one number of threads.
+    Equal arguments and choices give bitwise equal logits on one machine with the same number of threads.
 
     Args:
-        model: Run in evaluation mode, without gradients.
-        start: The token that stands before each sequence.
+        model: Runs in evaluation mode, without gradients.
+        start: The token before each sequence.
         num_rows: Sequences, B.
-        num_steps: Tokens of each.
-        choose: Called with the number of the step and the logits ``[B, V]``, float32 (float64 for a float64 model); gives the next token of each row.
+        num_steps: Tokens of each sequence.
+        choose: Takes the number of the step and the logits ``[B, V]``, float32 (float64 for a float64 model); returns the next token of each row.
     """
     tokens, cache = torch.full((num_rows,), start, device=model.device), None
     with evaluation(model):

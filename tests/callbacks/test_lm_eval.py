@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from lit_talr.callbacks import GeneralBudget, GeneralScore, HFExport, LMEval, Summary
 from lit_talr.callbacks.lm_eval import tokenizer_hash
 from lit_talr.cli.command_line import main
-from lit_talr.data.encoding import load_tokenizer
+from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.domains import Records
 from lit_talr.losses import Standard
 from lit_talr.modeling.generation import Generation

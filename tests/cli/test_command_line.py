@@ -60,7 +60,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--data.tokenizer", "x"], "`--data.tokenizer` is not an option of its own: the tokenizer is the model's"),
         (["--trainer.default_root_dir", "x"], "it is the folder of the run, `--run`"),
         (["-c", "configs/loss/nope.yaml"], "configs/loss/nope.yaml: no such configuration"),
-        (["--data.batching.batch_size", "0"], "`batching.batch_size` must be a positive integer, got 0"),
+        (["--data.batching.batch_size", "0"], "`batching.batch_size` must be at least 1, got 0"),
         (["--data.train", "nowhere.jsonl"], "nowhere.jsonl: no such file of rows"),
         (["--data.encoding.max_length", "5"], "train.jsonl: row 1: "),
         (["--trainer.accumulate_grad_batches", "3"], "`trainer.accumulate_grad_batches` is 3"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch, accumulation, arrange, epoch_order, most_micro_batches
+from lit_talr.data.batch_plan import Batching, BatchPlan, MicroBatch, accumulation, arrange, epoch_order
 
 check = settings(max_examples=150, deadline=None)
 
@@ -71,11 +71,11 @@ def test_every_example_comes_once_an_epoch(layout: Layout) -> None:
 
 @check
 @given(layout=layouts())
-def test_num_step_tokens_counts_the_step_over_ranks_and_micro_steps(layout: Layout) -> None:
+def test_num_items_in_batch_counts_the_step_over_ranks_and_micro_steps(layout: Layout) -> None:
     plan = layout.plan()
     for number, step in enumerate(layout.steps()):
-        told = {micro_batch.num_items_in_batch for rank in step for micro_batch in rank}
-        assert told == {sum(int(layout.num_supervised[index]) for index in members(step))} == {plan.num_items_in_batch(number)}
+        counts = {micro_batch.num_items_in_batch for rank in step for micro_batch in rank}
+        assert counts == {sum(int(layout.num_supervised[index]) for index in members(step))} == {plan.num_items_in_batch(number)}
 
 
 @check
@@ -162,7 +162,8 @@ def test_packing_needs_no_more_micro_batches_and_has_no_two_rows_that_fit_into_o
 
 
 def test_the_last_step_may_need_the_most_micro_batches() -> None:
-    assert most_micro_batches(np.array([1, 1, 1, 1, 9, 9, 9]), batch_size=4, micro_batch_tokens=10) == 3
+    lengths, batching = np.array([1, 1, 1, 1, 9, 9, 9]), Batching(batch_size=4, micro_batch_tokens=10)
+    assert accumulation(lengths, batching, 1, len(lengths), [np.arange(len(lengths))]) == 3
 
 
 def test_ties_are_in_order_of_the_ids() -> None:
@@ -185,7 +186,7 @@ def test_ranks_are_balanced(layout: Layout) -> None:
 def test_a_step_by_hand() -> None:
     lengths, num_supervised = np.array([3, 9, 5, 9, 1, 7, 2]), np.array([1, 2, 3, 4, 1, 6, 1])
     ranks = [list(BatchPlan(lengths, num_supervised, Batching(7, 1), world_size=2, rank=rank, shuffle=False)) for rank in range(2)]
-    # longest first: 1 3 5 2 0 6 4, dealt to ranks 0 1, 1 0, 0 1, 1
+    # longest first: 1 3 5 2 0 6 4, assigned to ranks 0 1, 1 0, 0 1, 1
     assert ranks == [[MicroBatch(ids, 18) for ids in ((1,), (2,), (0,), ())], [MicroBatch(ids, 18) for ids in ((3,), (5,), (6,), (4,))]]
     # in at most 18 padded tokens: 2 x 9, 2 x 7 (5 2), 3 x 3 (0 6 4)
     plan = BatchPlan(lengths, num_supervised, Batching(7, micro_batch_tokens=18), shuffle=False)
@@ -197,7 +198,7 @@ def test_a_step_by_hand() -> None:
 
 @check
 @given(layout=layouts(), data=st.data())
-def test_resume_deals_the_tail_of_that_epoch_only(layout: Layout, data: st.DataObject) -> None:
+def test_resume_gives_the_tail_of_that_epoch_only(layout: Layout, data: st.DataObject) -> None:
     epoch = data.draw(st.integers(0, layout.epochs - 1))
     rank = data.draw(st.integers(0, layout.world_size - 1))
     whole, plan = layout.plan(rank), layout.plan(rank)
@@ -233,12 +234,12 @@ def test_a_data_loader_gets_micro_batches(num_workers: int) -> None:
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: Batching(batch_size=0), "`batching.batch_size` must be a positive integer, got 0."),
-        (lambda: Batching(micro_batch_size=0), "`batching.micro_batch_size` must be a positive integer, got 0."),
-        (lambda: Batching(micro_batch_tokens=-5), "`batching.micro_batch_tokens` must be a positive integer, got -5."),
-        (lambda: Batching(eval_batch_size=0), "`batching.eval_batch_size` must be a positive integer, got 0."),
-        (lambda: Batching(seed=-1), "`batching.seed` must be 0 or a positive integer, got -1."),
-        (lambda: Batching(num_workers=-1), "`batching.num_workers` must be 0 or a positive integer, got -1."),
+        (lambda: Batching(batch_size=0), "`batching.batch_size` must be at least 1, got 0."),
+        (lambda: Batching(micro_batch_size=0), "`batching.micro_batch_size` must be at least 1, got 0."),
+        (lambda: Batching(micro_batch_tokens=-5), "`batching.micro_batch_tokens` must be at least 1, got -5."),
+        (lambda: Batching(eval_batch_size=0), "`batching.eval_batch_size` must be at least 1, got 0."),
+        (lambda: Batching(seed=-1), "`batching.seed` must be at least 0, got -1."),
+        (lambda: Batching(num_workers=-1), "`batching.num_workers` must be at least 0, got -1."),
         (lambda: Batching(micro_batch_size=1, micro_batch_tokens=9), "exclude each other, got 1 and 9; leave one out"),
         (lambda: Batching(packing=True), "`batching.packing` needs `batching.micro_batch_tokens`, the length of a row"),
         (lambda: BatchPlan(np.array([]), np.array([]), Batching()), "There are no examples"),

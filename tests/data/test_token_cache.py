@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from lit_talr.data import token_cache
 from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong
 from lit_talr.data.example import Example
-from lit_talr.data.token_cache import content_key, encode_many, encode_row, read
+from lit_talr.data.token_cache import encode_many, encode_row
 from lit_talr.losses import Standard
 from tests.helpers.fits import fit, write_data
 from tests.helpers.tiny import byte_tokenizer
@@ -38,70 +39,88 @@ def never_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_cache, "encode_row", refuse)
 
 
-def in_words(rows: list[Encoded | TooLong]) -> list[object]:
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder; the cache lies next to it."""
+    return tmp_path / "run"
+
+
+def cached_files(run: Path) -> list[Path]:
+    return sorted((run.parent / ".cache").glob("*"))
+
+
+def encode_all(coder: ChatEncoder, run: Path, examples: Sequence[Example] = EXAMPLES) -> list[object]:
+    return as_lists(encode_many(coder, examples, run, "", show=False))
+
+
+def as_lists(rows: list[Encoded | TooLong]) -> list[object]:
     return [row.num_tokens if isinstance(row, TooLong) else (row.input_ids.tolist(), row.supervised.tolist(), row.truncated) for row in rows]
 
 
-def test_processes_give_what_one_gives_in_order_and_so_does_the_file(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_processes_and_the_cache_give_the_rows_of_one_process_in_order(run: Path, request: pytest.FixtureRequest) -> None:
     alone = [encode_row(encoder(), example) for example in EXAMPLES]
     assert 0 < sum(isinstance(row, TooLong) for row in alone) < sum(isinstance(row, Encoded) and row.truncated > 0 for row in alone) < 11
-    assert in_words(encode_many(encoder(), EXAMPLES, tmp_path, "", show=False)) == in_words(alone)
+    assert encode_all(encoder(), run) == as_lists(alone)
+    assert [path.name[:7] for path in cached_files(run)] == ["tokens-"]
     request.getfixturevalue("never_encoded")
-    kept = encode_many(encoder(), EXAMPLES, tmp_path, "", show=False)
-    assert in_words(kept) == in_words(alone)
-    assert {(row.input_ids.dtype, row.supervised.dtype) for row in kept if isinstance(row, Encoded)} == {(np.dtype("int32"), np.dtype("bool"))}
+    cached = encode_many(encoder(), EXAMPLES, run, "", show=False)
+    assert as_lists(cached) == as_lists(alone)
+    assert {(row.input_ids.dtype, row.supervised.dtype) for row in cached if isinstance(row, Encoded)} == {(np.dtype("int32"), np.dtype("bool"))}
 
 
-@pytest.mark.parametrize("other", [{"max_length": 41}, {"too_long": "drop"}])
-def test_other_options_or_texts_are_encoded_anew(tmp_path: Path, other: dict[str, object]) -> None:
-    encode_many(encoder(), EXAMPLES, tmp_path, "", show=False)
-    encode_many(encoder(**other), EXAMPLES, tmp_path, "", show=False)  # type: ignore[arg-type]
-    encode_many(encoder(), EXAMPLES[::-1], tmp_path, "", show=False)
-    assert len(list(tmp_path.iterdir())) == 3
+def test_rows_that_are_all_too_long_are_cached(run: Path, request: pytest.FixtureRequest) -> None:
+    rows = encode_all(encoder("drop", max_length=2), run)
+    assert all(isinstance(row, int) for row in rows)
+    request.getfixturevalue("never_encoded")
+    assert encode_all(encoder("drop", max_length=2), run) == rows
 
 
-def test_a_file_that_is_not_whole_is_made_again(tmp_path: Path) -> None:
-    first, key = encode_many(encoder(), EXAMPLES, tmp_path, "", show=False), content_key(encoder(), EXAMPLES)
-    (file,) = tmp_path.iterdir()
+def test_other_options_texts_or_templates_are_another_entry(run: Path) -> None:
+    coders = [encoder(), encoder(max_length=41), encoder("drop"), ChatEncoder(byte_tokenizer("qwen2"), Encoding(max_length=400))]
+    for coder in coders:
+        encode_all(coder, run)
+    encode_all(encoder(), run, EXAMPLES[::-1])
+    assert len(cached_files(run)) == 5
+
+
+def test_an_entry_that_is_not_whole_is_computed_again(run: Path) -> None:
+    first = encode_all(encoder(), run)
+    (file,) = cached_files(run)
     whole = file.read_bytes()
     for broken in (whole[:-7], b"", whole[:-1] + bytes([whole[-1] ^ 1])):
         file.write_bytes(broken)
-        assert read(file, key) is None
-        assert in_words(encode_many(encoder(), EXAMPLES, tmp_path, "", show=False)) == in_words(first)
-        assert in_words(read(file, key) or []) == in_words(first)
+        assert encode_all(encoder(), run) == first
+        assert token_cache.token_cache(run, encoder(), EXAMPLES).read() is not None
 
 
-def test_where_it_cannot_be_kept_the_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("")
-    assert len(encode_many(encoder(), EXAMPLES, tmp_path / "file" / "folder", "", show=False)) == 11
-    assert "Tokens of 11 rows could not be kept" in caplog.text
+def test_a_run_goes_on_if_its_tokens_cannot_be_cached(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (run.parent / ".cache").write_text("")
+    assert len(encode_all(encoder(), run)) == 11
+    assert "tokens could not be cached (" in caplog.text
 
 
-def test_a_row_that_is_wrong_is_named_from_whichever_process(tmp_path: Path) -> None:
+def test_errors_name_the_row_from_any_process(run: Path) -> None:
     with pytest.raises(ValueError, match=r"rows.csv: row 5: This has \d+ tokens, more than the 40 allowed"):
-        encode_many(encoder("error"), EXAMPLES, tmp_path, "", show=False)
+        encode_all(encoder("error"), run)
     wrong = [*EXAMPLES[:8], Example.from_prompt("?", " ", meta={"where": "rows.csv: row 9"})]
-    with pytest.raises(ValueError, match="rows.csv: row 9: Turn 1 has an empty answer"):
-        encode_many(encoder(), wrong, tmp_path, "", show=False)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_turn_without_a_role_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rows.csv: row 9: Turn 1 has an empty response"):
+        encode_all(encoder(), run, wrong)
     wrong = [*EXAMPLES[:2], Example([{"content": "a"}, {"role": "assistant", "content": "b"}], (1,), {"where": "rows.csv: row 3"})]  # type: ignore[list-item]
     with pytest.raises(ValueError, match="rows.csv: row 3: Turn 0 must have a `role`"):
-        encode_many(encoder(), wrong, tmp_path, "", show=False)
+        encode_all(encoder(), run, wrong)
+    assert not cached_files(run)
 
 
-def test_an_encoder_of_another_class_is_asked_each_time(tmp_path: Path) -> None:
+def test_a_subclass_is_never_cached(run: Path) -> None:
     class Other(ChatEncoder):
         pass
 
     other = Other(byte_tokenizer(), Encoding(max_length=40, too_long="drop"))
-    assert in_words(encode_many(other, EXAMPLES, tmp_path, "", show=False)) == in_words([encode_row(other, example) for example in EXAMPLES])
-    assert not list(tmp_path.iterdir())
+    assert encode_all(other, run) == as_lists([encode_row(other, example) for example in EXAMPLES])
+    assert not cached_files(run)
 
 
-def test_where_processes_cannot_be_started_one_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_process_encodes_if_others_cannot_be_started(run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     forks: list[int] = []
     fork = os.fork
 
@@ -112,15 +131,15 @@ def test_where_processes_cannot_be_started_one_does_it(tmp_path: Path, monkeypat
         return forks[-1]
 
     monkeypatch.setattr("os.fork", second_fails)
-    assert len(encode_many(encoder(), EXAMPLES, tmp_path, "", show=False)) == 11
+    assert len(encode_all(encoder(), run)) == 11
     assert "2 processes could not be started to encode rows ([Errno 11] Resource temporarily unavailable); one does it" in caplog.text
     assert not active_children()
 
 
-def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_reported(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_cache, "encode_row", lambda *_: os._exit(9))
     with pytest.raises(ValueError, match="A process that encodes rows has died, most often for want of memory"):
-        encode_many(encoder(), EXAMPLES, tmp_path, "", show=False)
+        encode_all(encoder(), run)
 
 
 PROGRAM = """
@@ -128,7 +147,7 @@ import os, time
 from lit_talr.data import token_cache
 
 def slow(*_):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # in one piece
     time.sleep(60)
 
 token_cache.encode_row = slow
@@ -145,7 +164,7 @@ def test_processes_end_with_the_run_however_that_ends() -> None:
     assert run.stdout.read() == ""  # which is known when the last process that has the pipe has ended
 
 
-def test_a_run_keeps_and_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_run_caches_and_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     write_data(tmp_path)
     expected = fit(tmp_path, Standard(), steps=1)
     monkeypatch.setattr("lit_talr.domains.base.MANY", 10)

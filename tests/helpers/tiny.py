@@ -17,7 +17,7 @@ QWEN2 = """
 {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
 """
-"""ChatML, with a system turn of its own where there is none."""
+"""ChatML, with a default system turn."""
 
 QWEN3 = """
 {%- set seen = namespace(user=-1) %}
@@ -42,7 +42,7 @@ QWEN3 = """
 {{- '<|im_start|>assistant\\n' + ('<think>\\n\\n</think>\\n\\n' if enable_thinking is defined and not enable_thinking else '') }}
 {%- endif %}
 """
-"""ChatML whose last answer has a block of thoughts; those of earlier answers are taken out."""
+"""ChatML whose last response has a block of thoughts; those of earlier responses are removed."""
 
 LLAMA3 = """
 {{- bos_token }}
@@ -86,11 +86,11 @@ GEMMA3 = (
 """
     + GEMMA_TURNS
 )
-"""As Gemma 2, but the system's text opens the first user turn."""
+"""Gemma 2 with the system text at the beginning of the first user turn."""
 
 
 class Family(NamedTuple):
-    """What a byte-level tokenizer needs to pass for one of a family."""
+    """The properties of a family that a byte-level tokenizer imitates."""
 
     chat_template: str | None
     special: tuple[str, ...]  # ids from 256 in this order
@@ -115,14 +115,14 @@ FAMILIES = {
 
 
 def byte_alphabet() -> list[str]:
-    """The character that byte-level tokenizers write for each byte: the printable ones stand for themselves, the others follow from 256."""
+    """The character that byte-level tokenizers write for each byte: printable bytes stand for themselves, the others follow from 256."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def byte_tokenizer(family: str = "plain", chat_template: str | None = None, merges: list[tuple[str, str]] | None = None) -> PreTrainedTokenizerFast:
-    """A tokenizer of a family, with another chat template or with merges (their ids follow the bytes) where given."""
+    """A tokenizer of a family, optionally with another chat template or with merges, whose ids follow the bytes."""
     chosen = FAMILIES[family]
     vocabulary = {character: byte for byte, character in enumerate(byte_alphabet())}
     for first, second in merges or []:
@@ -142,6 +142,6 @@ def byte_tokenizer(family: str = "plain", chat_template: str | None = None, merg
 
 
 def save_tokenizer(folder: Path, family: str = "qwen2") -> Path:
-    """Write a family's tokenizer into a folder, which a run can be given as ``model.tokenizer``."""
+    """Writes a family's tokenizer into a folder for ``model.tokenizer``."""
     byte_tokenizer(family).save_pretrained(folder)
     return Path(folder)

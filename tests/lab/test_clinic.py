@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from lit_talr.data.encoding import ChatEncoder, Encoding, load_tokenizer
+from lit_talr.data.encoding import ChatEncoder, Encoding
 from lit_talr.data.example import Example, Split
+from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.lab import Clinic
 from lit_talr.lab.clinic import CALCULATORS, CATEGORIES, Calculator, split_of
 from lit_talr.lab.clinic_notes import UNITS, VALUES, draw_patient, write_note

@@ -6,8 +6,9 @@ from random import Random
 
 import pytest
 
-from lit_talr.data.encoding import ChatEncoder, Encoding, load_tokenizer
+from lit_talr.data.encoding import ChatEncoder, Encoding
 from lit_talr.data.example import Example, Split
+from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.lab import Clinic, Skills
 from lit_talr.lab.clinic import CALCULATORS
 from lit_talr.lab.skill_items import CALCULATOR_NAMES, FACTS, FINDINGS, SKILLS, UNITS, Item

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lit_talr.data.packing import Packing
+from lit_talr.data.encoded import Packing
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.modeling.backbone import Backbone, use_liger_layers
 from lit_talr.modeling.loading import load_model

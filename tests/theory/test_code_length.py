@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit_talr.theory import bits_per_byte, code_length, compress
 from lit_talr.theory.code_length import blocks
 from lit_talr.theory.message import CHECKSUM, HEADER, PIECE
-from lit_talr.theory.pieces import cut
+from lit_talr.theory.pieces import split_text
 from tests.helpers.tiny import byte_tokenizer
 from tests.theory.test_pieces import lower_case, words
 from tests.theory.tiny_models import small
@@ -38,7 +38,7 @@ def test_among_equal_tokens_each_costs_log2_of_their_number() -> None:
 @pytest.mark.parametrize("tokenizer", [words(), lower_case()], ids=["three words", "lower case"])
 def test_what_a_tokenizer_does_not_give_back_costs_what_the_coder_needs_for_it(tokenizer: PreTrainedTokenizerBase) -> None:
     model, text = small(300), "a rose is a Rose, and so it is called " * 20
-    expected = 8 * (len(compress(model, tokenizer, text)) - HEADER.size - CHECKSUM.size - PIECE.size * len(cut(text, tokenizer))) / len(text)
+    expected = 8 * (len(compress(model, tokenizer, text)) - HEADER.size - CHECKSUM.size - PIECE.size * len(split_text(text, tokenizer))) / len(text)
     assert bits_per_byte(model, tokenizer, text) == pytest.approx(expected, rel=0.02)
 
 

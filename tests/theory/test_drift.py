@@ -47,7 +47,7 @@ def test_the_seed_decides(model: PreTrainedModel) -> None:
 
 
 def test_refusals(model: PreTrainedModel) -> None:
-    with pytest.raises(ValueError, match="`num_sequences` must be at least 2, or there is no standard error, got 1"):
+    with pytest.raises(ValueError, match="`num_sequences` must be at least 2, got 1; one sequence has no standard error"):
         drift(model, model, 0, num_sequences=1)
     with pytest.raises(ValueError, match="`second` must have the vocabulary of `first`, 300 tokens, got 200"):
         drift(model, small(200), 0)

@@ -1,7 +1,7 @@
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lit_talr.theory.pieces import cut, join, restorable
+from lit_talr.theory.pieces import join_pieces, restorable, split_text
 from tests.helpers.tiny import byte_tokenizer
 
 
@@ -19,20 +19,20 @@ def lower_case() -> PreTrainedTokenizerFast:
 
 
 def joined(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
-    pieces = cut(text, tokenizer)
+    pieces = split_text(text, tokenizer)
     ids, raw = [token for piece in pieces for token in piece.ids], b"".join(piece.raw for piece in pieces)
-    return join([(len(piece.ids), len(piece.raw)) for piece in pieces], ids, raw, tokenizer)
+    return join_pieces([(len(piece.ids), len(piece.raw)) for piece in pieces], ids, raw, tokenizer)
 
 
 def test_a_text_that_comes_back_is_one_piece() -> None:
-    assert cut("Zoë", byte_tokenizer()) == [([90, 111, 195, 171], b"")]
-    assert cut("", byte_tokenizer()) == []
+    assert split_text("Zoë", byte_tokenizer()) == [([90, 111, 195, 171], b"")]
+    assert split_text("", byte_tokenizer()) == []
 
 
 def test_what_does_not_come_back_stays_bytes_and_the_rest_tokens() -> None:
     tokenizer = lower_case()
     assert restorable("A", tokenizer) is None and restorable("a", tokenizer) == [97]
-    assert cut("sixteen letters." + "SIXTEEN LETTERS." + "SIXTEEN AGAIN..." + "sixteen letters.", tokenizer) == [
+    assert split_text("sixteen letters." + "SIXTEEN LETTERS." + "SIXTEEN AGAIN..." + "sixteen letters.", tokenizer) == [
         (list(b"sixteen letters."), b""),
         ([], b"SIXTEEN LETTERS.SIXTEEN AGAIN..."),
         (list(b"sixteen letters."), b""),

@@ -6,7 +6,7 @@ import pytest
 
 from lit_talr.theory import bound, cost_of_gain, geometric_step, hard_token_setting, logit_step, random_setting, ratio_step, safe_rate
 from lit_talr.theory.simulations import Cost
-from lit_talr.theory.tilting import Step, run
+from lit_talr.theory.tilting import Step, run_steps
 
 SEEDS = (0, 1, 2)
 SHARES = {logit_step: 0.4, ratio_step: 0.1, geometric_step: 0.4}
@@ -15,7 +15,7 @@ SHARES = {logit_step: 0.4, ratio_step: 0.1, geometric_step: 0.4}
 
 def costs(step: Step, seed: int, num_steps: tuple[int, ...] = (4, 8, 16, 32, 64), share: float = 1.0) -> list[Cost]:
     setting = random_setting(num_places=4, vocabulary=12, seed=seed)
-    total = run(setting, geometric_step, 1.0, 1)[0]
+    total = run_steps(setting, geometric_step, 1.0, 1)[0]
     return [cost_of_gain(setting, step, share * SHARES[step] * total, number) for number in num_steps]
 
 
@@ -55,7 +55,7 @@ def test_the_geometric_form_cannot_show_it(seed: int) -> None:
 def test_a_gain_is_reached_exactly() -> None:
     setting = random_setting(4, 10, 0)
     cost = cost_of_gain(setting, logit_step, 0.2, 5)
-    assert run(setting, logit_step, cost.rate, 5) == pytest.approx((0.2, cost.cost), rel=1e-9)
+    assert run_steps(setting, logit_step, cost.rate, 5) == pytest.approx((0.2, cost.cost), rel=1e-9)
 
 
 def test_what_a_few_steps_cannot_gain_is_refused() -> None:
@@ -77,15 +77,15 @@ def test_hard_tokens_are_what_they_are_called() -> None:
     setting = hard_token_setting(3, num_places=10, vocabulary=5)
     np.testing.assert_allclose(setting.general.sum(1), 1)
     np.testing.assert_allclose((setting.general * setting.domain).sum(1), [0.01] * 3 + [0.9] * 7)
-    with pytest.raises(ValueError, match=r"`num_hard` must lie in \[0, num_places = 10\], got 11"):
+    with pytest.raises(ValueError, match=r"`num_hard` must lie in \[0, 10\], got 11; `num_places` is the upper end"):
         hard_token_setting(11, num_places=10)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: hard_token_setting(1, easy=1.0), "`easy` must lie between 0 and 1, got 1.0"),
-        (lambda: hard_token_setting(1, hard=0.0), "`hard` must lie between 0 and 1, got 0.0"),
+        (lambda: hard_token_setting(1, easy=1.0), r"`easy` must lie in \(0, 1\), got 1.0"),
+        (lambda: hard_token_setting(1, hard=0.0), r"`hard` must lie in \(0, 1\), got 0.0"),
         (lambda: hard_token_setting(1, vocabulary=1), "`vocabulary` must be at least 2, got 1"),
         (lambda: safe_rate(hard_token_setting(4), geometric_step, 0.05), "`geometric_step` gives no numbers in this setting: some of its probabilities are 0"),
     ],

@@ -4,7 +4,7 @@ import torch
 
 from lit_talr.theory import Setting, geometric_step, logit_step, ratio_step
 from lit_talr.theory.simulations import random_setting
-from lit_talr.theory.tilting import Step, run
+from lit_talr.theory.tilting import Step, run_steps
 
 SETTING = random_setting(num_places=4, vocabulary=6, seed=0)
 
@@ -35,7 +35,7 @@ def test_the_exponent_of_the_ratio_step_is_the_gradient_by_the_probabilities() -
 def test_what_is_gained_and_what_it_costs() -> None:
     """From (1/2, 1/2) all the way to (4/5, 1/5) in one geometric step."""
     setting = Setting(np.array([[0.5, 0.5]]), np.array([[0.8, 0.2]]))
-    gain, cost = run(setting, geometric_step, 1.0, 1)
+    gain, cost = run_steps(setting, geometric_step, 1.0, 1)
     assert gain == pytest.approx(0.8 * np.log(1.6) + 0.2 * np.log(0.4)) and cost == pytest.approx(-0.5 * np.log(1.6) - 0.5 * np.log(0.4))
 
 
@@ -49,4 +49,4 @@ def test_the_domain_is_a_fixed_point(step: Step) -> None:
 
 def test_a_step_far_too_large_stays_finite() -> None:
     for step in (logit_step, ratio_step):
-        assert np.isfinite(run(SETTING, step, 1e6, 20)).all()
+        assert np.isfinite(run_steps(SETTING, step, 1e6, 20)).all()

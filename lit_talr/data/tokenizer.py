@@ -1,0 +1,54 @@
+"""Loading a tokenizer, and its hash."""
+
+import hashlib
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from lit_talr.utils.errors import first_line
+from lit_talr.utils.files import shipped
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer with all that training and generation need; never runs code from the hub.
+
+    Args:
+        name: Folder, hub name, or a folder that ships with this package (``lit_talr/lab/base``).
+        revision: Commit, tag or branch of a hub tokenizer.
+
+    Raises:
+        ValueError: For a name that cannot be loaded, and a tokenizer without pad or end token.
+    """
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        raise ValueError(f"The tokenizer must be a folder or a hub name, got {name!r}, which is not there.")
+    folder = Path(shipped(name))
+    if folder.is_dir() and not any((folder / file).is_file() for file in ("tokenizer_config.json", "tokenizer.json")):
+        raise ValueError(f"{name} is a folder without a tokenizer (tokenizer_config.json); give the one that belongs to the model as `model.tokenizer`.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(shipped(name), revision=revision or "main", trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        where = f"{name!r} (revision {revision or 'main'})"
+        raise ValueError(f"The tokenizer must be a folder or a hub name that can be loaded, got {where}: {first_line(error)}") from error
+    for kind, key, way_out in (
+        ("end", "eos_token", "the token that ends its responses"),
+        ("pad", "pad_token", "any token that it has, its end token too: padding never carries loss"),
+    ):
+        if getattr(tokenizer, f"{key}_id") is None:
+            raise ValueError(f'The tokenizer {name!r} has no {kind} token; set "{key}" in its tokenizer_config.json (of a local copy) to {way_out}.')
+    return tokenizer
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The hash of the files that a tokenizer is saved in, without its last padding and truncation."""
+    tokenizer, digest = deepcopy(tokenizer), hashlib.sha256()
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_padding()
+        backend.no_truncation()
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+    return digest.hexdigest()

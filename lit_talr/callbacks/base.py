@@ -1,58 +1,262 @@
-"""Answers, judge_responses and kept: what the callbacks that score share."""
+"""What several callbacks need: files of responses, the comparison with the base model, and budgets that end a run."""
 
+import logging
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
+from transformers import GenerationConfig
 
-from lit_talr.data.example import Example
+from lit_talr.data.encoded import Batch
+from lit_talr.data.example import Example, Split
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.modeling.generation import Response
+from lit_talr.module import DomainSFT
+from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
+from lit_talr.utils.collectives import gather_lists
+from lit_talr.utils.errors import check_in
+from lit_talr.utils.files import write_json_lines
+
+logger = logging.getLogger(__name__)
+Rows = list[dict[str, Any]]
 
 
-class LogsDrop(Callback):
-    """Logs ``general/drop`` and ``general/drop_se``, at some or all epochs of a fit."""
+def epoch_is_due(trainer: Trainer, every_n_epochs: int | None) -> bool:
+    """Whether the epoch that is ending is one of every so many; null is never."""
+    return not trainer.sanity_checking and every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs == 0
 
 
-class LogsDrift(Callback):
-    """Logs ``drift/kl`` and ``drift/kl_se``, before training and at some steps of a fit."""
-
-    measured_step: int | None = None
-    """How many optimizer steps the weights had made that were measured last."""
-
-
-def judge_responses(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example], answers: Sequence[Response]) -> list[dict[str, Any]]:
-    """A row for each answer, with what it was read as and whether it is right; the metric counts them."""
-    metric.update([answer.text for answer in answers], examples)
+def response_rows(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example], responses: Sequence[Response]) -> Rows:
+    """A row for each response, with how the metric reads it and whether it is right; the metric does not count them."""
     return [
-        {"id": index, "row": example.meta.get("where"), **answer._asdict(), "truth": example.meta.get("answer"), **metric.judge(answer.text, example)}
-        for index, example, answer in zip(ids, examples, answers, strict=True)
+        {"id": index, "row": example.meta.get("where"), **response._asdict(), "truth": example.meta.get("answer"), **metric.judge(response.text, example)}
+        for index, example, response in zip(ids, examples, responses, strict=True)
     ]
 
 
-def gather_rows(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str, Any]]:
-    """In the order of their numbers, on every rank. Collective."""
-    parts = [rows]
-    if dist.is_available() and dist.is_initialized():
-        parts = [[] for _ in range(trainer.world_size)]
-        dist.all_gather_object(parts, rows)
-    return sorted((row for part in parts for row in part), key=lambda row: row["id"])
+def gather_rows(rows: Rows) -> Rows:
+    """The rows of all ranks by ``id``, on every rank. Collective."""
+    return sorted(gather_lists(rows), key=lambda row: row["id"])
 
 
 def responses_file(trainer: Trainer, name: str) -> Path:
     return Path(trainer.default_root_dir) / "answers" / f"{name}.jsonl"
 
 
-def paired_error(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> float:
-    """Standard error of the difference of two means over suites of the share of right answers, from two rows for each item."""
+def exported_generation(module: DomainSFT) -> GenerationConfig:
+    """The model's generation settings, with which ``generate`` ends a response where training ended it."""
+    assert module.backbone is not None
+    settings, encoder = deepcopy(module.backbone.model.generation_config), module.data.encoder
+    own = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    settings.eos_token_id = sorted({*encoder.stop_token_ids, *(token for token in own if token is not None)})
+    settings.pad_token_id = encoder.pad_token_id
+    return settings
+
+
+class Scores(NamedTuple):
+    """Scores of one model on all suites."""
+
+    by_suite: dict[str, float]
+    rows: Rows  # one for each item, on every rank; `counts` is whether its suite enters the mean
+    results: dict[str, dict[str, float]]  # all metrics of lm-evaluation-harness, by task; empty for other suites
+
+    @property
+    def mean(self) -> float:
+        counting = {row["suite"] for row in self.rows if row["counts"]}
+        return float(np.mean([score for name, score in self.by_suite.items() if name in counting])) if counting else math.nan
+
+
+def paired_error(base: Rows, now: Rows) -> float:
+    """Standard error of the difference of two means over suites of the share of right responses, from two rows for each item."""
     lost: dict[str, list[float]] = {}
-    for row, other in pairs:
-        lost.setdefault(row["suite"], []).append(float(row["correct"]) - float(other["correct"]))
+    for before, after in zip(base, now, strict=True):
+        if after["counts"]:
+            lost.setdefault(after["suite"], []).append(float(before["correct"]) - float(after["correct"]))
     if not lost:
         return math.nan
     variances = [float(np.var(items, ddof=1)) / len(items) if len(items) > 1 else math.nan for items in lost.values()]
     return math.sqrt(sum(variances)) / len(variances)
+
+
+class Measure(Callback):
+    """Logs a metric, and under ``<metric>_se`` its standard error, at some steps of a fit."""
+
+    measures: str
+    """Name of the metric."""
+    measured_step: int | None = None
+    """Optimizer step of the weights that were measured last."""
+
+
+class GeneralMeasure(Measure, ABC):
+    """Scores general abilities before training, after epochs and in test, and logs what their mean has lost since the base model."""
+
+    measures = "general/drop"
+    every_n_epochs: int | None
+    cache_kind: str
+    """Begins the names of files in the cache."""
+    counts = True
+    """Whether this callback logs mean and drop."""
+    suites: Mapping[str, Any]
+    """Logged as ``general/<suite>``."""
+    base: Scores | None = None
+
+    @abstractmethod
+    def score_model(self, trainer: Trainer, module: DomainSFT, split: Split) -> Scores:
+        """Score the model as it is. Collective."""
+
+    @abstractmethod
+    def content(self, module: DomainSFT, split: Split) -> str:
+        """Everything but the model that the scores depend on."""
+
+    @abstractmethod
+    def read_base(self, trainer: Trainer, module: DomainSFT, split: Split) -> Scores | None:
+        """Scores of the base model from the run folder; None where there are none. Collective."""
+
+    def restore_scores(self, trainer: Trainer, module: DomainSFT, split: Split, cached: Scores) -> Scores:
+        """The cached scores as they are used. Collective."""
+        return cached
+
+    def base_on_test_items(self, trainer: Trainer, module: DomainSFT) -> Scores:
+        """Scores of the base model, which the module still is, on what ``test`` will ask. Collective."""
+        return self.base_scores(trainer, module, "test")
+
+    def is_asked(self, stage: str) -> bool:
+        return stage == "test" or (stage == "fit" and self.every_n_epochs is not None)
+
+    def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        if self.every_n_epochs is None:
+            return
+        if pl_module.loaded_step is not None:
+            self.base = self.read_base(trainer, pl_module, "val")
+            if self.base is None:
+                raise ValueError(f"`{type(self).__name__}` must watch a run from its start, but the checkpoint is of a run without it; leave it out to resume.")
+            return
+        self.base = self.base_scores(trainer, pl_module, "val")
+        self.write_scores(trainer, pl_module, self.base, "epoch-0")
+        if self.counts and pl_module.pretrained is not None:
+            self.write_rows(trainer, self.base_on_test_items(trainer, pl_module), "general-base-test")
+        for board in trainer.loggers:
+            board.log_metrics(self.named_scores(self.base, None), step=0)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        if trainer.state.fn == "fit" and epoch_is_due(trainer, self.every_n_epochs):
+            self.publish(trainer, pl_module, "val", f"epoch-{trainer.current_epoch + 1}")
+
+    def on_test_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        self.base = self.read_base(trainer, pl_module, "test")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        self.publish(trainer, pl_module, "test", "test")
+
+    def publish(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> None:
+        scores = self.score_model(trainer, module, split)
+        for key, value in self.named_scores(scores, self.base).items():
+            module.log(key, value)
+        self.write_scores(trainer, module, scores, name)
+        self.measured_step = trainer.global_step if self.counts else None
+
+    def base_scores(self, trainer: Trainer, module: DomainSFT, split: Split) -> Scores:
+        """Scores of the base model, which the module still is, from the cache where they are. Collective."""
+        if module.pretrained is None:
+            return self.score_model(trainer, module, split)
+        about = module.base_model().identity(trainer), self.content(module, split)
+        cache = ContentCache(trainer.default_root_dir, self.cache_kind, *about)
+        entry = read_or_compute(trainer, cache, lambda: Entry(record=self.score_model(trainer, module, split)._asdict()))
+        return self.restore_scores(trainer, module, split, Scores(**entry.record))
+
+    def named_scores(self, scores: Scores, base: Scores | None) -> dict[str, float]:
+        """The scores under the names that they are logged by."""
+        named = {f"general/{name}": score for name, score in scores.by_suite.items()}
+        if self.counts and scores.by_suite:
+            named["general/mean"] = scores.mean
+            if base is not None:
+                named |= {"general/drop": base.mean - scores.mean, "general/drop_se": paired_error(base.rows, scores.rows)}
+        return named
+
+    def write_scores(self, trainer: Trainer, module: DomainSFT, scores: Scores, name: str) -> None:
+        self.write_rows(trainer, scores, f"general-{name}")
+
+    def write_rows(self, trainer: Trainer, scores: Scores, name: str) -> None:
+        if trainer.is_global_zero:
+            write_json_lines(responses_file(trainer, name), scores.rows)
+
+
+class Budget(Callback):
+    """Ends training where a metric passes its budget by more than some standard errors; a run that it has ended stays so when it is resumed.
+
+    Args:
+        limit: The budget.
+        errors: By how many standard errors the metric must pass it, at least 0 and finite.
+
+    Raises:
+        ValueError: For a value out of range, and where no callback before it logs the metric.
+    """
+
+    measures: str
+    sources: str
+    """Callbacks that log the metric, as the error sentence names them."""
+    nan_exceeds: bool
+    """Whether a value that is not a number is over the budget."""
+
+    def __init__(self, limit: float, errors: float) -> None:
+        check_in("errors", errors, "[0, inf)")
+        self.limit = limit
+        self.errors = errors
+        self.stopped = False
+        self._judged_step: int | None = None
+
+    def measuring(self, trainer: Trainer) -> list[Measure]:
+        """The callbacks before this one that log its metric."""
+        before = trainer.callbacks[: trainer.callbacks.index(self)]  # type: ignore[attr-defined]
+        return [callback for callback in before if isinstance(callback, Measure) and callback.measures == self.measures]
+
+    def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
+        if stage == "fit" and not self.measuring(trainer):
+            raise ValueError(f"`{type(self).__name__}` reads `{self.measures}`, which nothing logs; put {self.sources} before it.")
+
+    def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        trainer.should_stop = trainer.should_stop or self.stopped
+        self.judge(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: DomainSFT, outputs: Any, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        self.judge(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        self.judge(trainer, pl_module)
+
+    on_train_epoch_end = on_validation_end  # type: ignore[assignment]
+
+    def judge(self, trainer: Trainer, module: DomainSFT) -> None:
+        """End the run if a new measurement of its weights is over the budget."""
+        step = trainer.global_step
+        if self.stopped or step == self._judged_step or all(callback.measured_step != step for callback in self.measuring(trainer)):
+            return
+        self._judged_step = step
+        value, error = (float(trainer.callback_metrics[name]) for name in (self.measures, f"{self.measures}_se"))
+        certain = value - self.errors * error
+        if certain <= self.limit or (math.isnan(certain) and not self.nan_exceeds):
+            self.keep(trainer, module)
+            return
+        self.stopped = trainer.should_stop = True
+        way = self.restore(trainer, module)
+        if trainer.is_global_zero:
+            passed = f"{self.measures} is {value:.3g} (standard error {error:.2g}), over the budget of {self.limit:g}"
+            logger.info(f"{type(self).__name__}: {passed}; the run ends after step {step} (epoch {trainer.current_epoch + 1}){way}.")
+
+    def keep(self, trainer: Trainer, module: DomainSFT) -> None:
+        """Called at each measurement within the budget."""
+
+    def restore(self, trainer: Trainer, module: DomainSFT) -> str:
+        """Called where the run is ended; returns what the log adds."""
+        return ""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stopped": self.stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stopped = state_dict["stopped"]

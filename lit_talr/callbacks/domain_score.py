@@ -1,100 +1,94 @@
-"""Scores the answers that the model generates, and keeps every one of them."""
+"""Scores the responses that the model generates for the domain, and writes every one of them."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.progress import track
 
-from lit_talr.callbacks.base import gather_rows, judge_responses, responses_file
+from lit_talr.callbacks.base import Rows, epoch_is_due, gather_rows, response_rows, responses_file
 from lit_talr.data.batch_plan import MicroBatch
 from lit_talr.data.example import Split
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.modeling.generation import Response
 from lit_talr.module import DomainSFT
+from lit_talr.utils.errors import check_least
 from lit_talr.utils.files import write_bytes, write_json_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@dataclass(eq=False)
 class DomainScore(Callback):
-    """Logs ``test/score`` and the domain's other metrics, and writes each answer to ``answers/test.jsonl`` of the run folder.
+    """Writes each response of ``test`` to ``answers/test.jsonl`` of the run folder; ``test`` itself logs ``test/score`` and the domain's other metrics.
 
-    ``test/cut`` is the share of answers cut by ``max_new_tokens``, ``test/unanswered`` that of prompts too long to be asked, which count as wrong.
-    A metric's figure goes to ``answers/test.png`` and to TensorBoard. On validation likewise, where asked.
+    Logs ``test/cut``, the share of responses cut by ``max_new_tokens``, and ``test/unanswered``, that of prompts too long for the model, which count as
+    wrong. A metric's figure goes to ``answers/test.png`` and to TensorBoard. Where asked, scores validation rows in the same way.
 
     Args:
-        every_n_epochs: Also answer the validation rows after every so many epochs; never by default.
+        every_n_epochs: Also score responses to the validation rows after every so many epochs, at least 1; never by default.
 
     Raises:
         ValueError: For a number of epochs below 1.
     """
 
-    def __init__(self, every_n_epochs: int | None = None) -> None:
-        if every_n_epochs is not None and every_n_epochs < 1:
-            raise ValueError(f"`every_n_epochs` must be at least 1, or left out for never, got {every_n_epochs}.")
-        self.every_n_epochs = every_n_epochs
-        self.metric: DomainMetric | None = None
-        self.rows: list[dict[str, Any]] = []
+    every_n_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least("every_n_epochs", self.every_n_epochs, 1, "leave it out for never")
+        self.rows: Rows = []  # of this rank
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         if stage == "test" or (stage == "fit" and self.every_n_epochs):
             pl_module.check_generation(trainer)
 
-    def start(self, module: DomainSFT) -> None:
-        self.metric = module.data.metric().to(module.device)
-        self.rows = []
-
-    def add(self, module: DomainSFT, split: Split, ids: Sequence[int], answers: Sequence[Response]) -> None:
-        assert self.metric is not None
-        self.rows += judge_responses(self.metric, ids, [module.data.kept[split][index] for index in ids], answers)
-
-    def finish(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> None:
-        """Collective: every rank calls it."""
-        assert self.metric is not None
-        if split == "val":  # the module scores the test
-            for key, value in self.metric.compute().items():
-                module.log(f"{split}/{key}", value.float())
-        rows = gather_rows(self.rows, trainer)
-        module.log(f"{split}/cut", torch.tensor(sum(row["cut"] for row in rows) / max(1, len(rows))))
-        module.log(f"{split}/unanswered", torch.tensor(sum(row["unanswered"] for row in rows) / max(1, len(rows))))
-        figure = self.metric.figure()
-        if trainer.is_global_zero:
-            write_json_lines(responses_file(trainer, name), rows)
-            if figure is not None:
-                publish(figure, responses_file(trainer, name).with_suffix(".png"), trainer, split)
-        self.rows = []
-
     def on_test_epoch_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        self.start(pl_module)
+        self.rows = []
 
     def on_test_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: DomainSFT, outputs: list[Response], batch: MicroBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.add(pl_module, "test", batch.ids, outputs)
+        examples = [pl_module.data.kept["test"][index] for index in batch.ids]
+        self.rows += response_rows(pl_module.test_metric, batch.ids, examples, outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        self.finish(trainer, pl_module, "test", "test")
+        self.publish(trainer, pl_module, pl_module.test_metric, "test", "test")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        if trainer.sanity_checking or not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
+        if not epoch_is_due(trainer, self.every_n_epochs):
             return
-        data = pl_module.data
+        data, self.rows = pl_module.data, []
         data.encode_prompts("val")
-        self.start(pl_module)
-        batches = track(list(data.prompt_plan("val")), description="Answering", transient=True, disable=not trainer.is_global_zero)
-        for batch in batches:
-            self.add(pl_module, "val", batch.ids, pl_module.respond([data.prompts["val"][index] for index in batch.ids]))
-        self.finish(trainer, pl_module, "val", f"val-epoch-{trainer.current_epoch + 1}")
+        metric = data.metric().to(pl_module.device)
+        for batch in track(list(data.prompt_plan("val")), description="Validation responses", transient=True, disable=not trainer.is_global_zero):
+            examples = [data.kept["val"][index] for index in batch.ids]
+            responses = pl_module.respond([data.prompts["val"][index] for index in batch.ids])
+            metric.update([response.text for response in responses], examples)
+            self.rows += response_rows(metric, batch.ids, examples, responses)
+        for name, value in metric.compute().items():
+            pl_module.log(f"val/{name}", value.float())
+        self.publish(trainer, pl_module, metric, "val", f"val-epoch-{trainer.current_epoch + 1}")
+
+    def publish(self, trainer: Trainer, module: DomainSFT, metric: DomainMetric, split: Split, name: str) -> None:
+        """Log shares and write rows and figure. Collective."""
+        rows = gather_rows(self.rows)
+        for share in ("cut", "unanswered"):
+            module.log(f"{split}/{share}", torch.tensor(sum(row[share] for row in rows) / max(1, len(rows))))
+        figure = metric.figure()
+        if trainer.is_global_zero:
+            write_json_lines(responses_file(trainer, name), rows)
+            if figure is not None:
+                publish_figure(figure, responses_file(trainer, name).with_suffix(".png"), trainer, split)
+        self.rows = []
 
 
-def publish(figure: "Figure", path: Path, trainer: Trainer, split: Split) -> None:
-    """To a file and to TensorBoard."""
+def publish_figure(figure: "Figure", path: Path, trainer: Trainer, split: Split) -> None:
+    """Write a figure to a file and to TensorBoard."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     write_bytes(path, buffer.getvalue())

@@ -1,8 +1,9 @@
-"""How far a model has gone from where it started, on text that the starting model writes: no data are needed."""
+"""How far a model has moved from the base model, on text that the base model writes: no data are needed."""
 
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +11,9 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from lit_talr.callbacks.base import LogsDrift
+from lit_talr.callbacks.base import Measure, epoch_is_due
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.modeling.evaluation_mode import evaluation_mode
@@ -24,96 +26,84 @@ from lit_talr.theory.walk import start_token
 from lit_talr.training.base_text import ROWS, BaseText, base_text
 from lit_talr.training.resume import check_same
 from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.utils.errors import check_least
 from lit_talr.utils.files import write_json_lines
 from lit_talr.utils.weight_files import model_folder, read_tensor
 
 
-class Drift(LogsDrift):
-    """Measures KL(starting model || model) of the next token on text sampled from the starting model, and logs it: ``drift/kl`` in nats per token.
+@dataclass(eq=False)
+class Drift(Measure):
+    """Measures KL(base || model) of the next token on text sampled from the base model, and logs it as ``drift/kl``, in nats per token.
 
-    By Proposition 3.1 of the TALR paper that is by how much the code length of the starting model's own text has grown. It is exact over the vocabulary
-    at every place of the text; ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of places where both have the
-    same most likely token. Of each file of ``corpora`` the code length is logged too: ``drift/bits_per_byte/<name>``, and by how much it has grown,
-    ``drift/bits_per_byte_rise/<name>``. Measured before training (epoch 0: the starting model itself), at the interval, and where the run ends; every
-    measurement is also a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without it.
+    By Proposition 3.1 of the TALR paper, this is by how much the code length of the base model's own text has grown. It is summed over the whole vocabulary at
+    every position of the text. ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of positions where both models have
+    the same most likely token. For each file of ``corpora``, the code length ``drift/bits_per_byte/<name>`` is logged, and its growth
+    ``drift/bits_per_byte_rise/<name>``. It is measured before training (epoch 0: the base model itself), at the interval, and where the run ends. Every
+    measurement is a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without this callback.
 
-    The text is sampled once for each starting model (temperature 1, all tokens, no stop, each sequence after BOS, or EOS where the tokenizer has no BOS) and
-    kept in ``.cache/`` beside the run folder with the starting model's hidden states, under the hash of its weights and the settings: runs side by
-    side share it. Of the starting model nothing else is held but its head's weight, mapped from its file, which is on the device while it is used.
+    The text is sampled once for each base model: temperature 1, all tokens, no stop, each sequence after BOS, or EOS where the tokenizer has no BOS. It is
+    cached in ``.cache/`` next to the run folder with the base model's hidden states, under the hash of its weights and the settings, so that runs side by
+    side share it. Of the base model only the head's weight is held, mapped from its file; it is on the device while it is used.
 
-    The default is small enough for the lab's runs, whose epochs take seconds (less than 3 % of the time of their steps, docs/drift.md); a longer epoch
-    has room for more sequences, and the error falls with the square root of their number.
+    The default is small enough for the lab's runs, whose epochs take seconds (less than 3 % of the time of their steps, docs/drift.md). A longer epoch has
+    room for more sequences, and the error falls with the square root of their number.
 
     Args:
         every_n_epochs: Measure after every so many epochs, at least 1; null for no epoch.
-        every_n_steps: Measure after every so many optimizer steps too, at least 1.
-        num_sequences: Of the sampled text, at least 2.
-        length: Tokens of each, at most the positions of the model; also of the blocks that the corpora are cut into, which know nothing of each other.
-        seed: Of the sampling.
+        every_n_steps: Also measure after every so many optimizer steps, at least 1.
+        num_sequences: Number of sampled sequences, at least 2.
+        length: Tokens of a sequence, at most the positions of the model; also of the blocks that the corpora are cut into, which are scored independently.
+        seed: Seed of the sampling.
         corpora: Plain-text files in UTF-8, named by their stems.
-        corpus_bytes: How much of each file is read, from its beginning; at least 1.
+        corpus_bytes: Bytes that are read from the beginning of each file, at least 1.
 
     Raises:
-        ValueError: For a number out of range, a file that cannot be read; at start-up from random weights, where every weight is sharded, and when
-            resuming with other settings.
+        ValueError: For a number out of range or a file that cannot be read; at start-up for random weights and where every weight is sharded; when resuming
+            with other settings.
     """
 
-    def __init__(
-        self,
-        every_n_epochs: int | None = 1,
-        every_n_steps: int | None = None,
-        num_sequences: int = 16,
-        length: int = 64,
-        seed: int = 0,
-        corpora: Sequence[str] = (),
-        corpus_bytes: int = 65536,
-    ) -> None:
-        for name, value, least in (
-            ("every_n_epochs", every_n_epochs, 1),
-            ("every_n_steps", every_n_steps, 1),
-            ("num_sequences", num_sequences, 2),
-            ("length", length, 1),
-            ("seed", seed, 0),
-            ("corpus_bytes", corpus_bytes, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-        stems = [Path(file).stem for file in corpora]
+    every_n_epochs: int | None = 1
+    every_n_steps: int | None = None
+    num_sequences: int = 16
+    length: int = 64
+    seed: int = 0
+    corpora: Sequence[str] = ()
+    corpus_bytes: int = 65536
+
+    measures = "drift/kl"
+
+    def __post_init__(self) -> None:
+        least = {"every_n_epochs": 1, "every_n_steps": 1, "num_sequences": 2, "length": 1, "seed": 0, "corpus_bytes": 1}
+        for name, number in least.items():
+            check_least(name, getattr(self, name), number)
+        stems = [Path(file).stem for file in self.corpora]
         if len(set(stems)) < len(stems):
             raise ValueError(f"`corpora` are named by their files' stems, which must differ, got {', '.join(stems)}; rename one.")
-        self.every_n_epochs = every_n_epochs
-        self.every_n_steps = every_n_steps
-        self.num_sequences = num_sequences
-        self.length = length
-        self.seed = seed
-        self.files = dict(zip(stems, map(Path, corpora), strict=True))
-        self.corpus_bytes = corpus_bytes
         self.text: BaseText | None = None
-        self.corpora: dict[str, Corpus] = {}
-        self.rows: list[dict[str, float]] = []  # of all measurements, the starting model's first
-        self._head: tuple[Tensor, Tensor | None] | None = None  # the starting model's weight and bias, memory-mapped
+        self.blocks: dict[str, Corpus] = {}
+        self.rows: list[dict[str, float]] = []  # of all measurements, the base model's first
+        self._head: tuple[Tensor, Tensor | None] | None = None  # the base model's weight and bias, memory-mapped
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
-        """Before any weight is loaded for training, so that the starting model is gone by then."""
+        """Sample the text before any weight is loaded for training, so that the base model is gone by then."""
         if stage != "fit":
             return
         if pl_module.pretrained is None:
-            raise ValueError("`Drift` compares with the starting model, and random weights say nothing; give `model.pretrained`, or leave it out.")
+            raise ValueError("`Drift` compares with the base model, and random weights are none; give `model.pretrained`, or leave `Drift` out.")
         if shards_weights(trainer.strategy):
             raise ValueError(
                 "`Drift` runs the model outside of its training step, which is not supported where every weight is sharded (ZeRO-3, FSDP2); leave it out, "
                 "or use configs/strategy/ddp.yaml or zero2.yaml."
             )
         tokenizer = pl_module.data.encoder.tokenizer
-        start = start_token(tokenizer)
-        for name, file in self.files.items():
+        for file in map(Path, self.corpora):
             text = read_text(file, self.corpus_bytes)
-            self.corpora[name] = Corpus(text_blocks(tokenizer, text, self.length), hashlib.sha256(text.encode()).hexdigest())
-        with isolate_rng():  # loading a model draws
-            self.text = base_text(trainer, pl_module.base_model(), start, self.num_sequences, self.length, self.seed)
+            self.blocks[file.stem] = Corpus(text_blocks(tokenizer, text, self.length), hashlib.sha256(text.encode()).hexdigest())
+        with isolate_rng():  # loading a model draws random numbers
+            self.text = base_text(trainer, pl_module.base_model(), start_token(tokenizer), self.num_sequences, self.length, self.seed)
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        """The starting model; or, of a resumed run, what the checkpoint was written too early for."""
+        """Measure the base model, or a resumed run's weights if its checkpoint was written before their measurement."""
         epoch, step = divmod(trainer.global_step, pl_module.plan.steps_per_epoch)
         due = step == 0 and self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
         due = due or (self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0)
@@ -126,22 +116,22 @@ class Drift(LogsDrift):
             self.watch(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        due = self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        due = epoch_is_due(trainer, self.every_n_epochs)
         ends = trainer.should_stop or trainer.global_step >= pl_module.num_steps
         if self.measured_step != trainer.global_step and (due or ends):
             self.watch(trainer, pl_module)
 
     def watch(self, trainer: Trainer, module: DomainSFT) -> None:
-        """Measure, keep and log; collective."""
+        """Measure, log and write. Collective."""
         step = trainer.global_step
         with evaluation_mode(module), torch.no_grad(), trainer.precision_plugin.forward_context():
-            found = self.divergence(trainer, module) | {f"bits_per_byte/{name}": self.bits_per_byte(trainer, module, name) for name in self.corpora}
+            row = self.divergence(trainer, module) | {f"bits_per_byte/{name}": self.bits_per_byte(trainer, module, name) for name in self.blocks}
         if step == 0 or (self.rows and self.rows[0]["step"] == 0):
-            start = self.rows[0] if self.rows else found
-            found |= {f"bits_per_byte_rise/{name}": found[f"bits_per_byte/{name}"] - start[f"bits_per_byte/{name}"] for name in self.corpora}
-        self.rows.append({"epoch": step / module.plan.steps_per_epoch, "step": step, **found})
+            base = self.rows[0] if self.rows else row
+            row |= {f"bits_per_byte_rise/{name}": row[f"bits_per_byte/{name}"] - base[f"bits_per_byte/{name}"] for name in self.blocks}
+        self.rows.append({"epoch": step / module.plan.steps_per_epoch, "step": step, **row})
         self.measured_step = step
-        named = {f"drift/{name}": value for name, value in found.items()}
+        named = {f"drift/{name}": value for name, value in row.items()}
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
         for board in trainer.loggers:
             board.log_metrics(named, step=max(0, step - 1))  # at the step that ended last, as Lightning logs validation
@@ -149,16 +139,16 @@ class Drift(LogsDrift):
             write_json_lines(Path(trainer.default_root_dir) / "drift.jsonl", self.rows)
 
     def divergence(self, trainer: Trainer, module: DomainSFT) -> dict[str, float]:
-        """Over all sequences, which are dealt to the ranks; collective."""
+        """Divergence, its error and the agreement over all sequences, which the ranks share. Collective."""
         assert module.backbone is not None and self.text is not None
         self._head = self._head or base_head(module)
-        device, own = module.device, module.backbone.head.weight
-        weight, bias = (None if part is None else part.to(device, own.dtype) for part in self._head)
+        device, dtype = module.device, module.backbone.head.weight.dtype
+        weight, bias = (None if part is None else part.to(device, dtype) for part in self._head)
         sums = torch.zeros(self.num_sequences, 2, dtype=torch.float64, device=device)
         own_ids = range(trainer.global_rank, self.num_sequences, trainer.world_size)
         for first in range(0, len(own_ids), ROWS):
             ids = torch.tensor(own_ids[first : first + ROWS])
-            hidden = states(module, self.text.tokens[ids, :-1].to(device)).flatten(0, 1)
+            hidden = module.backbone.states(self.text.tokens[ids, :-1].to(device)).flatten(0, 1)
             base = BaseLogits(self.text.hidden[ids].to(device).flatten(0, 1), weight, bias)  # type: ignore[arg-type]
             compared = module.backbone.head(hidden, base=base)
             sums[ids.to(device)] = torch.stack([part.double().view(len(ids), -1).mean(1) for part in compared], 1)
@@ -166,16 +156,18 @@ class Drift(LogsDrift):
         return {"kl": float(kl.mean()), "kl_se": float(kl.std()) / math.sqrt(self.num_sequences), "agreement": float(agreement.mean())}
 
     def bits_per_byte(self, trainer: Trainer, module: DomainSFT, name: str) -> float:
-        """Code length of a corpus, whose blocks are dealt to the ranks; collective."""
-        corpus = self.corpora[name]
-        own = corpus.text.blocks[trainer.global_rank :: trainer.world_size]
+        """Code length of a corpus, whose blocks the ranks share. Collective."""
+        assert module.backbone is not None
+        corpus = self.blocks[name]
+        own_blocks = corpus.text.blocks[trainer.global_rank :: trainer.world_size]
         nats = torch.zeros((), dtype=torch.float64, device=module.device)
-        for first in range(0, len(own), ROWS):
-            nats += module(padded(own[first : first + ROWS], module.device)).nll.double().sum()
+        for first in range(0, len(own_blocks), ROWS):
+            input_ids, labels = pad_blocks(own_blocks[first : first + ROWS])
+            nats += module.backbone(input_ids.to(module.device), labels.to(module.device)).nll.double().sum()
         return corpus.text.bits_per_byte(float(sum_over_ranks(nats)))
 
     def settings(self) -> dict[str, Any]:
-        corpora = {name: corpus.sha256 for name, corpus in self.corpora.items()}
+        corpora = {name: corpus.sha256 for name, corpus in self.blocks.items()}
         return {"num_sequences": self.num_sequences, "length": self.length, "seed": self.seed, "corpora": corpora}
 
     def state_dict(self) -> dict[str, Any]:
@@ -189,7 +181,7 @@ class Drift(LogsDrift):
 
 
 class Corpus(NamedTuple):
-    """What is read of a file."""
+    """The part of a file that is scored."""
 
     text: TextBlocks
     sha256: str
@@ -218,25 +210,14 @@ def read_text(file: Path, num_bytes: int) -> str:
     return text
 
 
-def states(module: DomainSFT, tokens: Tensor) -> Tensor:
-    """``[B, T, D]`` of the decoder for tokens ``[B, T]`` without padding."""
-    assert module.backbone is not None
-    return module.backbone.states(tokens)
-
-
-def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Any:
-    """A batch whose labels are all tokens but the first of each row."""
-    longest = max(map(len, rows)) - 1
-    inputs = torch.zeros(len(rows), longest, dtype=torch.int64)
-    labels = torch.full_like(inputs, IGNORE_INDEX)
-    for number, row in enumerate(rows):
-        width = len(row) - 1
-        inputs[number, :width], labels[number, :width] = torch.tensor(row[:-1]), torch.tensor(row[1:])
-    return {"input_ids": inputs.to(device), "labels": labels.to(device), "packing": None, "supervised": None}
+def pad_blocks(blocks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Inputs and labels ``[B, T]`` of blocks of tokens: all but the last, and all but the first of each block."""
+    inputs = pad_sequence([torch.tensor(block[:-1]) for block in blocks], batch_first=True)
+    return inputs, pad_sequence([torch.tensor(block[1:]) for block in blocks], batch_first=True, padding_value=IGNORE_INDEX)
 
 
 def base_head(module: DomainSFT) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of the starting model's head, memory-mapped; of tied weights the embedding."""
+    """Weight and bias of the base model's head, memory-mapped; the embedding where weights are tied."""
     assert module.backbone is not None and module.pretrained is not None
     model, head = module.backbone.model, module.backbone.head
     stored = model_tensors(model, model_folder(module.pretrained, module.revision))

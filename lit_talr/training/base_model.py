@@ -43,6 +43,10 @@ class BaseModel(NamedTuple):
         weight_files(folder)  # on every rank, as the line above, so that all of them refuse
         return trainer.strategy.broadcast(fingerprint(folder) if trainer.is_global_zero else "")
 
+    def identity(self, trainer: Trainer) -> str:
+        """Everything about it that its outputs depend on, for the keys of caches. Collective."""
+        return f"{self.weights_hash(trainer)} {trainer.precision} {self.dtype} {self.attention}"
+
 
 class BaseNumbers(NamedTuple):
     """What a run keeps of its base model."""
@@ -59,8 +63,7 @@ def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, b
     nll = None
     if "base_nll" in loss.needs:
         encoded = data.encoded["train"]
-        about = f"{base.weights_hash(trainer)} {trainer.precision} {base.dtype} {base.attention}"
-        nll = load_base_nll(trainer, encoded, data.batching, about, base.load)
+        nll = load_base_nll(trainer, encoded, data.batching, base.identity(trainer), base.load)
         loss.prepare(nll.nll.numpy(), encoded.num_supervised)
     runs = "base_kl" in loss.needs
     backbone = base.load(trainer).requires_grad_(False) if runs and not lora else None

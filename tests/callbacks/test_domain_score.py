@@ -1,4 +1,4 @@
-"""Scores of answers that are known to be right, wrong, cut or missing."""
+"""Scores of responses that are known to be right, wrong, cut or missing."""
 
 import json
 from functools import partial
@@ -15,7 +15,7 @@ from lit_talr.callbacks import DomainScore
 from lit_talr.data.batch_plan import Batching
 from lit_talr.domains import ESCI, MedCalc
 from lit_talr.losses import Standard
-from lit_talr.modeling.generation import Response
+from lit_talr.modeling.generation import Generation, Response
 from lit_talr.module import DomainSFT
 from lit_talr.training.schedules import Constant
 from tests.helpers.esci_rows import write_esci
@@ -25,9 +25,9 @@ from tests.helpers.tiny import save_tokenizer
 
 
 class Scripted(DomainSFT):
-    """Answers the rows 1000 to 1004 by a script: the second and the fourth are right."""
+    """Responds to the rows 1000 to 1004 by a script: the second and the fourth are right."""
 
-    def answer(self, prompts: list[list[int]]) -> list[Response]:
+    def respond(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Response]:
         texts = [self.data.encoder.tokenizer.decode(prompt) for prompt in prompts]
         return [script(int(text.split("Patient ")[2].split()[0])) for text in texts]
 
@@ -44,7 +44,7 @@ def script(number: int) -> Response:
     return Response(f'{{"answer": "{truth}', 9, cut=True)
 
 
-def test_every_answer_is_scored_once_and_kept(tmp_path: Path) -> None:
+def test_every_response_is_scored_once_and_written(tmp_path: Path) -> None:
     _, train, _, test = write_medcalc(tmp_path)
     save_tokenizer(tmp_path / "tokenizer", "qwen2")
     data = MedCalc(str(tmp_path / "tokenizer"), train=train, test=test, batching=Batching(eval_batch_size=2))
@@ -65,11 +65,11 @@ def test_every_answer_is_scored_once_and_kept(tmp_path: Path) -> None:
 class Exact(DomainSFT):
     """Calls every product an exact match."""
 
-    def answer(self, prompts: list[list[int]]) -> list[Response]:
+    def respond(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Response]:
         return [Response('{"answer": "E"}', 9, cut=False) for _ in prompts]
 
 
-def test_a_figure_of_the_metric_is_kept(tmp_path: Path) -> None:
+def test_a_figure_of_the_metric_is_written(tmp_path: Path) -> None:
     _, train, _, test = write_esci(tmp_path)
     save_tokenizer(tmp_path / "tokenizer", "qwen2")
     module = Exact(Standard(), partial(torch.optim.SGD, lr=0.1), Constant(), architecture=QWEN3)

@@ -1,4 +1,4 @@
-"""Drift: right, nothing at the start, free of side effects, sampled once."""
+"""Drift: right, zero before training, free of side effects, sampled once."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lit_talr.training.base_text
 from lit_talr.callbacks import Drift
-from lit_talr.callbacks.drift import padded, read_text
+from lit_talr.callbacks.drift import pad_blocks, read_text
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
 from lit_talr.modeling.loading import load_model, new_config
@@ -26,7 +26,7 @@ from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.theory.code_length import bits_per_byte
 from lit_talr.theory.drift import drift as drift_of_models
-from lit_talr.training.base_text import is_whole
+from lit_talr.utils.cache import ContentCache
 from lit_talr.utils.files import read_json_lines
 from tests.helpers.fits import QWEN3, fit, write_data
 from tests.helpers.models import ARCHITECTURES
@@ -87,15 +87,15 @@ def test_the_numbers_are_those_of_the_naive_formula(own: Path, corpus: Path, wat
     before, after = (bits_per_byte(model, tokenizer, corpus.read_text(encoding="utf-8"), context=12) for model in (first, second))
     assert last["bits_per_byte/words"] == pytest.approx(after, rel=1e-6)
     assert last["bits_per_byte_rise/words"] == pytest.approx(after - before, rel=1e-6)
-    (kept,) = (own.parent / own.name / ".cache").glob("drift-*.safetensors")
-    text = lit_talr.training.base_text.read(kept)
-    assert text.tokens.shape == (6, 13) and set(text.tokens[:, 0].tolist()) == {EOS}
+    (cached,) = (own.parent / own.name / ".cache").glob("base-text-*.safetensors")
+    tokens = load_file(cached)["tokens"]
+    assert tokens.shape == (6, 13) and set(tokens[:, 0].tolist()) == {EOS}
     with torch.no_grad():
-        best = [model(input_ids=text.tokens[:, :-1]).logits.argmax(-1) for model in (first, second)]
+        best = [model(input_ids=tokens[:, :-1]).logits.argmax(-1) for model in (first, second)]
     assert last["agreement"] == pytest.approx(float((best[0] == best[1]).double().mean()))
 
 
-def test_it_is_nothing_at_the_start_and_measured_after_each_epoch_and_at_the_end(own: Path, watched: Any) -> None:
+def test_it_is_zero_before_training_and_measured_after_each_epoch_and_at_the_end(own: Path, watched: Any) -> None:
     found = rows(own)
     assert [(row["epoch"], row["step"]) for row in found] == [(0, 0), (1, 3), (pytest.approx(4 / 3), 4)]
     assert found[0]["kl"] == 0 and found[0]["agreement"] == 1 and found[0]["bits_per_byte_rise/words"] == 0
@@ -129,33 +129,35 @@ def test_training_with_drawn_weights_and_dropout_is_too(own: Path) -> None:
 
 
 def test_the_text_is_sampled_once_for_each_model_and_setting(own: Path, watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    written = lit_talr.training.base_text.written
+    sampled: list[int] = []
+    sample_text = lit_talr.training.base_text.sample_text
 
     def counted(*arguments: Any) -> Any:
-        made.append(1)
-        return written(*arguments)
+        sampled.append(1)
+        return sample_text(*arguments)
 
-    monkeypatch.setattr(lit_talr.training.base_text, "written", counted)
+    monkeypatch.setattr(lit_talr.training.base_text, "sample_text", counted)
     run(own, small(), "second", steps=1)
-    assert not made, "another run of the same model reads it"
+    assert not sampled, "another run of the same model reads it"
     run(own, small(seed=1), "third", steps=1)
-    assert len(made) == 1
+    assert len(sampled) == 1
     newest = max((own / ".cache").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    key = f"{newest.stem.removeprefix('drift-')}" + "?" * 32
-    assert not is_whole(newest, key), "of something else"
+    other = ContentCache(own / "run", "base-text", "something else")
+    other.path.write_bytes(newest.read_bytes())
+    assert other.read() is None, "belongs to another key"
+    other.path.unlink()
     newest.write_bytes(newest.read_bytes()[:-8] + bytes(8))
     run(own, small(seed=1), "fourth", steps=1)
-    assert len(made) == 2, "what has rotted is sampled again"
+    assert len(sampled) == 2, "a damaged file is sampled again"
 
 
-def test_where_it_cannot_be_kept_the_run_goes_on(own: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_it_cannot_be_cached_the_run_goes_on(own: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(lit_talr.training.base_text, "write_bytes", full)
-    run(own, small(seed=2), "unkept", steps=1)
-    assert "could not be kept (No space left on device)" in caplog.text and len(rows(own, "unkept")) == 2
+    monkeypatch.setattr("lit_talr.utils.cache.write_bytes", full)
+    run(own, small(seed=2), "uncached", steps=1)
+    assert "base-text could not be cached (No space left on device)" in caplog.text and len(rows(own, "uncached")) == 2
 
 
 def test_a_resumed_run_measures_what_an_uninterrupted_one_does(own: Path, corpus: Path, watched: dict[str, Tensor]) -> None:
@@ -224,8 +226,8 @@ def test_a_text_is_cut_between_characters(tmp_path: Path, num_bytes: int, text: 
 
 
 def test_padding_is_neither_read_nor_counted() -> None:
-    batch = padded([[7, 8, 9], [7, 8]], torch.device("cpu"))
-    assert batch["input_ids"].tolist() == [[7, 8], [7, 0]] and batch["labels"].tolist() == [[8, 9], [8, -100]]
+    inputs, labels = pad_blocks([[7, 8, 9], [7, 8]])
+    assert inputs.tolist() == [[7, 8], [7, 0]] and labels.tolist() == [[8, 9], [8, -100]]
 
 
 def no_file(folder: Path) -> Path:
@@ -264,7 +266,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 
 
 def test_what_cannot_be_measured_is_refused(own: Path) -> None:
-    with pytest.raises(ValueError, match="`Drift` compares with the starting model, and random weights say nothing; give `model.pretrained`"):
+    with pytest.raises(ValueError, match="`Drift` compares with the base model, and random weights are none; give `model.pretrained`"):
         run(own, small(), "random", architecture=QWEN3)
     with pytest.raises(ValueError, match="`context` must be at least 1 and at most the 512 positions of the model, got 513"):
         run(own, small(length=513), "long")
@@ -286,7 +288,7 @@ def test_the_error_is_that_of_the_mean_over_sequences(own: Path, watched: Any) -
 
 
 def test_the_shipped_file_and_a_budget_behind_it(tmp_path: Path) -> None:
-    """On the embedded base, through the command line; the budget is exceeded, so that what is exported is the starting model."""
+    """On the embedded base, through the command line; the budget is exceeded, so that the base model is exported."""
     more = [{"class_path": "DriftBudget", "init_args": {"kl": 1e-4, "on_exceeded": "restore"}}, {"class_path": "Summary"}, {"class_path": "HFExport"}]
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": more}}))
     names = ("model/lab", "data/clinic", "loss/standard", "eval/drift")

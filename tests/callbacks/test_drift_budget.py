@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 
 from lit_talr.callbacks import Drift, DriftBudget
-from lit_talr.callbacks.base import LogsDrift
+from lit_talr.callbacks.base import Measure
 from lit_talr.losses import Standard
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy
 from lit_talr.utils.files import read_json_lines
@@ -22,8 +22,10 @@ from tests.helpers.fits import fit
 ADAM = partial(torch.optim.AdamW, lr=0.01)
 
 
-class Script(LogsDrift):
+class Script(Measure):
     """Has "measured" a divergence at some steps, with a standard error of 0.1."""
+
+    measures = "drift/kl"
 
     def __init__(self, kl_at: Mapping[int, float]) -> None:
         self.kl_at = kl_at
@@ -80,7 +82,7 @@ def test_restore_ends_with_the_weights_of_the_last_measurement_within(
     weights, watch = run(folder, Script(kl_at), DriftBudget(0.3, on_exceeded="restore"))
     assert max(watch.weights) == end and same(weights, watch.weights[kept]) and not same(weights, watch.weights[end])
     assert watch.metrics["drift/kl"] == pytest.approx(kl_at[kept]) and watch.metrics["drift/restored_step"] == kept
-    assert f"drift/kl is 0.9 (standard error 0.1), over the budget of 0.3; the run ends after step {end}, with the weights of step {kept}." in caplog.text
+    assert f"drift/kl is 0.9 (standard error 0.1), over the budget of 0.3; the run ends after step {end} (epoch {-(-end // 3)}), with the weights of step {kept}." in caplog.text
 
 
 def test_stop_leaves_the_weights_as_they_are(folder: Path) -> None:
@@ -100,7 +102,7 @@ def test_metrics_are_those_of_the_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("saved", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_resumed_it_has_what_it_kept(folder: Path, tmp_path: Path, saved: int) -> None:
+def test_resumed_it_has_the_weights_that_it_held(folder: Path, tmp_path: Path, saved: int) -> None:
     """From a checkpoint where there was a measurement, and from one after it; the weights are in the checkpoint."""
     kl_at = {0: 0.0, 2: 0.1, 4: 0.9}
     keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
@@ -133,9 +135,9 @@ def test_with_what_drift_measures(folder: Path, tmp_path: Path) -> None:
 
 
 def test_refusals(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`kl` must be at least 0 and finite, got -1"):
+    with pytest.raises(ValueError, match=r"`kl` must lie in \[0, inf\), got -1"):
         DriftBudget(-1)
-    with pytest.raises(ValueError, match="`errors` must be at least 0 and finite, got nan"):
+    with pytest.raises(ValueError, match=r"`errors` must lie in \[0, inf\), got nan"):
         DriftBudget(1, errors=float("nan"))
     with pytest.raises(ValueError, match="`on_exceeded` must be stop or restore, got pause"):
         DriftBudget(1, on_exceeded="pause")  # type: ignore[arg-type]

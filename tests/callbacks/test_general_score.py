@@ -1,4 +1,4 @@
-"""General suites whose answers are written by a script: which are right before training, and which after."""
+"""General suites whose responses come from a script: which are right before training, and which after."""
 
 import json
 import math
@@ -29,9 +29,9 @@ asked: Counter[str] = Counter()
 
 
 class Scripted(DomainSFT):
-    """Knows all items but every eighth at the start; once trained, of the suite ``sums`` only the odd ones."""
+    """Knows all items but every eighth before training; after it, of the suite ``sums`` only the odd ones."""
 
-    def answer(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Response]:
+    def respond(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Response]:
         if settings is None:  # the domain's own rows
             return [Response("?", 1, cut=False) for _ in prompts]
         assert settings.max_new_tokens == 5
@@ -95,7 +95,7 @@ def test_the_drop_and_its_error_are_those_of_the_items(folder: Path) -> None:
     assert [row["correct"] for row in rows[:16]] == [n % 2 == 1 for n in range(16)] and rows[3]["truth"] == rows[3]["text"] == "3"
 
 
-def test_test_items_are_others_and_compared_with_the_starting_model(folder: Path) -> None:
+def test_test_items_differ_and_are_compared_with_the_base_model(folder: Path) -> None:
     trainer, module, data = watched(folder, "run", both(folder))
     trainer.fit(module, datamodule=data)
     trainer, module, data = watched(folder, "run", both(folder))
@@ -105,7 +105,7 @@ def test_test_items_are_others_and_compared_with_the_starting_model(folder: Path
     assert asked["sums 104"] == 2 and asked["sums 0"] == 3
 
 
-def test_runs_side_by_side_share_what_the_starting_model_answered(folder: Path) -> None:
+def test_runs_side_by_side_share_the_base_models_responses(folder: Path) -> None:
     for run in ("first", "second"):
         trainer, module, data = watched(folder, run, both(folder), epochs=1)
         trainer.fit(module, datamodule=data)
@@ -129,7 +129,7 @@ def test_a_suite_from_the_domains_own_source_does_not_count(folder: Path) -> Non
     assert found["general/mean"] == found["general/sums"] == 1 and found["general/own"] == 0 and found["general/drop"] == 0
 
 
-def test_a_resumed_run_compares_with_the_same_start(folder: Path) -> None:
+def test_a_resumed_run_compares_with_the_same_base_model(folder: Path) -> None:
     trainer, module, data = watched(folder, "run", both(folder), epochs=1)
     trainer.fit(module, datamodule=data)
     trainer.save_checkpoint(folder / "one.ckpt")
@@ -141,7 +141,7 @@ def test_a_resumed_run_compares_with_the_same_start(folder: Path) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=folder / "one.ckpt", weights_only=True)
 
 
-def test_answers_to_other_items_are_not_taken_for_those_that_are_asked(folder: Path) -> None:
+def test_responses_to_other_items_are_refused(folder: Path) -> None:
     trainer, module, data = watched(folder, "run", both(folder), epochs=1)
     trainer.fit(module, datamodule=data)
     trainer, module, data = watched(folder, "run", GeneralScore({"sums": suite(folder, "sums", 17)}, generation=Generation(max_new_tokens=5)))
@@ -192,17 +192,17 @@ def test_the_budget_ends_a_run_that_passed_it_by_more_than_its_error(folder: Pat
         trainer.fit(module, datamodule=data)
         epochs[name] = trainer.current_epoch
     assert epochs == {"far": 1, "within its error": 3, "exact": 1, "wide": 3}
-    assert "general/drop is 0.188 (standard error 0.062), over the budget of 0.02; the run ends after epoch 1." in caplog.text
+    assert "general/drop is 0.188 (standard error 0.062), over the budget of 0.02; the run ends after step 3 (epoch 1)." in caplog.text
 
 
 def test_refusals(folder: Path) -> None:
     with pytest.raises(ValueError, match="`suites` must name at least one suite"):
         GeneralScore({})
-    with pytest.raises(ValueError, match="`every_n_epochs` must be at least 1, or null for never, got 0"):
+    with pytest.raises(ValueError, match="`every_n_epochs` must be at least 1, got 0; null asks nothing during fit"):
         GeneralScore({"sums": suite(folder, "sums")}, every_n_epochs=0)
     with pytest.raises(ValueError, match=r"`general_drop` must lie in \[0, 1\], got 2"):
         GeneralBudget(2)
-    with pytest.raises(ValueError, match="`errors` must be at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"`errors` must lie in \[0, inf\), got -1"):
         GeneralBudget(0.1, errors=-1)
     trainer, module, data = watched(folder, "run", GeneralBudget(0.1), epochs=1)
     with pytest.raises(ValueError, match="put a `GeneralScore` or an `LMEval` before it"):

@@ -198,7 +198,7 @@ def test_the_model_in_memory_answers_as_its_export(folder: Path, lora: LoRA | No
             np.testing.assert_allclose(*numbers, atol=1e-4)  # W x + B A x, and (W + B A) x
 
 
-def test_runs_side_by_side_share_what_the_starting_model_answered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_side_by_side_share_the_base_models_scores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit(folder, "first", asked(folder, BOTH))
     calls: list[str] = []
     ask = harness.ask
@@ -211,16 +211,16 @@ def test_runs_side_by_side_share_what_the_starting_model_answered(folder: Path, 
     assert len(calls) == 2 + 4
 
 
-def test_another_dtype_attention_or_tokenizer_is_another_starting_model(folder: Path) -> None:
-    kept = lambda: len(list((folder / ".cache").glob("lm-eval-*.json")))  # noqa: E731
+def test_another_dtype_attention_or_tokenizer_is_another_base_model(folder: Path) -> None:
+    num_cached = lambda: len(list((folder / ".cache").glob("base-lm-eval-*.safetensors")))  # noqa: E731
     callback = lambda: asked(folder, {"choice": Benchmark("acc,none", limit=1)})  # noqa: E731
     fit(folder, "full", callback(), precision="bf16-mixed")
     fit(folder, "again", callback(), precision="bf16-mixed")
-    assert kept() == 1
+    assert num_cached() == 1
     fit(folder, "lora", callback(), precision="bf16-mixed", lora=LoRA(r=2, alpha=2))
-    assert kept() == 2
+    assert num_cached() == 2
     fit(folder, "eager", callback(), precision="bf16-mixed", attention="eager")
-    assert kept() == 3
+    assert num_cached() == 3
     tokenizer = load_tokenizer(str(folder / "model"))
     before = tokenizer_hash(tokenizer)
     tokenizer(["a", "abc"], padding=True, truncation=True, max_length=2)
@@ -229,7 +229,7 @@ def test_another_dtype_attention_or_tokenizer_is_another_starting_model(folder: 
     assert tokenizer_hash(tokenizer) != before
 
 
-def test_data_of_groups_and_tags_is_checked_and_part_of_what_is_kept(folder: Path) -> None:
+def test_data_of_groups_and_tags_is_checked_and_part_of_the_key(folder: Path) -> None:
     both = "group: both\ntask: [choice]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
     (folder / "tasks" / "both.yaml").write_text(both)
     start = lambda run: read_json(folder / run / "lm_eval.json")["results"]["epoch-0"]["results"]["choice"]["acc,none"]  # noqa: E731
@@ -283,25 +283,29 @@ def test_results_of_other_settings_do_not_meet(folder: Path) -> None:
         trainer.test(module, datamodule=data, verbose=False)
 
 
-def test_what_one_rank_cannot_have_none_asks(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    told: list[dict[str, Any]] = []
+Report = tuple[dict[str, str], str | None]
+"""What a rank cannot get, and why it stops."""
 
-    def gather(rows: list[dict[str, Any]], trainer: Trainer) -> list[dict[str, Any]]:
-        told.extend(rows)
-        return [*rows, {"id": 1, **other}]
 
-    monkeypatch.setattr("lit_talr.callbacks.lm_eval.gather_rows", gather)
-    other: dict[str, Any] = {"unavailable": {"written": "no such file on this node"}, "problem": None}
+def test_what_one_rank_cannot_get_none_asks(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    reported: list[Report] = []
+
+    def gather(reports: list[Report]) -> list[Report]:
+        reported.extend(reports)
+        return [*reports, other]
+
+    monkeypatch.setattr("lit_talr.callbacks.lm_eval.gather_lists", gather)
+    other: Report = ({"written": "no such file on this node"}, None)
     trainer, _ = fit(folder, "run", asked(folder, BOTH))
     assert "general/choice" in trainer.callback_metrics and "general/written" not in trainer.callback_metrics
-    assert "`written` cannot be had here (no such file on this node); the other benchmarks are asked." in caplog.text
-    other = {"unavailable": {}, "problem": "`data_folder`: what is wrong there."}
+    assert "`written` is not available here (no such file on this node); the other benchmarks are asked." in caplog.text
+    other = ({}, "`data_folder`: what is wrong there.")
     with pytest.raises(ValueError, match="^`data_folder`: what is wrong there.$"):
         fit(folder, "other", asked(folder, BOTH))
     (folder / "tasks" / "choice.jsonl").unlink()
     with pytest.raises(ValueError, match="choice.jsonl is not there"):
         fit(folder, "own", asked(folder, BOTH))
-    assert "choice.jsonl is not there" in told[-1]["problem"] and [row["problem"] for row in told[:-1]] == [None, None]
+    assert "choice.jsonl is not there" in str(reported[-1][1]) and [problem for _, problem in reported[:-1]] == [None, None]
 
 
 def test_a_right_answer_that_is_no_choice_is_not_counted_as_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +346,7 @@ ROW = b'{"question": "a", "answer": "yes"}\n'
         ({"x.jsonl": ROW}, {"data_files: {test: x.jsonl*}": "data_dir: here"}, r"\(it names no `data_files`\)"),
     ],
 )
-def test_bad_data_is_said_with_its_file_and_task(folder: Path, files: dict[str, bytes], change: dict[str, str], sentence: str) -> None:
+def test_bad_data_is_reported_with_its_file_and_task(folder: Path, files: dict[str, bytes], change: dict[str, str], sentence: str) -> None:
     config = CHOICE.replace("task: choice", "task: x").replace("choice.jsonl", "x.jsonl*")
     for old, new in change.items():
         assert old in config
@@ -370,7 +374,7 @@ def test_mmlu_is_looked_at_before_it_is_asked(folder: Path) -> None:
             harness.load(manager, "mmlu_local", folder / "data", None, None)
 
 
-def test_a_resumed_run_compares_with_the_same_start(folder: Path) -> None:
+def test_a_resumed_run_compares_with_the_same_base_model(folder: Path) -> None:
     trainer, _ = fit(folder, "run", asked(folder, BOTH))
     trainer.save_checkpoint(folder / "one.ckpt")
     before = read_json(folder / "run" / "lm_eval.json")["results"]["epoch-0"]
@@ -387,7 +391,7 @@ def test_a_resumed_run_compares_with_the_same_start(folder: Path) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=folder / "one.ckpt", weights_only=True)
 
 
-def test_beside_general_score_its_mean_stays(folder: Path) -> None:
+def test_next_to_general_score_its_mean_stays(folder: Path) -> None:
     suites = {"sums": lambda tokenizer, revision: records(folder)}
     score = GeneralScore(suites, generation=Generation(max_new_tokens=2))
     trainer, _ = fit(folder, "run", score, GeneralBudget(1.0), asked(folder, BOTH))
@@ -401,17 +405,17 @@ def test_beside_general_score_its_mean_stays(folder: Path) -> None:
         fit(folder, "twice", asked(folder, BOTH), asked(folder, {"perplexity": Benchmark()}))
 
 
-def test_what_would_need_a_download_is_said_and_the_others_run(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_would_need_a_download_is_reported_and_the_others_run(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     text = CHOICE.replace("task: choice", "task: far").replace("dataset_path: json", "dataset_path: owner/far").replace("dataset_kwargs", "metadata_of")
     (folder / "tasks" / "far.yaml").write_text("\n".join(line for line in text.splitlines() if "metadata_of" not in line))
     trainer, _ = fit(folder, "run", asked(folder, {"far": Benchmark("acc,none"), **BOTH}))
     sentence = next(record.message for record in caplog.records if "far" in record.message)
-    assert sentence.startswith("LMEval: `far` cannot be had here (") and "\n" not in sentence and sentence.endswith("; the other benchmarks are asked.")
+    assert sentence.startswith("LMEval: `far` is not available here (") and "\n" not in sentence and sentence.endswith("; the other benchmarks are asked.")
     assert "general/choice" in trainer.callback_metrics and "general/far" not in trainer.callback_metrics
     assert read_json(folder / "run" / "lm_eval.json")["unavailable"].keys() == {"far"}
-    with pytest.raises(ValueError, match="`LMEval` has nothing to ask: `far` cannot be had here"):
+    with pytest.raises(ValueError, match="`LMEval` has nothing to ask: `far` is not available here"):
         fit(folder, "none", asked(folder, {"far": Benchmark("acc,none")}))
 
 
@@ -445,14 +449,14 @@ def test_refused_tasks(folder: Path, tasks: dict[str, Benchmark], sentence: str)
 def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words, sentence in (
         ({"tasks": {}}, "`tasks` must name at least one task"),
-        ({"every_n_epochs": 0}, "`every_n_epochs` must be at least 1, or null for never, got 0"),
+        ({"every_n_epochs": 0}, "`every_n_epochs` must be at least 1, got 0; null asks nothing during fit"),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"data_folder": "/none"}, "`data_folder` must be a folder, got '/none', which is not there"),
         ({"task_folder": "/none"}, "`task_folder` must be a folder"),
     ):
         with pytest.raises(ValueError, match=sentence):
             LMEval(**{"tasks": BOTH, **words})
-    with pytest.raises(ValueError, match="`limit` must be at least 1, or null for the task's own, got 0"):
+    with pytest.raises(ValueError, match="`limit` must be at least 1, got 0; null asks all items"):
         Benchmark(limit=0)
     with pytest.raises(ValueError, match="`metric` must be a metric and its filter, such as `acc,none`, got 'acc'"):
         Benchmark("acc")
@@ -574,7 +578,7 @@ def write_model(folder: Path, positions: int) -> None:
 @pytest.mark.slow
 def test_hub_tasks_offline_and_names_that_nobody_knows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer, _ = fit(folder, "run", asked(folder, {"gsm8k": Benchmark("exact_match,strict-match"), **BOTH}))
-    assert "LMEval: `gsm8k` cannot be had here" in caplog.text and "general/choice" in trainer.callback_metrics
+    assert "LMEval: `gsm8k` is not available here" in caplog.text and "general/choice" in trainer.callback_metrics
     with pytest.raises(ValueError, match=r"has no task `gsm8` \(alike: gsm8k"):
         fit(folder, "other", asked(folder, {"gsm8": Benchmark()}))
 

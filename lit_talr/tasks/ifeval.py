@@ -1,4 +1,4 @@
-"""IFEval's checks, as the harness has them; but the import fails where NLTK's sentence data is not installed, instead of fetching it."""
+"""The harness's checks for IFEval; the import fails where NLTK's sentence data is missing, instead of fetching it."""
 
 import nltk
 

@@ -1,13 +1,13 @@
-"""The splits of MMLU, which are in one file."""
+"""Splits of MMLU, which lie in one file."""
 
 from datasets import Dataset
 
 
 def test_rows(rows: Dataset) -> Dataset:
-    """Those that are asked."""
+    """Rows of the questions that are asked."""
     return rows.filter(lambda split: split == "test", input_columns="split", keep_in_memory=True)
 
 
 def dev_rows(rows: Dataset) -> Dataset:
-    """The examples before a question."""
+    """Rows of the examples before a question."""
     return rows.filter(lambda split: split == "dev", input_columns="split", keep_in_memory=True)

@@ -242,7 +242,7 @@ def test_data_of_groups_and_tags_is_checked_and_part_of_the_key(folder: Path) ->
         assert sum(shares) == 1 and read_json(folder / f"{name}-no" / "lm_eval.json")["files"].keys() == files
     (folder / "tasks" / "choice.jsonl").write_text("")
     for name in ("both", "tiny"):
-        with pytest.raises(ValueError, match=r"has not what `choice` reads \(choice.jsonl is empty\)"):
+        with pytest.raises(ValueError, match=r"lacks what `choice` reads \(choice.jsonl is empty\)"):
             fit(folder, "empty", asked(folder, {name: Benchmark()}))
 
 
@@ -335,7 +335,7 @@ ROW = b'{"question": "a", "answer": "yes"}\n'
         ),
         ({"x.jsonl": '{"question": "Gr\u00fc\u00dfe", "answer": "yes"}\n'.encode("latin-1")}, {}, r"\('utf-8' codec can't decode byte .*\) in x.jsonl"),
         ({"x.jsonl": b"\n\n"}, {}, r"\(.*\) in x.jsonl"),
-        ({"x.jsonl": ROW}, {"test_split: test": "test_split: exam"}, r"\(`test_split` is `exam`, which its `data_files` have not\) in x.jsonl"),
+        ({"x.jsonl": ROW}, {"test_split: test": "test_split: exam"}, r"\(`test_split` is `exam`, which its `data_files` lack\) in x.jsonl"),
         (
             {"x.jsonl": ROW, "x.jsonl.bak": ROW},
             {},
@@ -356,7 +356,7 @@ def test_bad_data_is_reported_with_its_file_and_task(folder: Path, files: dict[s
         (folder / "tasks" / name).parent.mkdir(exist_ok=True)
         (folder / "tasks" / name).write_bytes(content)
     manager = harness.find_tasks(["x"], str(folder / "tasks"))
-    with pytest.raises(ValueError, match=f"^`data_folder`: .*tasks has not what `x` reads {sentence}"):
+    with pytest.raises(ValueError, match=f"^`data_folder`: .*tasks lacks what `x` reads {sentence}"):
         harness.load(manager, "x", folder / "tasks", None, None)
 
 
@@ -423,15 +423,18 @@ def test_what_would_need_a_download_is_reported_and_the_others_run(folder: Path,
     ("tasks", "sentence"),
     [
         ({"humaneval_local": Benchmark()}, "`humaneval_local` runs the code that the model writes; allow it with `allow_code_execution: true`"),
-        ({"gsm8k_local": Benchmark()}, r"`data_folder`: .*tasks has not what `gsm8k_local` reads \(gsm8k/train.jsonl\* is not there\)"),
+        ({"gsm8k_local": Benchmark()}, r"`data_folder`: .*tasks lacks what `gsm8k_local` reads \(gsm8k/train.jsonl\* is not there\)"),
         ({"choice": Benchmark("f1,none")}, r"`choice` has no metric `f1,none`; it has `acc,none`\."),
         ({"perplexity": Benchmark("bits_per_byte,none")}, r"`bits_per_byte,none` of `perplexity` is not right or wrong by item but \("),
         ({"tiny": Benchmark("acc,none")}, "`tiny` is a tag of several tasks, which has no score of its own"),
-        ({"broken": Benchmark()}, r"`data_folder`: .*tasks has not what `broken` reads \(.*JSON parse error"),
-        ({"lacking": Benchmark()}, r"`data_folder`: .*tasks has not what `lacking` reads \('query' is undefined\)"),
-        ({"empty": Benchmark()}, r"`data_folder`: .*tasks has not what `empty` reads \(empty.jsonl is empty\)"),
+        ({"broken": Benchmark()}, r"`data_folder`: .*tasks lacks what `broken` reads \(.*JSON parse error"),
+        ({"lacking": Benchmark()}, r"`data_folder`: .*tasks lacks what `lacking` reads \('query' is undefined\)"),
+        ({"empty": Benchmark()}, r"`data_folder`: .*tasks lacks what `empty` reads \(empty.jsonl is empty\)"),
         ({"written": Benchmark(num_fewshot=6)}, "`num_fewshot`: `written` has 5 examples to put before a question, fewer than 6"),
-        ({"written": Benchmark(num_fewshot=5)}, "`written` has 5 examples to put before a question, fewer than 5 beside the question itself; ask for fewer"),
+        (
+            {"written": Benchmark(num_fewshot=5)},
+            "`written` has 5 examples to put before a question, fewer than 5 other than the question itself",
+        ),
         ({"written": Benchmark(max_gen_toks=512)}, "`written` may generate 512 tokens, and the model holds 512 with the prompt"),
     ],
 )
@@ -483,8 +486,8 @@ def test_each_rank_answers_a_share_and_all_get_all(monkeypatch: pytest.MonkeyPat
                 monkeypatch.setattr(harness.dist, "get_rank", lambda rank=rank: rank)
                 monkeypatch.setattr(harness.dist, "get_world_size", lambda ranks=ranks: ranks)
                 monkeypatch.setattr(harness.dist, "all_gather_object", lambda into, own, parts=parts: parts.append(own))
-                alone = harness.share(lambda requests: [str(request) for request in requests], [*range(number)])
-            assert (alone if ranks == 1 else [one for part in parts for one in part]) == [str(n) for n in range(number)]
+                harness.share(lambda requests: [str(request) for request in requests], [*range(number)])
+            assert [one for part in parts for one in part] == [str(n) for n in range(number)]
 
 
 def write_benchmarks(folder: Path) -> None:
@@ -579,7 +582,7 @@ def write_model(folder: Path, positions: int) -> None:
 def test_hub_tasks_offline_and_names_that_nobody_knows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer, _ = fit(folder, "run", asked(folder, {"gsm8k": Benchmark("exact_match,strict-match"), **BOTH}))
     assert "LMEval: `gsm8k` is not available here" in caplog.text and "general/choice" in trainer.callback_metrics
-    with pytest.raises(ValueError, match=r"has no task `gsm8` \(alike: gsm8k"):
+    with pytest.raises(ValueError, match=r"has no task `gsm8` \(similar: gsm8k"):
         fit(folder, "other", asked(folder, {"gsm8": Benchmark()}))
 
 

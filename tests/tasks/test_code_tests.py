@@ -55,7 +55,7 @@ def test_pass_at_k_is_the_share_of_choices_with_one_that_passes(monkeypatch: pyt
 
 
 def test_more_programs_than_there_are() -> None:
-    with pytest.raises(ValueError, match=r"`k`: pass@2 is of 2 programs for each problem, got 1; raise the task's `repeats`, or lower `k`\."):
+    with pytest.raises(ValueError, match=r"`k`: pass@2 needs 2 programs for each problem, got 1; raise the task's `repeats`, or lower `k`\."):
         pass_at_k([""], [["pass"]], [1, 2])
 
 

@@ -1,4 +1,4 @@
-"""``lit-talr curriculum``: how the supervised tokens of runs fared, epoch by epoch."""
+"""``lit-talr curriculum``: how probable the supervised tokens of runs are, epoch by epoch."""
 
 from lit_talr.curriculum.show import curriculum
 

@@ -1,18 +1,19 @@
-"""How a person sees the rows of ``token_probability.parquet``: figures, a page of text, TensorBoard's charts, a table in the terminal."""
+"""Figures, a page of text and a table in the terminal from the rows of ``token_probability.parquet``."""
 
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from lit_talr.curriculum.token_groups import Row
+from lit_talr.utils.errors import check_least
 
 if TYPE_CHECKING:
-    import pandas as pd  # like the next: half a second at start-up, which only who needs it has to wait for
+    import pandas as pd  # it and the next take half a second to import, so they are imported where they are used
     from matplotlib.figure import Figure
 
 
@@ -22,7 +23,7 @@ def span(row: Row) -> str:
 
 
 def cohort_figure(rows: Sequence[Row]) -> "Figure":
-    """Mean probability of each cohort by epoch, from the rows of all epochs."""
+    """Draw the mean probability of each cohort by epoch, from the rows of all epochs."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -31,19 +32,19 @@ def cohort_figure(rows: Sequence[Row]) -> "Figure":
     axes = figure.add_subplot()
     spans = dict.fromkeys(span(row) for row in rows if row["num_tokens"])
     for number, name in enumerate(spans):
-        own = [row for row in rows if span(row) == name]
+        cohort = [row for row in rows if span(row) == name]
         colour = colormaps["viridis"](0.9 * number / max(1, len(spans) - 1))
-        label = f"{name} ({own[0]['num_tokens']:,} tokens)"
-        axes.plot([row["epoch"] for row in own], [row["probability"] for row in own], "o-", markersize=4, color=colour, label=label)
-    axes.set(xlabel="epoch (0: the starting model)", ylabel="mean probability", ylim=(-0.02, 1.02), title="Probe tokens by their probability at the start")
+        label = f"{name} ({cohort[0]['num_tokens']:,} tokens)"
+        axes.plot([row["epoch"] for row in cohort], [row["probability"] for row in cohort], "o-", markersize=4, color=colour, label=label)
+    axes.set(xlabel="epoch (0: the base model)", ylabel="mean probability", ylim=(-0.02, 1.02), title="Probe tokens by their base probability")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3, fontsize="small", title="probability at the start", title_fontsize="small")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small", title="probability under the base model", title_fontsize="small")
     return figure
 
 
 def loss_figure(rows: Sequence[Row], title: str) -> "Figure":
-    """Where the loss comes from: each bin's share of the tokens, of the loss and of the weighted loss, from one epoch's rows."""
+    """Draw each bin's share of the tokens, of the loss and of the weighted loss, from one epoch's rows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4.2), layout="constrained")
@@ -56,13 +57,13 @@ def loss_figure(rows: Sequence[Row], title: str) -> "Figure":
         axes.bar([row["lower"] + (number + 1) * width for row in rows], shares, width, label=name, color=("#b0b0b0", "#4c78a8", "#f58518")[number])
     axes.set(xlabel="probability of the token", ylabel="share", xlim=(0, 1), title=title)
     axes.grid(alpha=0.3, axis="y")
-    axes.legend(title="share of all")
+    axes.legend(title="share of")
     return figure
 
 
 def hardest_page(rows: Sequence[Row]) -> str:
-    """The hardest tokens as a Markdown table, whose texts cannot become Markdown or HTML."""
-    lines = ["| p | p at the start | token in its context |", "|---|---|---|"]
+    """The hardest tokens as a Markdown table, with all texts escaped."""
+    lines = ["| p | base p | token in its context |", "|---|---|---|"]
     lines += [
         f"| {row['probability']:.1e} | {row['start_probability']:.1e} | {literal(row['before'])}**{marked(row['token'])}**{literal(row['after'])} |"
         for row in rows
@@ -71,77 +72,64 @@ def hardest_page(rows: Sequence[Row]) -> str:
 
 
 def marked(token: str) -> str:
-    """A token to be set in bold, whose blanks at the edges are visible, since Markdown has no bold blanks."""
+    """A token for bold type, with visible blanks at its edges, since Markdown has no bold blanks."""
     inner = token.strip(" ")
     left = len(token) - len(token.lstrip(" "))
     return "␣" * left + literal(inner) + "␣" * (len(token) - left - len(inner))
 
 
 def literal(text: str) -> str:
-    """A text that Markdown and HTML show as it is, line breaks as an arrow; every sign that could mean something becomes an entity."""
+    """A text that Markdown and HTML show literally, with arrows for line breaks and tabs; every other symbol becomes an entity."""
     visible = text.replace("\r", "").replace("\n", "⏎").replace("\t", "⇥")
-    return "".join(sign if sign.isalnum() or sign in " ⏎⇥" else f"&#{ord(sign)};" for sign in visible)
-
-
-def layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's page "Curriculum": which scalars share a chart."""
-    charts = {
-        f"tokens with p > {threshold:g}": [f"train/share_above_{threshold:g}", f"probe/share_above_{threshold:g}"],
-        "cohorts: mean probability by that at the start": [f"cohort/{name}" for name in cohort_spans],
-        "mean weight, and tokens at its floor": ["train/mean_weight", "train/share_at_floor"],
-        "NLL": ["train/epoch_nll", "probe/nll", "val/nll"],
-        "temperature": ["talr/temperature"],
-    }
-    return {"Curriculum": {title: ["Multiline", tags] for title, tags in charts.items()}}
+    return "".join(character if character.isalnum() or character in " ⏎⇥" else f"&#{ord(character)};" for character in visible)
 
 
 LEGEND = """
 train: tokens as training saw them; probe: fixed examples after the epoch
-p0 a-b: mean probability of the probe's tokens that were between a and b at the start"""
+p0 a-b: mean probability of the probe's tokens whose base probability is between a and b"""
 
 
 def curriculum(folder: Path, every: int = 1) -> None:
-    """Print how the supervised tokens of each run fared, epoch by epoch, as a Markdown table.
+    """Print how probable the supervised tokens of each run became, epoch by epoch, as a Markdown table.
 
     Args:
-        folder: Of a run, or of several.
-        every: Print every so many epochs only (and the last one).
+        folder: A run's folder, or one that holds several.
+        every: Print every so many epochs only, at least 1, and the last one.
 
     Raises:
         ValueError: If no run in the folder has been watched by ``TokenProbability``.
     """
     import pandas as pd
 
+    check_least("every", every, 1)
     tables = {path.parent: pd.read_parquet(path) for path in sorted(folder.glob("**/token_probability.parquet"))}
     if not tables:
         raise ValueError(f"{folder}: holds no token_probability.parquet; name the folder of a run whose callbacks have TokenProbability.")
-    if every < 1:
-        raise ValueError(f"`every` must be at least 1, got {every}.")
-    for run, found in tables.items():
+    for run, table in tables.items():
         console = Console(width=160)
         console.print(f"\n{run}\n", markup=False, highlight=False, soft_wrap=True)
-        console.print(epoch_table(found, every))
+        console.print(epoch_table(table, every))
     Console(soft_wrap=True).print(LEGEND, highlight=False)
 
 
-def epoch_table(found: "pd.DataFrame", every: int = 1) -> Table:
-    """A line for each epoch, a column for each cohort that has tokens (their number stands in the first line); shares and mean probabilities."""
+def epoch_table(statistics: "pd.DataFrame", every: int = 1) -> Table:
+    """Shares and mean probabilities: a line for each epoch, and a column for each cohort that has tokens, with their number in the first line."""
     table = Table(box=box.MARKDOWN)
-    cohorts = found[(found["group"] == "cohort") & (found["num_tokens"] > 0) & (found["epoch"] == 0)].to_dict("records")
-    easy = f"p>{found['threshold'].iloc[0]:g}"
+    cohorts = statistics[(statistics["group"] == "cohort") & (statistics["num_tokens"] > 0) & (statistics["epoch"] == 0)].to_dict("records")
+    easy = f"p>{statistics['threshold'].iloc[0]:g}"
     columns = ["epoch", f"train {easy}", "at floor", "weight", "temp.", f"probe {easy}", "NLL", *(f"p0 {span(row)}" for row in cohorts)]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_row("tokens", *[""] * 6, *(f"{row['num_tokens']:,}" for row in cohorts))
-    last = found["epoch"].max()
-    for epoch, rows in found.groupby("epoch"):
+    last = statistics["epoch"].max()
+    for epoch, rows in statistics.groupby("epoch"):
         if epoch % every == 0 or epoch == last:
             table.add_row(str(epoch), *cells(rows.to_dict("records")))
     return table
 
 
 def cells(rows: Sequence[Row]) -> Iterator[str]:
-    """One epoch's line, without its number."""
+    """Cells of one epoch's line, without its number."""
     by_set = {row["set"]: row for row in rows if row["group"] == "all"}
     train, probe = by_set.get("train", {}), by_set["probe"]
     values = [train.get(name) for name in ("share_above", "share_at_floor", "weight", "talr/temperature")]

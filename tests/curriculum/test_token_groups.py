@@ -48,7 +48,7 @@ def test_a_loss_that_is_not_a_number_is_counted_among_the_hardest() -> None:
 def test_the_least_weight_is_met_in_float32() -> None:
     nll = torch.tensor([9.0, 0.1])
     sums = token_sums(bins(nll, 2), 2, nll, torch.ones(2).bool(), 0.2, (-nll).exp().clamp(min=0.01), 0.01)
-    assert sums[:, FIELDS.index("at_floor")].tolist() == [1, 0]
+    assert sums[:, FIELDS.index("share_at_floor")].tolist() == [1, 0]
 
 
 def test_no_gradient_is_kept() -> None:

@@ -1,0 +1,74 @@
+"""Scalars for every logger, and histograms, figures and text for TensorBoard, from the rows of ``token_probability.parquet``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lit_talr.curriculum.show import cohort_figure, hardest_page, loss_figure, span
+from lit_talr.curriculum.token_groups import Row
+
+
+def epoch_scalars(rows: Sequence[Row], threshold: float) -> dict[str, float]:
+    """An epoch's rows in single numbers."""
+    scalars: dict[str, float | None] = {}
+    for row in rows:
+        if row["group"] == "cohort":
+            scalars[f"cohort/{span(row)}"] = row["probability"]
+        elif row["group"] == "all":
+            scalars[f"{row['set']}/share_above_{threshold:g}"] = row["share_above"]
+            if row["set"] == "probe":
+                scalars["probe/nll"] = row["nll"]
+            else:
+                scalars |= {"train/epoch_nll": row["nll"], "train/mean_weight": row["weight"], "train/share_at_floor": row["share_at_floor"]}
+    return {name: value for name, value in scalars.items() if value is not None}
+
+
+def add_epoch(board: Any, all_rows: Sequence[Row], epoch: int, threshold: float) -> None:
+    """Add the views of an epoch to TensorBoard.
+
+    Args:
+        board: The ``SummaryWriter``.
+        all_rows: The rows of all epochs so far.
+        epoch: The epoch that is added.
+        threshold: Probability above which a token counts as easy.
+    """
+    rows = [row for row in all_rows if row["epoch"] == epoch]
+    if epoch == 0:
+        spans = [span(row) for row in rows if row["group"] == "cohort"]  # also empty ones: runs of the same page share their charts
+        board.add_custom_scalars(chart_layout(spans, threshold))
+    for name in dict.fromkeys(row["set"] for row in rows):
+        add_histogram(board, f"probability/{name}", [row for row in rows if (row["set"], row["group"]) == (name, "bin")], epoch)
+    if epoch:
+        by_bin = [row for row in rows if (row["set"], row["group"]) == ("train", "bin")]
+        board.add_figure("curriculum/loss_by_probability", loss_figure(by_bin, f"Where the loss of epoch {epoch} comes from"), epoch)
+        board.add_figure("curriculum/cohorts", cohort_figure([row for row in all_rows if row["group"] == "cohort"]), epoch)
+    if hardest := [row for row in rows if row["group"] == "hardest"]:
+        board.add_text("hardest_tokens", hardest_page(hardest), epoch)
+    board.flush()
+
+
+def chart_layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dict[str, list[Any]]]:
+    """The charts of TensorBoard's page "Curriculum", each with its scalars."""
+    charts = {
+        f"tokens with p > {threshold:g}": [f"train/share_above_{threshold:g}", f"probe/share_above_{threshold:g}"],
+        "cohorts by base probability: mean probability": [f"cohort/{name}" for name in cohort_spans],
+        "mean weight, and tokens at its floor": ["train/mean_weight", "train/share_at_floor"],
+        "NLL": ["train/epoch_nll", "probe/nll", "val/nll"],
+        "temperature": ["talr/temperature"],
+    }
+    return {"Curriculum": {title: ["Multiline", tags] for title, tags in charts.items()}}
+
+
+def add_histogram(board: Any, tag: str, rows: Sequence[Row], epoch: int) -> None:
+    """Add a histogram in the bins that were counted, so that its counts are exact."""
+    counts, means = [row["num_tokens"] for row in rows], [row["probability"] or 0.0 for row in rows]
+    board.add_histogram_raw(
+        tag,
+        min=0.0,
+        max=1.0,
+        num=sum(counts),
+        sum=sum(count * mean for count, mean in zip(counts, means, strict=True)),
+        sum_squares=sum(count * mean**2 for count, mean in zip(counts, means, strict=True)),
+        bucket_limits=[row["upper"] for row in rows],
+        bucket_counts=counts,
+        global_step=epoch,
+    )

@@ -53,10 +53,12 @@ class DomainScore(Callback):
     def on_test_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: DomainSFT, outputs: list[Response], batch: MicroBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        assert pl_module.test_metric is not None
         examples = [pl_module.data.kept["test"][index] for index in batch.ids]
         self.rows += response_rows(pl_module.test_metric, batch.ids, examples, outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        assert pl_module.test_metric is not None
         self.publish(trainer, pl_module, pl_module.test_metric, "test", "test")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,18 +192,14 @@ def read_text(file: Path, num_bytes: int) -> str:
     """The beginning of a file, cut between characters.
 
     Raises:
-        ValueError: For one that cannot be read, is empty, or is not UTF-8.
+        ValueError: If it cannot be read, is empty, or is not UTF-8.
     """
     try:
         with file.open("rb") as opened:
-            content = opened.read(num_bytes + 4)
+            content = opened.read(num_bytes + 1)
+        text = getincrementaldecoder("utf-8")().decode(content[:num_bytes], final=len(content) <= num_bytes)
     except OSError as error:
         raise ValueError(f"`corpora`: {file} cannot be read ({error.strerror}); name plain-text files.") from error
-    end = min(num_bytes, len(content))
-    while 0 < end < len(content) and content[end] & 0xC0 == 0x80:  # inside a character
-        end -= 1
-    try:
-        text = content[:end].decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"`corpora`: {file} is not UTF-8 text (byte {error.start}); convert it, or name another.") from error
     if not text:

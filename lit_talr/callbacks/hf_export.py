@@ -1,6 +1,5 @@
-"""The trained model as a Hugging Face folder that anyone can load."""
+"""Exports the trained model as a Hugging Face folder."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from logging import getLogger
@@ -12,10 +11,11 @@ from huggingface_hub import ModelCardData, metadata_load
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from yaml import YAMLError
 
+from lit_talr.callbacks.base import exported_generation
 from lit_talr.checkpoint.export import RECORD, SKELETON, copy_skeleton
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import Weights, merged_weights, widest, write_shards
@@ -28,15 +28,15 @@ logger = getLogger(__name__)
 
 
 class HFExport(Callback):
-    """Writes the weights at the end of ``fit``, the tokenizer and a model card to ``export/`` of the run folder; ``test`` adds its scores to the card.
+    """Writes weights, tokenizer and a model card to ``export/`` of the run folder at the end of ``fit``; ``test`` adds its scores to the card.
 
-    Under every strategy, tensor by tensor: one file of the export is in memory, of one rank. With LoRA ``export/`` has the adapters merged into the weights,
-    and ``adapter/`` has them alone, as PEFT reads them. ``skeleton/``, written as training starts, has all but the weights, for ``lit-talr export`` of any
-    checkpoint.
+    Works under every strategy. Weights are written tensor by tensor: one rank holds one file of the export in memory. With LoRA, ``export/`` has the adapters
+    merged into the weights, and ``adapter/`` has them alone, as PEFT reads them. ``skeleton/``, written as training starts, has everything but the weights,
+    for ``lit-talr export`` of any checkpoint.
 
     Args:
-        dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update; for a
-            dtype of half precision the log says how much.
+        dtype: Dtype of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update; for a
+            dtype of half precision the log tells how much.
     """
 
     def __init__(self, dtype: Literal["float32", "bfloat16", "float16"] | None = None) -> None:
@@ -44,35 +44,37 @@ class HFExport(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         assert pl_module.backbone is not None
-        names = file_names(pl_module.backbone.model)
-        if trainer.is_global_zero:
-            write_skeleton(trainer, pl_module, names)
+        write_skeleton(trainer, pl_module, file_names(pl_module.backbone.model))
 
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         assert pl_module.backbone is not None
-        model, lora, root = pl_module.backbone.model, pl_module.lora, Path(trainer.default_root_dir)
+        model, lora = pl_module.backbone.model, pl_module.lora
         weights = live_weights(model, torch.float32 if isinstance(trainer.strategy, DeepSpeedStrategy) else None)
-        merged = merged_weights(weights, lora.alpha / lora.r) if lora else weights
-        dtype, names = self.dtype or merged.dtype, file_names(model)
-        if trainer.is_global_zero:
-            write_skeleton(trainer, pl_module, names)  # of a run that began without
-            rounding = Rounding.of(dtype, pl_module.pretrained, pl_module.revision)
-            with new_folder(export_folder(trainer)) as folder:
-                copy_skeleton(root / SKELETON, folder)
-                write_text(folder / "README.md", model_card(trainer, pl_module) + score_section(trainer))
-                write_shards(folder, names, merged, dtype, rounding)
-            if rounding is not None:
-                logger.info(f"{export_folder(trainer)}: {rounding}")
-        else:
-            write_shards(None, names, merged, dtype)
+        names = file_names(model)
+        write_skeleton(trainer, pl_module, names)  # again, for a run that began without this callback
+        self.write_export(trainer, pl_module, names, merged_weights(weights, lora.alpha / lora.r) if lora else weights)
         if lora is not None:
             adapters = {name: weights.read(name) for name in weights.shapes if ".lora_" in name}
             if trainer.is_global_zero:
-                with new_folder(root / "adapter") as folder:
+                with new_folder(Path(trainer.default_root_dir) / "adapter") as folder:
                     save_adapters(model, adapters, folder, base=str(pl_module.pretrained), revision=pl_module.revision)
 
+    def write_export(self, trainer: Trainer, module: DomainSFT, names: dict[str, str], weights: Weights) -> None:
+        """Write the folder on rank zero. Collective."""
+        dtype, path = self.dtype or weights.dtype, export_folder(trainer)
+        if not trainer.is_global_zero:
+            write_shards(None, names, weights, dtype)
+            return
+        rounding = Rounding.of(dtype, module.pretrained, module.revision)
+        with new_folder(path) as folder:
+            copy_skeleton(Path(trainer.default_root_dir) / SKELETON, folder)
+            write_text(folder / "README.md", model_card(trainer, module) + score_section(trainer))
+            write_shards(folder, names, weights, dtype, rounding)
+        if rounding is not None:
+            logger.info(f"{path}: {rounding}")
+
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        """Add the scores to the card, if it is the exported model that was tested."""
+        """Add the scores to the card if the exported model was tested."""
         export = export_folder(trainer)
         exported_step = read_json(Path(trainer.default_root_dir) / "metrics.json").get("fit", {}).get("step")
         is_export = pl_module.pretrained is not None and Path(pl_module.pretrained).resolve() == export.resolve()
@@ -87,67 +89,52 @@ def export_folder(trainer: Trainer) -> Path:
 
 
 def live_weights(model: nn.Module, least: torch.dtype | None) -> Weights:
-    """Those of a model that is being trained, with the fp32 masters of a sharding engine in place of its rounded ones.
-
-    Args:
-        model: Whose weights may be sharded.
-        least: The dtype of an engine's masters.
-    """
+    """The weights of a model in training, which may be sharded; ``least`` is the dtype of an engine's masters, which replace its rounded weights."""
     state = model.state_dict(keep_vars=True)
     shapes = {name: tuple(getattr(value, "ds_shape", value.shape)) for name, value in state.items()}
     return Weights(shapes, widest((value.dtype for value in state.values()), least), lambda name: whole(state[name]))
 
 
 def file_names(model: PreTrainedModel) -> dict[str, str]:
-    """Of each tensor that ``save_pretrained`` would write of the model without adapters, its name in the files, and in the model. A tied one once.
+    """Names in the files to names in the model, of the tensors that ``save_pretrained`` would write without adapters; tied ones once.
 
-    Every rank calls it: FSDP2 lets go of gathered weights where a state dict is taken, and a rank that alone does so then gathers alone.
+    Every rank calls it: FSDP2 frees gathered weights where a state dict is taken, and a single rank would then gather alone.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     seen: set[int] = set()
     for name, value in model.state_dict(keep_vars=True).items():
         if ".lora_" not in name and id(value) not in seen:
             seen.add(id(value))
             plain = name.replace(".base_layer.", ".")
             ((file_name, _),) = revert_weight_conversion(model, {plain: torch.empty(0)}).items()
-            found[file_name] = plain
-    return found
+            names[file_name] = plain
+    return names
 
 
 def write_skeleton(trainer: Trainer, module: DomainSFT, names: dict[str, str]) -> None:
-    """What ``lit-talr export`` needs beside a checkpoint: configuration, tokenizer, card, and a record of names, LoRA and starting model."""
+    """Write on rank zero what ``lit-talr export`` needs next to a checkpoint: configuration, tokenizer, card, and a record of names, LoRA and base model."""
+    if not trainer.is_global_zero:
+        return
     assert module.backbone is not None
-    model, encoder, path = module.backbone.model, module.data.encoder, Path(trainer.default_root_dir) / SKELETON
+    model, path = module.backbone.model, Path(trainer.default_root_dir) / SKELETON
     if not path.exists():
-        start = str(Path(module.pretrained).resolve()) if module.pretrained and Path(module.pretrained).is_dir() else module.pretrained
-        lora = asdict(module.lora) if module.lora else None
+        base = str(Path(module.pretrained).resolve()) if module.pretrained and Path(module.pretrained).is_dir() else module.pretrained
         with new_folder(path) as folder:
             config = deepcopy(model.config)
             config.architectures = [type(model).__name__]
             config.save_pretrained(folder)
-            stop_tokens(model.generation_config, encoder.stop_token_ids, encoder.pad_token_id).save_pretrained(folder)
-            encoder.tokenizer.save_pretrained(folder)
-            write_json(folder / RECORD, {"pretrained": start, "revision": module.revision, "lora": lora, "names": names})
+            exported_generation(module).save_pretrained(folder)
+            module.data.encoder.tokenizer.save_pretrained(folder)
+            lora = asdict(module.lora) if module.lora else None
+            write_json(folder / RECORD, {"pretrained": base, "revision": module.revision, "lora": lora, "names": names})
     write_text(path / "README.md", model_card(trainer, module))
 
 
-def stop_tokens(settings: GenerationConfig, stop_token_ids: Sequence[int], pad_token_id: int) -> GenerationConfig:
-    """So that ``generate`` of the exported model ends an answer where training ended it."""
-    settings = deepcopy(settings)
-    known = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
-    settings.eos_token_id = sorted({*stop_token_ids, *(token for token in known if token is not None)})
-    settings.pad_token_id = pad_token_id
-    return settings
-
-
 def model_card(trainer: Trainer, module: DomainSFT) -> str:
-    """What was trained, from what, on what, by which command."""
-    data = module.data
-    base = module.pretrained or "random weights"
+    """The model card without scores: base model, data, licences and commands."""
     fits = read_json(Path(trainer.default_root_dir) / "provenance.json").get("fits", [])
     commands = "\n".join(fit["command"] for fit in fits)
-    base_license = license_of(module.pretrained)
-    sources = "\n".join(f"| data | {source.source_name} ({type(source).__name__}) | {source.license} |" for source in data.sources)
+    sources = "\n".join(f"| data | {source.source_name} ({type(source).__name__}) | {source.license} |" for source in module.data.sources)
     card_data = ModelCardData(base_model=module.pretrained, library_name="transformers", pipeline_tag="text-generation", tags=["lit_talr"])
     return f"""---
 {card_data.to_yaml()}
@@ -159,10 +146,10 @@ Fine-tuned by lit_talr with the loss {module.loss.description}{f", through {modu
 
 | | | licence |
 |---|---|---|
-| base model | {base} | {base_license} |
+| base model | {module.pretrained or "random weights"} | {license_of(module.pretrained)} |
 {sources}
 
-All of these licences bind whoever uses or shares these weights.
+All of these licences apply to using and sharing these weights.
 
 ## Commands
 
@@ -174,7 +161,7 @@ All of these licences bind whoever uses or shares these weights.
 
 
 def score_section(trainer: Trainer) -> str:
-    """All scores known so far, those of earlier commands of the run included."""
+    """The card's table of scores, also those of the run's earlier commands."""
     recorded = read_json(Path(trainer.default_root_dir) / "metrics.json")
     scores = {name: value for part in recorded.values() for name, value in part.items() if name != "step"}
     scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -183,7 +170,7 @@ def score_section(trainer: Trainer) -> str:
 
 
 def license_of(pretrained: str | None) -> str:
-    """The licence that a local model folder's card states; for a hub model, where to read it. A card may hold anything, which must not cost the export."""
+    """The licence in a local model folder's card; for a hub model, where to read it. An unreadable card does not stop the export."""
     if pretrained is None:
         return "none"
     pretrained = shipped(pretrained)

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: a summary before, a progress bar during, a table after."""
+"""The terminal: a summary before a run, a progress bar during it, a table after it."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ from lit_talr.utils.files import read_json, write_json
 
 
 class TokenProgressBar(RichProgressBar):
-    """Lightning's bar with the throughput: tokens of this rank that are not padding, times the number of ranks."""
+    """Lightning's progress bar with the throughput: tokens of this rank without padding, times the number of ranks."""
 
     def __init__(self) -> None:
         super().__init__(leave=False)
@@ -35,7 +35,7 @@ class TokenProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        return super().configure_columns(trainer)[:-1]  # without batches per second: a line of 80 characters has room for what matters
+        return super().configure_columns(trainer)[:-1]  # drops batches per second, to fit 80 characters
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = {name.removeprefix("train/").removeprefix("talr/"): value for name, value in super().get_metrics(trainer, pl_module).items()}
@@ -46,40 +46,40 @@ class TokenProgressBar(RichProgressBar):
 
 
 class Summary(Callback):
-    """Ten lines at the start of a run, a table at its end, and the numbers of the table in ``metrics.json`` of the run folder."""
+    """Prints ten lines at the start of a run and a table of metrics at its end, and writes the metrics to ``metrics.json`` of the run folder."""
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if trainer.is_global_zero:
-            print_table(summary(trainer, pl_module), title=f"fit: {trainer.default_root_dir}")
+            print_table(summarize(trainer, pl_module), title=f"fit: {trainer.default_root_dir}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        """The scores of an earlier model of the run go; a run that was at its end before it was resumed has no new ones, and keeps what it had."""
-        kept = {} if trainer.callback_metrics else read_json(metrics_file(trainer))
-        self.record(trainer, {**kept, "fit": {**kept.get("fit", {}), **numbers(trainer), "step": trainer.global_step}})
+        """Replace the metrics of the run's earlier model; a run that was resumed at its end has no new ones, and keeps those."""
+        earlier = {} if trainer.callback_metrics else read_json(metrics_file(trainer))
+        self.write_metrics(trainer, {**earlier, "fit": {**earlier.get("fit", {}), **metrics(trainer), "step": trainer.global_step}})
 
     def on_validation_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if trainer.state.fn == "validate":
-            self.record(trainer, {**read_json(metrics_file(trainer)), "validate": numbers(trainer)})
+            self.write_metrics(trainer, {**read_json(metrics_file(trainer)), "validate": metrics(trainer)})
 
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        self.record(trainer, {**read_json(metrics_file(trainer)), "test": numbers(trainer)})
+        self.write_metrics(trainer, {**read_json(metrics_file(trainer)), "test": metrics(trainer)})
 
-    def record(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
+    def write_metrics(self, trainer: Trainer, by_command: dict[str, Any]) -> None:
         if trainer.is_global_zero:
-            write_json(metrics_file(trainer), metrics)
+            write_json(metrics_file(trainer), by_command)
 
     def teardown(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
-        """The table comes last, when the progress bar is gone."""
+        """Print the table when the progress bar is gone."""
         if trainer.is_global_zero and trainer.callback_metrics:
             weights = trainer.ckpt_path or pl_module.pretrained or "random weights"
-            verb = "" if trainer.state.fn is None else trainer.state.fn.value
-            title = f"{verb}: {trainer.default_root_dir}" + ("" if verb == "fit" else f", weights of {weights}")
-            print_table({name: f"{value:.4g}" for name, value in numbers(trainer).items()}, title)
+            command = "" if trainer.state.fn is None else trainer.state.fn.value
+            title = f"{command}: {trainer.default_root_dir}" + ("" if command == "fit" else f", weights of {weights}")
+            print_table({name: f"{value:.4g}" for name, value in metrics(trainer).items()}, title)
 
     def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.state.fn == "fit":
-            kept = any((Path(trainer.default_root_dir) / "checkpoints").glob("[!.]*.ckpt"))
-            way_on = "continue from the last checkpoint with `--ckpt_path last`" if kept else "no checkpoint had been written yet"
+            saved = any((Path(trainer.default_root_dir) / "checkpoints").glob("[!.]*.ckpt"))
+            way_on = "continue from the last checkpoint with `--ckpt_path last`" if saved else "no checkpoint had been written yet"
             Console(stderr=True).print(f"Stopped after step {trainer.global_step}; {way_on}.", soft_wrap=True)
 
 
@@ -87,26 +87,25 @@ def metrics_file(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "metrics.json"
 
 
-def numbers(trainer: Trainer) -> dict[str, float]:
+def metrics(trainer: Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
 
 
-def summary(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
-    """What is about to run."""
+def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
+    """The run that is about to start, in ten lines."""
     data, plan = module.data, module.plan
-    parameters = list(module.parameters())
-    sizes = [getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters]  # under ZeRO-3 a parameter holds nothing
-    trained = sum(size for size, parameter in zip(sizes, parameters, strict=True) if parameter.requires_grad)
+    sizes = [(getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in module.parameters()]  # under ZeRO-3 a weight is empty
+    trained, total = sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)
     train, val, epoch = data.encoded["train"], data.encoded["val"], plan.order(0)
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
-        "parameters": f"{trained:,} trained of {sum(sizes):,}" + (f", {module.lora}" if module.lora else ""),
+        "parameters": f"{trained:,} trained of {total:,}" + (f", {module.lora}" if module.lora else ""),
         "loss": module.loss.description,
         "data": " and ".join(f"{type(source).__name__}: {source.source_name}" for source in data.sources),
-        "train rows": f"{len(train):,}" + (f", {len(epoch):,} of them an epoch" if len(epoch) != len(train) else "") + dropped(data.counts["train"]),
+        "train rows": f"{len(train):,}" + (f", {len(epoch):,} per epoch" if len(epoch) != len(train) else "") + dropped(data.counts["train"]),
         "val rows": f"{len(val):,}" + dropped(data.counts["val"]),
-        "tokens": f"{train.lengths[epoch].sum():,} a training epoch, {train.num_supervised[epoch].sum():,} of them supervised" + replayed(plan),
-        "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} an epoch) of up to {data.batching.batch_size} examples: "
+        "tokens": f"{train.lengths[epoch].sum():,} per epoch, {train.num_supervised[epoch].sum():,} supervised" + replayed(plan),
+        "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} per epoch) of up to {data.batching.batch_size} examples: "
         f"{plan.accumulate} micro-batch(es) on {trainer.world_size} rank(s)",
         "strategy": f"{type(trainer.strategy).__name__.removesuffix('Strategy')}, precision {trainer.precision}",
         "run folder": trainer.default_root_dir,
@@ -118,7 +117,7 @@ def replayed(plan: BatchPlan) -> str:
         return ""
     epoch = plan.order(0)
     general = plan.num_supervised[epoch[epoch >= plan.mixture.num_own]]
-    return f", {general.sum() / plan.num_supervised[epoch].sum():.1%} of these in {len(general):,} general rows"
+    return f" ({general.sum() / plan.num_supervised[epoch].sum():.1%} in {len(general):,} general rows)"
 
 
 def dropped(counts: Any) -> str:

@@ -23,14 +23,7 @@ def epoch_scalars(rows: Sequence[Row], threshold: float) -> dict[str, float]:
 
 
 def add_epoch(board: Any, all_rows: Sequence[Row], epoch: int, threshold: float) -> None:
-    """Add the views of an epoch to TensorBoard.
-
-    Args:
-        board: The ``SummaryWriter``.
-        all_rows: The rows of all epochs so far.
-        epoch: The epoch that is added.
-        threshold: Probability above which a token counts as easy.
-    """
+    """Add an epoch's views to a ``SummaryWriter``, from the rows of all epochs so far."""
     rows = [row for row in all_rows if row["epoch"] == epoch]
     if epoch == 0:
         spans = [span(row) for row in rows if row["group"] == "cohort"]  # also empty ones: runs of the same page share their charts

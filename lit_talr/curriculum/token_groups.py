@@ -86,16 +86,10 @@ def bin_rows(sums: Tensor, weighted: bool = False, floored: bool = False) -> lis
     return [*everything, *group_rows(sums, "bin", bin_edges(len(sums)), weighted, floored)]
 
 
-def hardest_rows(encoded: EncodedExamples, ids: np.ndarray, nll: Tensor, base_nll: Tensor, number: int, decode: Callable[[list[int]], str]) -> list[Row]:
-    """A row for each of the least probable tokens, the hardest first, with its text and context.
+def hardest_rows(encoded: EncodedExamples, ids: np.ndarray, nll: Tensor, base_nll: Tensor, number: int, decode: Callable[[list[int]], Any]) -> list[Row]:
+    """A row for each of the least probable supervised tokens of some examples, the hardest first, with its text and context.
 
-    Args:
-        encoded: All examples of the split.
-        ids: The examples whose supervised tokens were scored.
-        nll: ``[number of their supervised tokens]``, one example after the other.
-        base_nll: The same under the base model.
-        number: How many rows, at most.
-        decode: Turns token ids into text.
+    ``nll`` and ``base_nll`` hold the NLLs of all their supervised tokens, one example after the other.
     """
     spans = [slice(encoded.offsets[index], encoded.offsets[index + 1]) for index in ids]
     examples = np.repeat(np.arange(len(ids)), encoded.num_supervised[ids])

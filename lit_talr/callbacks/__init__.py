@@ -1,4 +1,4 @@
-"""What is watched while a run goes on."""
+"""Callbacks that measure, score, stop and export a run."""
 
 from lit_talr.callbacks.checkpoint import WholeCheckpoint
 from lit_talr.callbacks.domain_score import DomainScore

@@ -1,4 +1,4 @@
-"""What several callbacks need: files of responses, the comparison with the base model, and budgets that end a run."""
+"""Shared parts of the callbacks: files of responses, scores compared with the base model, and budgets that end a run."""
 
 import logging
 import math
@@ -86,23 +86,19 @@ def paired_error(base: Rows, now: Rows) -> float:
 class Measure(Callback):
     """Logs a metric, and under ``<metric>_se`` its standard error, at some steps of a fit."""
 
-    measures: str
-    """Name of the metric."""
-    measured_step: int | None = None
-    """Optimizer step of the weights that were measured last."""
+    measures: str  # name of the metric
+    measured_step: int | None = None  # optimizer step of the weights that were measured last
 
 
 class GeneralMeasure(Measure, ABC):
     """Scores general abilities before training, after epochs and in test, and logs what their mean has lost since the base model."""
 
     measures = "general/drop"
+    cache_kind: str  # begins the names of files in the cache
     every_n_epochs: int | None
-    cache_kind: str
-    """Begins the names of files in the cache."""
-    counts = True
-    """Whether this callback logs mean and drop."""
-    suites: Mapping[str, Any]
-    """Logged as ``general/<suite>``."""
+    suites: Mapping[str, Any]  # each is logged as `general/<suite>`
+    counts = True  # whether mean and drop are logged
+    same_items_in_test = False  # as during fit
     base: Scores | None = None
 
     @abstractmethod
@@ -121,10 +117,6 @@ class GeneralMeasure(Measure, ABC):
         """The cached scores as they are used. Collective."""
         return cached
 
-    def base_on_test_items(self, trainer: Trainer, module: DomainSFT) -> Scores:
-        """Scores of the base model, which the module still is, on what ``test`` will ask. Collective."""
-        return self.base_scores(trainer, module, "test")
-
     def is_asked(self, stage: str) -> bool:
         return stage == "test" or (stage == "fit" and self.every_n_epochs is not None)
 
@@ -139,7 +131,7 @@ class GeneralMeasure(Measure, ABC):
         self.base = self.base_scores(trainer, pl_module, "val")
         self.write_scores(trainer, pl_module, self.base, "epoch-0")
         if self.counts and pl_module.pretrained is not None:
-            self.write_rows(trainer, self.base_on_test_items(trainer, pl_module), "general-base-test")
+            self.write_rows(trainer, self.base if self.same_items_in_test else self.base_scores(trainer, pl_module, "test"), "general-base-test")
         for board in trainer.loggers:
             board.log_metrics(self.named_scores(self.base, None), step=0)
 
@@ -155,10 +147,12 @@ class GeneralMeasure(Measure, ABC):
 
     def publish(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> None:
         scores = self.score_model(trainer, module, split)
-        for key, value in self.named_scores(scores, self.base).items():
+        named = self.named_scores(scores, self.base)
+        for key, value in named.items():
             module.log(key, value)
         self.write_scores(trainer, module, scores, name)
-        self.measured_step = trainer.global_step if self.counts else None
+        if self.measures in named:
+            self.measured_step = trainer.global_step
 
     def base_scores(self, trainer: Trainer, module: DomainSFT, split: Split) -> Scores:
         """Scores of the base model, which the module still is, from the cache where they are. Collective."""
@@ -187,21 +181,11 @@ class GeneralMeasure(Measure, ABC):
 
 
 class Budget(Callback):
-    """Ends training where a metric passes its budget by more than some standard errors; a run that it has ended stays so when it is resumed.
+    """Ends training where a metric passes its limit by more than some standard errors; a run that it has ended stays so when it is resumed."""
 
-    Args:
-        limit: The budget.
-        errors: By how many standard errors the metric must pass it, at least 0 and finite.
-
-    Raises:
-        ValueError: For a value out of range, and where no callback before it logs the metric.
-    """
-
-    measures: str
-    sources: str
-    """Callbacks that log the metric, as the error sentence names them."""
-    nan_exceeds: bool
-    """Whether a value that is not a number is over the budget."""
+    measures: str  # name of the metric
+    sources: str  # callbacks that log it, as the error sentence names them
+    nan_exceeds: bool  # whether a value that is not a number is over the limit
 
     def __init__(self, limit: float, errors: float) -> None:
         check_in("errors", errors, "[0, inf)")

@@ -23,7 +23,7 @@ class WholeCheckpoint(ModelCheckpoint):
         filename: Name of a checkpoint; without the step in it, ``--ckpt_path last`` goes by the time of writing.
         monitor: Keep the best by this metric; the newest if left out.
         mode: ``min`` or ``max``: whether less or more of the metric is better.
-        save_top_k: How many are kept; -1 for all.
+        save_top_k: How many checkpoints stay; -1 for all.
         every_n_epochs: Write after every so many epochs.
         every_n_train_steps: Write after every so many optimizer steps instead.
     """
@@ -58,7 +58,7 @@ class WholeCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self.monitor is None:
-            signal.signal(signal.SIGTERM, self.ask_to_end)  # in place of Lightning's handler, in which ranks wait for each other
+            signal.signal(signal.SIGTERM, self.ask_to_end)  # replaces Lightning's handler, in which ranks wait for each other
 
     def ask_to_end(self, *_: Any) -> None:
         self.asked_to_end = True

@@ -36,18 +36,16 @@ from lit_talr.utils.weight_files import model_folder, read_tensor
 class Drift(Measure):
     """Measures KL(base || model) of the next token on text sampled from the base model, and logs it as ``drift/kl``, in nats per token.
 
-    By Proposition 3.1 of the TALR paper, this is by how much the code length of the base model's own text has grown. It is summed over the whole vocabulary at
-    every position of the text. ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of positions where both models have
-    the same most likely token. For each file of ``corpora``, the code length ``drift/bits_per_byte/<name>`` is logged, and its growth
-    ``drift/bits_per_byte_rise/<name>``. It is measured before training (epoch 0: the base model itself), at the interval, and where the run ends. Every
-    measurement is a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without this callback.
+    By Proposition 3.1 of the TALR paper, this is by how much the code length of the base model's own text has grown; it is exact over the vocabulary at every
+    position. ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of positions where both models have the same most
+    likely token. For each file of ``corpora``, its code length ``drift/bits_per_byte/<name>`` is logged, and the growth ``drift/bits_per_byte_rise/<name>``.
+    Measured before training (epoch 0: the base model itself), at the interval, and where the run ends, each time as a row of ``drift.jsonl`` in the run
+    folder. Training is bitwise the same with and without this callback.
 
-    The text is sampled once for each base model: temperature 1, all tokens, no stop, each sequence after BOS, or EOS where the tokenizer has no BOS. It is
-    cached in ``.cache/`` next to the run folder with the base model's hidden states, under the hash of its weights and the settings, so that runs side by
-    side share it. Of the base model only the head's weight is held, mapped from its file; it is on the device while it is used.
-
-    The default is small enough for the lab's runs, whose epochs take seconds (less than 3 % of the time of their steps, docs/drift.md). A longer epoch has
-    room for more sequences, and the error falls with the square root of their number.
+    The text is sampled once for each base model (temperature 1, all tokens, no stop, each sequence after BOS, or EOS where there is no BOS). It is cached in
+    ``.cache/`` next to the run folder with the base model's hidden states, under the hash of its weights and the settings: runs side by side share it. Apart
+    from these, only the weight of the base model's head is held, mapped from its file. The default is small enough for the lab's runs, whose epochs take
+    seconds (docs/drift.md); a longer epoch has room for more sequences, and the error falls with the square root of their number.
 
     Args:
         every_n_epochs: Measure after every so many epochs, at least 1; null for no epoch.
@@ -189,11 +187,7 @@ class Corpus(NamedTuple):
 
 
 def read_text(file: Path, num_bytes: int) -> str:
-    """The beginning of a file, cut between characters.
-
-    Raises:
-        ValueError: If it cannot be read, is empty, or is not UTF-8.
-    """
+    """The beginning of a file, cut between characters; refuses a file that cannot be read, is empty, or is not UTF-8."""
     try:
         with file.open("rb") as opened:
             content = opened.read(num_bytes + 1)

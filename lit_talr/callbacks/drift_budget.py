@@ -5,7 +5,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy
-from torch import Tensor
 
 from lit_talr.callbacks.base import Budget
 from lit_talr.modeling.strategies import FSDP2Strategy
@@ -41,9 +40,7 @@ class DriftBudget(Budget):
             raise ValueError(f"`on_exceeded` must be stop or restore, got {on_exceeded}.")
         super().__init__(kl, errors)
         self.on_exceeded = on_exceeded
-        self.held_step = 0
-        self.held_weights: dict[str, Tensor] = {}
-        self.held_metrics: dict[str, float] = {}
+        self.held: dict[str, Any] = {"step": 0, "weights": {}, "metrics": {}}  # of the last measurement within the budget
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         super().setup(trainer, pl_module, stage)
@@ -55,14 +52,14 @@ class DriftBudget(Budget):
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         super().on_train_start(trainer, pl_module)
-        if self.on_exceeded == "restore" and not self.stopped and not self.held_weights:
+        if self.on_exceeded == "restore" and not self.stopped and not self.held["weights"]:
             raise ValueError("`on_exceeded: restore` must watch a run from its start, but the checkpoint is of a run without it; use `stop` to resume.")
 
     def keep(self, trainer: Trainer, module: DomainSFT) -> None:
-        self.held_step = trainer.global_step
+        self.held["step"] = trainer.global_step
         if self.on_exceeded == "restore":
-            self.held_weights = {name: weight.detach().to("cpu", copy=True) for name, weight in module.named_parameters() if weight.requires_grad}
-            self.held_metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("drift/")}
+            self.held["weights"] = {name: weight.detach().to("cpu", copy=True) for name, weight in module.named_parameters() if weight.requires_grad}
+            self.held["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("drift/")}
 
     @torch.no_grad()
     def restore(self, trainer: Trainer, module: DomainSFT) -> str:
@@ -70,20 +67,18 @@ class DriftBudget(Budget):
             return ""
         for name, weight in module.named_parameters():
             if weight.requires_grad:
-                weight.copy_(self.held_weights[name])
-        self.held_weights = {}
+                weight.copy_(self.held["weights"][name])
+        self.held["weights"] = {}
         metrics = trainer.callback_metrics
         for name in [name for name in metrics if not name.startswith("train/")]:
             del metrics[name]
-        metrics.update({name: torch.tensor(value) for name, value in self.held_metrics.items()})
-        metrics["drift/restored_step"] = torch.tensor(float(self.held_step))
-        return f", with the weights of step {self.held_step}"
+        metrics.update({name: torch.tensor(value) for name, value in self.held["metrics"].items()})
+        metrics["drift/restored_step"] = torch.tensor(float(self.held["step"]))
+        return f", with the weights of step {self.held['step']}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "step": self.held_step, "weights": self.held_weights, "metrics": self.held_metrics}
+        return {**super().state_dict(), **self.held}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.held_step = state_dict["step"]
-        self.held_weights = state_dict["weights"]
-        self.held_metrics = state_dict["metrics"]
+        self.held = {name: state_dict[name] for name in self.held}

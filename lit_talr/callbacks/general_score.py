@@ -101,11 +101,7 @@ class GeneralScore(GeneralMeasure):
 
 
 def cached_responses(suite: str, answered: Mapping[int, dict[str, Any]], ids: Sequence[int], examples: Sequence[Example]) -> list[Response]:
-    """The responses to some items of a suite, from their rows by id.
-
-    Raises:
-        ValueError: If an item was not asked, or had another right answer.
-    """
+    """The responses to some items of a suite, from their rows by id; refuses an item that was not asked, or had another right answer."""
     for index, example in zip(ids, examples, strict=True):
         if index not in answered or answered[index]["truth"] != example.meta.get("answer"):
             raise ValueError(

@@ -35,14 +35,13 @@ logger = logging.getLogger(__name__)
 class LMEval(GeneralMeasure):
     """Asks benchmarks of lm-evaluation-harness before ``fit``, after every so many epochs, and in ``test``.
 
-    All their metrics are logged as ``lm_eval/<task>/<metric>``. The main ones are the run's general abilities: ``general/<task>``, their mean
-    ``general/mean``, its loss ``general/drop`` and that drop's paired standard error over items ``general/drop_se``. As with ``GeneralScore``, there is a row
-    for each item in ``answers/general-*.jsonl``, which the report reads. Next to a ``GeneralScore``, mean and drop stay its own, and the rows are in
-    ``answers/lm-eval-*.jsonl``. ``lm_eval.json`` has the harness's version, each task's version, shots, templates and settings, and all results.
+    All their metrics are logged as ``lm_eval/<task>/<metric>``. The main ones are the run's general abilities: ``general/<task>``, ``general/mean``,
+    ``general/drop`` and ``general/drop_se``, with rows in ``answers/general-*.jsonl``, as ``GeneralScore`` has them. Next to a ``GeneralScore``, mean and drop
+    stay its own, and the rows are in ``answers/lm-eval-*.jsonl``. ``lm_eval.json`` has the harness's version, the tasks' settings, and all results.
 
-    The items are those that the harness asks, mostly test items, in ``fit`` too: choose nothing by them that you will report. Numbers are those of the
-    harness's own command on the export, in one process and with this batch size. The base model's scores are cached for runs side by side. On several ranks,
-    each rank responds to a share of the items, but all ranks score all responses, so that HumanEval's programs run on each. The first rank's score counts.
+    The harness asks mostly test items, in ``fit`` too: choose nothing by them that you will report. Numbers are those of the harness's own command on the
+    export, in one process and with this batch size. The base model's scores are cached for runs side by side. Each rank responds to a share of the items, but
+    all ranks score all responses, so that HumanEval's programs run on each; the first rank's score counts.
 
     Args:
         tasks: Names of tasks, groups or tags of the harness, or of task files: ``mmlu_local``, ``gsm8k_local``, ``humaneval_local`` and ``ifeval_local``
@@ -55,9 +54,8 @@ class LMEval(GeneralMeasure):
         allow_code_execution: Run the code that the model writes, as some tasks need; in a process with limits of time and memory, which is no sandbox.
 
     Raises:
-        ValueError: For a value out of range, a missing harness, an unknown task or metric, data that is not in its folder, a task that runs code without
-            being allowed to, sharded weights (ZeRO-3, FSDP2), and a run that is resumed or tested but was watched with other settings, or resumed but not
-            watched from its start.
+        ValueError: For a value out of range, a missing harness, unknown task or metric, missing data, a task that may not run code, sharded weights (ZeRO-3,
+            FSDP2), and a run that is resumed or tested but was watched with other settings, or not from its start.
     """
 
     tasks: dict[str, Benchmark]
@@ -69,6 +67,7 @@ class LMEval(GeneralMeasure):
     allow_code_execution: bool = False
 
     cache_kind = "base-lm-eval"
+    same_items_in_test = True
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -171,10 +170,6 @@ class LMEval(GeneralMeasure):
             check_same_items(base.rows, scores.rows)
         return named | super().named_scores(scores, base)
 
-    def base_on_test_items(self, trainer: Trainer, module: DomainSFT) -> Scores:
-        assert self.base is not None
-        return self.base  # the items are the same
-
     def content(self, module: DomainSFT, split: Split) -> str:
         return f"{tokenizer_hash(module.data.encoder.tokenizer)} {self.counts} {json.dumps(self.settings(module), sort_keys=True)}"
 
@@ -212,11 +207,7 @@ class LMEval(GeneralMeasure):
         write_json(record_file(trainer), {**settings, "results": {**earlier, name: {"by_suite": scores.by_suite, "results": scores.results}}})
 
     def read_base(self, trainer: Trainer, module: DomainSFT, split: Split) -> Scores | None:
-        """Scores of the base model from the run folder of the first rank; None where there are none. Collective.
-
-        Raises:
-            ValueError: If they, or other results in the folder, are of other settings.
-        """
+        """Scores of the base model from the run folder; refuses results there that are of other settings."""
         path, record = responses_file(trainer, f"{self.prefix}-epoch-0"), read_json(record_file(trainer))
         results, settings = record.get("results", {}), self.settings(module)
         base = Scores(**results["epoch-0"], rows=read_json_lines(path)) if path.is_file() and "epoch-0" in results else None

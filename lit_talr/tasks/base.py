@@ -63,26 +63,14 @@ def logged(metric: str) -> str:
 
 
 def check_same_items(base: Sequence[Row], now: Sequence[Row]) -> None:
-    """Refuses to compare responses to different items.
-
-    Raises:
-        ValueError: With the way out.
-    """
+    """Refuses to compare responses to different items."""
     items = [[tuple(row.get(key) for key in ("suite", "id", "prompt_hash", "truth")) for row in rows] for rows in (base, now)]
     if items[0] != items[1]:
         raise ValueError(f"`LMEval`: the base model's responses in this run's answers/ are not to the items that are asked now; {WAY_OUT}.")
 
 
 def check_same_settings(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses to add results to those of other settings; benchmarks without a main metric that only one of them has may differ.
-
-    Args:
-        recorded: ``lm_eval.json`` as it is.
-        now: The settings that would be in it.
-
-    Raises:
-        ValueError: With the way out.
-    """
+    """Refuses to add results to an ``lm_eval.json`` of other settings; benchmarks without a main metric may be in only one of them."""
     sides = [dict(recorded), json.loads(json.dumps(now))]
     for part in ("benchmarks", "files", "tasks"):
         both = sides[0][part].keys() & sides[1][part].keys()

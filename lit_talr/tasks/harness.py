@@ -73,14 +73,10 @@ def share(respond: Callable[[list[Instance]], list[Any]], requests: list[Instanc
 
 
 def find_tasks(names: Sequence[str], task_folder: str | None) -> TaskManager:
-    """A manager that knows all the names. The harness's own task files take some fifteen seconds to read, so they are read only where needed.
-
-    Raises:
-        ValueError: For a name that is no task, group or tag.
-    """
+    """A manager that knows all the names; refuses a name that is no task, group or tag."""
     folders = [SHIPPED, *([Path(task_folder).resolve()] if task_folder else [])]
     manager = TaskManager(include_path=folders, include_defaults=False)
-    if not set(names) <= set(manager.all_tasks):
+    if not set(names) <= set(manager.all_tasks):  # reading the harness's own task files takes some fifteen seconds
         manager = TaskManager(include_path=folders)
     for name in names:
         if name not in manager.all_tasks:
@@ -115,11 +111,7 @@ def load(manager: TaskManager, name: str, data_folder: Path, num_fewshot: int | 
 
 
 def set_shots(name: str, task: Any, num_fewshot: int | None) -> None:
-    """Set the number of examples before each question as the harness's command does: a task that says 0 keeps 0.
-
-    Raises:
-        ValueError: For more than the task has.
-    """
+    """Set the number of examples before each question as the harness's command does: a task that says 0 keeps 0; refuses more than the task has."""
     own = task.get_config("num_fewshot")
     shots = (own or 0) if num_fewshot is None or own == 0 else num_fewshot
     task.set_config("num_fewshot", shots)
@@ -133,12 +125,9 @@ def set_shots(name: str, task: Any, num_fewshot: int | None) -> None:
 
 @contextmanager
 def checked(folder: Path) -> Iterator[dict[str, str]]:
-    """Within the block, checks the local files of each task before it reads them, and their rows afterwards; also those of tasks in groups and tags.
+    """Within the block, checks the local files of each task, also in groups and tags, before it reads them, and their rows afterwards.
 
-    Yields the SHA-256 of each file.
-
-    Raises:
-        ValueError: For anything that is wrong with them; a missing package raises its ``ImportError``.
+    Yields the SHA-256 of each file. Anything wrong with the data becomes a ``ValueError``; a missing package stays an ``ImportError``.
     """
     files: dict[str, str] = {}
     build = ConfigurableTask.__init__
@@ -179,11 +168,7 @@ def reason(error: Exception) -> str:
 
 
 def find_files(data_files: Any, folder: Path) -> list[str]:
-    """The local files that a task names, relative to the folder.
-
-    Raises:
-        OSError: For a missing or an empty file, and for a pattern of several files, whose rows would all be asked.
-    """
+    """The local files that a task names, relative to the folder; refuses missing and empty files, and a pattern of several, whose rows would all be asked."""
     if not data_files:
         raise FileNotFoundError("it names no `data_files`")
     files = set()
@@ -203,12 +188,9 @@ def find_files(data_files: Any, folder: Path) -> list[str]:
 
 
 def check_rows(task: Any) -> None:
-    """Check that all items and examples have the columns that the task's templates read, and a right answer among their choices.
+    """Check that all items and examples have the columns that the task's templates read, and items a right answer among their choices.
 
     The harness would put a column's name or ``None`` into the prompt, and count an item without a right answer as wrong.
-
-    Raises:
-        ValueError: For the first that lacks one.
     """
     templates = [text for text in (task.config.doc_to_text, task.config.doc_to_target, task.config.doc_to_choice) if isinstance(text, str)]
     names = {text for text in templates if text.isidentifier()}  # a text that is one name can only mean a column

@@ -1,0 +1,58 @@
+"""What callbacks share, on rows and measurements that are written by hand."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lit_talr.callbacks import DriftBudget, GeneralBudget
+from lit_talr.callbacks.base import Budget, Measure, Scores, paired_error
+from lit_talr.losses import Standard
+from tests.helpers.fits import fit
+
+
+def rows(suite: str, right: str, counts: bool = True) -> list[dict[str, Any]]:
+    return [{"suite": suite, "id": index, "correct": letter == "r", "counts": counts} for index, letter in enumerate(right)]
+
+
+def test_only_suites_that_count_are_in_the_mean_and_its_error() -> None:
+    base = [*rows("a", "rrrr"), *rows("b", "rw"), *rows("own", "rr", counts=False)]
+    now = [*rows("a", "rrww"), *rows("b", "wr"), *rows("own", "ww", counts=False)]
+    scores = Scores({"own": 0.0, "a": 0.5, "b": 0.25}, now, {})
+    assert scores.mean == 0.375
+    lost = [0, 0, 1, 1], [1, -1]
+    assert paired_error(base, now) == pytest.approx(math.sqrt(sum(np.var(part, ddof=1) / len(part) for part in lost)) / 2)
+    assert math.isnan(Scores({"own": 0.0}, rows("own", "r", counts=False), {}).mean)
+    assert math.isnan(paired_error(rows("a", "r"), rows("a", "w"))), "one item has no standard error"
+
+
+class Script(Measure):
+    """Has "measured" one value after the first step, whose standard error is not a number."""
+
+    def __init__(self, measures: str) -> None:
+        self.measures = measures
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.measured_step = 1
+        trainer.callback_metrics.update({self.measures: torch.tensor(0.9), f"{self.measures}_se": torch.tensor(math.nan)})
+
+
+@pytest.mark.parametrize(("budget", "steps"), [(DriftBudget(0.1), 1), (GeneralBudget(0.1), 3)])
+def test_nan_is_over_the_budget_of_the_divergence_only(folder: Path, tmp_path: Path, budget: Budget, steps: int) -> None:
+    ends: list[int] = []
+
+    class End(Script):
+        def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+            ends.append(trainer.global_step)
+
+    fit(folder, Standard(), steps=3, batching={"micro_batch_size": 8}, trainer={"callbacks": [End(budget.measures), budget], "default_root_dir": str(tmp_path)})
+    assert ends == [steps]
+
+
+def test_a_budget_reads_the_metric_of_its_name_only(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`GeneralBudget` reads `general/drop`, which nothing logs; put a `GeneralScore` or an `LMEval` before it"):
+        fit(folder, Standard(), steps=1, trainer={"callbacks": [Script("drift/kl"), GeneralBudget(0.1)], "default_root_dir": str(tmp_path)})

@@ -88,7 +88,7 @@ class Drift(Measure):
         if stage != "fit":
             return
         if pl_module.pretrained is None:
-            raise ValueError("`Drift` compares with the base model, and random weights are none; give `model.pretrained`, or leave `Drift` out.")
+            raise ValueError("`Drift` compares with the base model, and a run from random weights has none; give `model.pretrained`, or leave it out.")
         if shards_weights(trainer.strategy):
             raise ValueError(
                 "`Drift` runs the model outside of its training step, which is not supported where every weight is sharded (ZeRO-3, FSDP2); leave it out, "
@@ -170,7 +170,7 @@ class Drift(Measure):
         return {"num_sequences": self.num_sequences, "length": self.length, "seed": self.seed, "corpora": corpora}
 
     def state_dict(self) -> dict[str, Any]:
-        """Equal on all ranks."""
+        """The same on all ranks."""
         return {"settings": self.settings(), "rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -4,10 +4,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy
 
 from lit_talr.callbacks.base import Budget
-from lit_talr.modeling.strategies import FSDP2Strategy
+from lit_talr.modeling.strategies import splits_optimizer
 from lit_talr.module import DomainSFT
 from lit_talr.utils.errors import check_in
 
@@ -44,7 +43,7 @@ class DriftBudget(Budget):
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and self.on_exceeded == "restore" and isinstance(trainer.strategy, (DeepSpeedStrategy, FSDP2Strategy)):
+        if stage == "fit" and self.on_exceeded == "restore" and splits_optimizer(trainer.strategy):
             raise ValueError(
                 "`on_exceeded: restore` puts whole weights back, which is not supported where an engine splits them or their optimizer (DeepSpeed, FSDP2); "
                 "use `stop`, or configs/strategy/ddp.yaml."

@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from huggingface_hub import ModelCardData, metadata_load
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
@@ -21,6 +20,7 @@ from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import Weights, merged_weights, widest, write_shards
 from lit_talr.modeling.lora import save_adapters
 from lit_talr.modeling.sharded import whole
+from lit_talr.modeling.strategies import is_deepspeed
 from lit_talr.module import DomainSFT
 from lit_talr.utils.files import new_folder, read_json, shipped, write_json, write_text
 
@@ -49,7 +49,7 @@ class HFExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         assert pl_module.backbone is not None
         model, lora = pl_module.backbone.model, pl_module.lora
-        weights = live_weights(model, torch.float32 if isinstance(trainer.strategy, DeepSpeedStrategy) else None)
+        weights = live_weights(model, torch.float32 if is_deepspeed(trainer.strategy) else None)
         names = file_names(model)
         write_skeleton(trainer, pl_module, names)  # again, for a run that began without this callback
         self.write_export(trainer, pl_module, names, merged_weights(weights, lora.alpha / lora.r) if lora else weights)

@@ -266,7 +266,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 
 
 def test_what_cannot_be_measured_is_refused(own: Path) -> None:
-    with pytest.raises(ValueError, match="`Drift` compares with the base model, and random weights are none; give `model.pretrained`"):
+    with pytest.raises(ValueError, match="`Drift` compares with the base model, and a run from random weights has none; give `model.pretrained`"):
         run(own, small(), "random", architecture=QWEN3)
     with pytest.raises(ValueError, match="`context` must be at least 1 and at most the 512 positions of the model, got 513"):
         run(own, small(length=513), "long")

@@ -464,7 +464,7 @@ def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="`metric` must be a metric and its filter, such as `acc,none`, got 'acc'"):
         Benchmark("acc")
     trainer, module, data = watched(folder, "run", asked(folder, BOTH))
-    monkeypatch.setattr("lit_talr.module.shards_weights", lambda strategy: True)
+    monkeypatch.setattr("lit_talr.training.supported.shards_weights", lambda strategy: True)
     with pytest.raises(ValueError, match=r"not generated where every weight is sharded \(ZeRO-3, FSDP2\)"):
         trainer.fit(module, datamodule=data)
     monkeypatch.undo()

@@ -15,8 +15,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
 
 from lit_talr.callbacks.base import GeneralMeasure, Scores, exported_generation, responses_file
-from lit_talr.data.tokenizer import tokenizer_hash
 from lit_talr.data.example import Split
+from lit_talr.data.tokenizer import tokenizer_hash
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.generation import Generation
 from lit_talr.module import DomainSFT

@@ -16,6 +16,7 @@ from lit_talr.modeling.backbone import Backbone, BackboneOutput
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.strategies import set_engine_defaults
 from lit_talr.training.base_model import BaseModel, BaseNumbers, base_dtype, prepare_base
 from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, try_head_kernel
 from lit_talr.training.empty import can_skip, empty_stats
@@ -97,6 +98,7 @@ class DomainSFT(EvaluatedModule):
             self.check(self.trainer)
             base = self.base_model() if self.pretrained else None
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
+        set_engine_defaults(self.trainer.strategy)
 
     def base_model(self) -> BaseModel:
         """The base model, not loaded yet, in the dtype that training has it in."""

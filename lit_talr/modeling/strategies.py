@@ -35,6 +35,12 @@ def needs_every_forward(strategy: Strategy) -> bool:
     return splits_optimizer(strategy) or bool(getattr(strategy, "_ddp_kwargs", {}).get("static_graph", False))
 
 
+def set_engine_defaults(strategy: Strategy) -> None:
+    """Gives DeepSpeed the micro-batch size that it only logs; Lightning would ask a batch sampler, which a batch plan is not."""
+    if is_deepspeed(strategy) and isinstance(strategy.config, dict):
+        strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)
+
+
 def checkpoint_kind(strategy: Strategy) -> str:
     """The strategies that can read each other's checkpoints, in words."""
     if is_deepspeed(strategy):

@@ -33,7 +33,7 @@ PIECE = 512
 Row = Encoded | TooLong
 
 _job: tuple[ChatEncoder, Sequence[Example]]
-"""What forked processes work on; a fork inherits it, so it need not be sent to them."""
+"""The work of forked processes; a fork inherits it, so it need not be sent to them."""
 
 
 def encode_row(encoder: ChatEncoder, example: Example) -> Row:

@@ -15,7 +15,7 @@ from lit_talr.report.tables import Tables
 from lit_talr.report.volumes import volume_rows
 
 DIGITS = 5
-"""Of the numbers that are only drawn."""
+"""Decimals of numbers that are only drawn."""
 
 
 def page(tables: Tables) -> str:

@@ -58,7 +58,7 @@ class Run:
 
     @property
     def point(self) -> str:
-        """What its seeds share, in words."""
+        """The point that its seeds share, in words."""
         words = [self.variant, self.remedy, self.source and f"of {self.source}", None if self.rate is None else scientific(self.rate)]
         return " ".join(word for word in [*words, None if self.alpha is None else f"alpha {self.alpha:g}"] if word)
 

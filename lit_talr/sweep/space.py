@@ -30,7 +30,7 @@ class Remedy(NamedTuple):
 
 @dataclass(frozen=True)
 class Space:
-    """What is swept over; docs/sweep.md explains the keys."""
+    """The dimensions of a sweep; docs/sweep.md explains the keys."""
 
     raw: dict[str, Any]  # as written
     seeds: list[int]

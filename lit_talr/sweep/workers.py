@@ -27,7 +27,7 @@ POLL = 2.0
 
 @dataclass
 class Plan:
-    """What a sweep was asked for."""
+    """The options of a sweep."""
 
     space: Space
     common: list[str]

@@ -49,7 +49,7 @@ class BaseModel(NamedTuple):
 
 
 class BaseNumbers(NamedTuple):
-    """What a run keeps of its base model."""
+    """Numbers that a run keeps of its base model."""
 
     nll: BaseNLL | None = None  # of every training token, where the loss needs it
     backbone: Backbone | None = None  # runs next to the trained model, where the loss needs its distributions; LoRA's own has them

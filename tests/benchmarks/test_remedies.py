@@ -32,7 +32,7 @@ def test_a_row_for_each_remedy(words: list[str], tmp_path: Path, capsys: pytest.
     assert [row.split(" | ")[0] for row in rows] == ["| remedy", "| base model", "| standard", "| flow", "| lora", "| Wise-FT, alpha .5"]
     assert all(row.count("|") == rows[0].count("|") for row in rows)
     log = (tmp_path / "out" / "log.txt").read_text()
-    assert "NLL under the starting model: " in log and "Logging error" not in log
+    assert "base-nll: " in log and "Logging error" not in log
 
 
 def test_a_remedy_that_fails_is_a_row_and_the_others_go_on(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

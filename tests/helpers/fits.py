@@ -53,7 +53,7 @@ SGD = partial(torch.optim.SGD, lr=0.3)
 
 
 def write_data(folder: Path, num_rows: int = 20) -> None:
-    """A tokenizer, a starting model, and rows whose answers differ in length, in the last step fewer than a whole batch."""
+    """A tokenizer, a base model, and rows whose answers differ in length, in the last step fewer than a whole batch."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(folder / "tokenizer", "qwen2")
     torch.set_default_dtype(torch.float64)

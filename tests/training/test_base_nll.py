@@ -279,6 +279,6 @@ def test_a_resumed_run_must_have_the_same_loss_and_options(own: Path, first: Los
 
 
 def test_random_weights_are_refused(own: Path) -> None:
-    with pytest.raises(ValueError, match="FLOW compares with the starting model, and random weights say nothing"):
+    with pytest.raises(ValueError, match="FLOW compares with the base model, and random weights say nothing"):
         fit(own, FLOW(), architecture=QWEN3)
     fit(own, Standard(), steps=1, architecture=QWEN3)

@@ -8,33 +8,32 @@ from typing import Any, Literal
 import torch
 
 from lit_talr.checkpoint.checkpoint_weights import checkpoint_weights
+from lit_talr.checkpoint.find import check_whole, last_checkpoint
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
-from lit_talr.checkpoint.whole import last_checkpoint, why_not_whole
-from lit_talr.utils.files import new_folder, read_json, write_text
+from lit_talr.utils.files import check_unused, new_folder, read_json, write_text
 
 SKELETON = "skeleton"
-"""Folder of a run with all of a model but its weights."""
+"""Folder of a run with all files of a model but its weights."""
 RECORD = "export.json"
-"""In it: what the model started from, its LoRA, and the names of its tensors in files and in the model."""
+"""File in it with the base model, the LoRA, and the names of tensors in files and in the model."""
 
 
 def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16"] | None = None) -> None:
-    """Write the weights of a checkpoint, of whichever strategy, as a Hugging Face folder; on one machine, without a GPU, one file of it in memory.
+    """Write the weights of a checkpoint, of any strategy, as a Hugging Face folder; on one machine, without a GPU, with one file of it in memory.
 
-    With LoRA the update is merged in: W + alpha / r * B A. For a dtype of half precision it also says how much of the update is lost to rounding.
+    With LoRA the update is merged in: W + alpha / r * B A. For a dtype of half precision it also prints how much of the update is lost to rounding.
 
     Args:
-        ckpt: A run's folder, which means its newest whole checkpoint, or one checkpoint out of its ``checkpoints``.
+        ckpt: A run's folder, which means its newest whole checkpoint, or one checkpoint from its ``checkpoints``.
         out: A new folder.
         dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update.
 
     Raises:
-        ValueError: For what is no whole checkpoint of a run, a run without its ``skeleton`` folder, and a folder that is used already.
+        ValueError: If the path is no whole checkpoint of a run, the run has no ``skeleton`` folder, or the new folder is used already.
     """
     out = out.expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"`out`: {out} is there already; name a new folder.")
+    check_unused(out)
     path = find_checkpoint(ckpt.expanduser())
     skeleton = path.resolve().parents[1] / SKELETON
     record = read_record(skeleton)
@@ -49,10 +48,7 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
     with new_folder(out) as folder:
         copy_skeleton(skeleton, folder)
         num_files = write_shards(folder, record["names"], weights, target, rounding)
-        command = shlex.join(["lit-talr", "export", "--ckpt", str(path), "--out", str(out), "--dtype", name])
-        card = folder / "README.md"
-        text = card.read_text(encoding="utf-8", errors="replace").rstrip() if card.is_file() else ""
-        write_text(card, f"{text}\n\n## Export\n\n```\n{command}\n```\n{f'{chr(10)}{rounding}{chr(10)}' if rounding else ''}")
+        add_command(folder / "README.md", shlex.join(["lit-talr", "export", "--ckpt", str(path), "--out", str(out), "--dtype", name]), rounding)
     print(f"{out}: {path.name}, {len(record['names']):,} tensors in {num_files} file(s), {name}")
     if rounding is not None:
         print(rounding)
@@ -64,20 +60,17 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         ValueError: If there is none, or it is not whole.
     """
-    if not path.exists():
-        raise ValueError(f"`ckpt`: {path} does not exist; give a run's folder, or a checkpoint of its `checkpoints`.")
     if (path / "checkpoints").is_dir():
         return last_checkpoint(path)
-    if problem := why_not_whole(path):
-        raise ValueError(f"`ckpt`: {path} is not a whole checkpoint: it {problem}; give a run's folder, or another checkpoint of its `checkpoints`.")
+    check_whole(path, "ckpt", "give a run's folder, or a whole checkpoint from its `checkpoints`")
     return path
 
 
 def read_record(skeleton: Path) -> dict[str, Any]:
-    """What HFExport has left of a run.
+    """The record that HFExport wrote for a run.
 
     Raises:
-        ValueError: If it has not.
+        ValueError: If there is none.
     """
     path = skeleton / RECORD
     if not path.is_file():
@@ -89,5 +82,11 @@ def read_record(skeleton: Path) -> dict[str, Any]:
 
 
 def copy_skeleton(skeleton: Path, folder: Path) -> None:
-    """Configuration, tokenizer and card."""
+    """Copies configuration, tokenizer and card."""
     shutil.copytree(skeleton, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD))
+
+
+def add_command(card: Path, command: str, rounding: Rounding | None) -> None:
+    """Adds a section to a model card: the command, and how much rounding lost."""
+    text = card.read_text(encoding="utf-8", errors="replace").rstrip() if card.is_file() else ""
+    write_text(card, f"{text}\n\n## Export\n\n```\n{command}\n```\n{f'{chr(10)}{rounding}{chr(10)}' if rounding else ''}")

@@ -1,7 +1,8 @@
-"""A model's tensors wherever they lie, read one at a time, and written as safetensors shards."""
+"""Reads a model's tensors one at a time, from wherever they are, and writes them as safetensors files."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def widest(dtypes: Iterable[torch.dtype], least: torch.dtype | None = None) -> t
 
 
 def merged_weights(weights: Weights, scaling: float) -> Weights:
-    """Those of the same model without adapters: ``W + scaling * B A``, tensor by tensor in float32 (float64 for a float64 model).
+    """The weights of the model without adapters: ``W + scaling * B A``, tensor by tensor in float32 (float64 for a float64 model).
 
     Args:
         weights: With adapters, as PEFT names them.
@@ -59,15 +60,15 @@ def merged_weights(weights: Weights, scaling: float) -> Weights:
 def write_shards(
     folder: Path | None, names: Mapping[str, str], weights: Weights, dtype: torch.dtype, rounding: Rounding | None = None, max_shard_size: int | str = "5GB"
 ) -> int:
-    """Write safetensors files into a model folder and name the dtype in its configuration; no more than one file is ever in memory. Collective.
+    """Writes safetensors files into a model folder and names the dtype in its configuration; one file at a time is in memory. Collective.
 
     Args:
         folder: Has a config.json already; None on ranks that read with the others and write nothing.
-        names: Of each tensor to be written, its name in the files and in the model.
-        weights: Where they are read.
-        dtype: What they are written in.
-        rounding: Is shown every tensor as it was before that.
-        max_shard_size: Of a file, in bytes, or such as ``5GB``.
+        names: From each tensor's name in the files to its name in the model.
+        weights: Where the tensors are read.
+        dtype: The dtype of the files.
+        rounding: Compares every tensor before it is cast.
+        max_shard_size: The largest size of a file, in bytes, or such as ``5GB``.
 
     Returns:
         The number of files.
@@ -77,28 +78,43 @@ def write_shards(
         filename_pattern=PATTERN,
         max_shard_size=max_shard_size,
     )
-    files = [(file, name) for file, tensors in plan.filename_to_tensors.items() for name in tensors]
-    shard: dict[str, Tensor] = {}
-    for number, (file, name) in enumerate(track(files, "Writing weights", transient=True, console=Console(stderr=True), disable=folder is None)):
+
+    def read(name: str) -> Tensor:
         value = weights.read(names[name])
         if folder is None:
-            continue
+            return value
         if rounding is not None:
             rounding.add(name, value.cpu())
-        # A copy, since safetensors refuses parts of a larger tensor, and since one that is mapped from a file has no memory of its own.
-        shard[name] = torch.empty(value.shape, dtype=dtype if value.is_floating_point() else value.dtype).copy_(value)
-        if number + 1 == len(files) or files[number + 1][0] != file:
-            save_file(shard, folder / file, metadata={"format": "pt"})
-            shard = {}
+        # A copy, since safetensors refuses views, and since a tensor that is mapped from a file has no memory of its own.
+        return torch.empty(value.shape, dtype=dtype if value.is_floating_point() else value.dtype).copy_(value)
+
+    write_files(folder, plan.filename_to_tensors, read, "Writing weights", plan.metadata["total_size"])
     if folder is not None:
-        if plan.is_sharded:
-            write_json(folder / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
-        state_dtype(folder / "config.json", dtype)
+        set_dtype(folder / "config.json", dtype)
     return len(plan.filename_to_tensors)
 
 
-def state_dtype(path: Path, dtype: torch.dtype) -> None:
-    """Name the dtype of the weights in config.json, where transformers puts that of the live model; ``from_pretrained`` loads in it."""
+def write_files(folder: Path | None, files: Mapping[str, Sequence[str]], read: Callable[[str], Tensor], action: str, total_size: int | None = None) -> None:
+    """Writes tensors, each read into memory of its own, file by file, with an index where there are several; without a folder only reads them."""
+    bar = iter(track(list(chain(*files.values())), action, transient=True, console=Console(stderr=True), disable=folder is None))
+    num_bytes = 0
+    for file, names in files.items():
+        shard = {}
+        for name, _ in zip(names, bar, strict=False):
+            tensor = read(name)
+            if folder is not None:
+                shard[name] = tensor
+        if folder is not None:
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        num_bytes += sum(tensor.nbytes for tensor in shard.values())
+    list(bar)  # ends it
+    if folder is not None and len(files) > 1:
+        weight_map = {name: file for file, names in files.items() for name in names}
+        write_json(folder / INDEX, {"metadata": {"total_size": num_bytes if total_size is None else total_size}, "weight_map": weight_map})
+
+
+def set_dtype(path: Path, dtype: torch.dtype) -> None:
+    """Names the dtype of the files in config.json, where transformers puts that of the live model; ``from_pretrained`` loads in it."""
     config = read_json(path)
     for part in (config, *(value for value in config.values() if isinstance(value, dict) and "dtype" in value)):
         part["dtype"] = str(dtype).removeprefix("torch.")

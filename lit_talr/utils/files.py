@@ -1,4 +1,4 @@
-"""Writing so that nothing half-written is ever taken for a whole."""
+"""Reads and writes files; a file or folder that is half-written never stands under its own name."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one move."""
+    """Replaces a file in one move."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one move."""
+    """Replaces a file in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -32,7 +32,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 UMASK = os.umask(0)
-"""What the user wants kept from others; temporary files are made for the user alone. Read once: it cannot be read without being set, for all threads."""
+"""The user's mask of permissions, which temporary files ignore. Read once, since reading it sets it for a moment, for all threads."""
 os.umask(UMASK)
 
 
@@ -50,13 +50,13 @@ def write_json_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; only a newline ends one, not what else Unicode takes for an end of a line."""
+    """The rows of a file; only a newline ends one, not Unicode's other line separators."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill; it takes the place of ``path`` when the block ends, and vanishes if the block fails."""
+    """Gives an empty folder to fill, which replaces ``path`` when the block ends, and is deleted if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -65,8 +65,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 file.chmod(0o666 & ~UMASK)
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+        synchronise(temporary)
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
@@ -75,8 +74,40 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def synchronise(path: Path) -> None:
+    """Waits until a file, or everything in a folder, is on the disk."""
+    for part in (path, *(path.rglob("*") if path.is_dir() else ())):
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def check_unused(out: Path) -> None:
+    """Refuses a path for a new folder that holds something already.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"`out`: {out} is there already; name a new folder.")
+
+
+MOVED = {"lit_talr/models/lab": "lit_talr/lab/base"}
+"""Folders of this package that are now elsewhere."""
+
+
 def shipped(name: str) -> str:
-    """The folder of this package that a name such as ``lit_talr/lab/base`` means, from any working folder that has none of its own; else the name."""
+    """The folder of this package for a name such as ``lit_talr/lab/base``, unless the working folder has one of that name; any other name is unchanged.
+
+    Raises:
+        ValueError: For a folder that is now elsewhere.
+    """
     package = Path(__file__).parents[1]
+    if Path(name).is_dir() or not name.startswith(f"{package.name}/"):
+        return name
+    if (new := MOVED.get(name.rstrip("/"))) is not None:
+        raise ValueError(f"`{name}` is now `{new}`.")
     folder = package.parent / name
-    return str(folder) if name.startswith(f"{package.name}/") and not Path(name).is_dir() and folder.is_dir() else name
+    return str(folder) if folder.is_dir() else name

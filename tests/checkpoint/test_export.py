@@ -17,11 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_talr.callbacks import HFExport, WholeCheckpoint
 from lit_talr.callbacks.hf_export import file_names, live_weights
-from lit_talr.checkpoint.checkpoint_weights import PREFIX, cut, file_weights
+from lit_talr.checkpoint.checkpoint_weights import PREFIX, cut_pieces, file_weights
 from lit_talr.checkpoint.export import export
+from lit_talr.checkpoint.find import MANIFEST, fingerprints
+from lit_talr.checkpoint.pickles import refuse_code
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
-from lit_talr.checkpoint.whole import MANIFEST, fingerprints, refuse_code
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
 from lit_talr.modeling.backbone import Backbone
@@ -52,7 +53,7 @@ def run(folder: Path, path: Path, dtype: Any = None, precision: str = "32-true",
 
 @pytest.fixture(scope="module")
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run from a starting model, at a rate at which rounding loses a part of the update."""
+    """A run from a base model, at a rate at which rounding loses a part of the update."""
     path = tmp_path_factory.mktemp("trained") / "run"
     run(folder, path, lr=3e-3)
     return path
@@ -107,8 +108,8 @@ def test_what_bfloat16_loses_is_the_formula(folder: Path, trained: Path, tmp_pat
 
 def test_in_pieces_it_is_the_same(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sums = []
-    for piece in (2**22, 7):
-        monkeypatch.setattr("lit_talr.checkpoint.rounding.PIECE", piece)
+    for size in (2**22, 7):
+        monkeypatch.setattr("lit_talr.checkpoint.rounding.CHUNK", size)
         rounding = Rounding(torch.bfloat16, tensors(folder / "model"))
         for name, value in state(trained / "export").items():
             rounding.add(name, value)
@@ -138,14 +139,14 @@ def test_where_there_is_nothing_to_compare_with_it_says_so(folder: Path, tmp_pat
     record = json.loads((tmp_path / "run" / "skeleton" / "export.json").read_text())
     write_json(tmp_path / "run" / "skeleton" / "export.json", {**record, "pretrained": "/nowhere"})
     export(tmp_path / "run", tmp_path / "again", "bfloat16")
-    assert "the starting model is not there to compare with: /nowhere is not a folder" in capsys.readouterr().out
+    assert "the base model is not there to compare with: /nowhere is not a folder" in capsys.readouterr().out
 
 
 def test_a_model_that_did_not_move_loses_nothing(folder: Path) -> None:
     rounding = Rounding(torch.bfloat16, tensors(folder / "model"))
     for name, value in state(folder / "model").items():
         rounding.add(name, value)
-    assert "no weight differs from the starting model" in str(rounding)
+    assert "no weight differs from the base model" in str(rounding)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -267,5 +268,5 @@ def test_no_pickle_runs_code(trained: Path, tmp_path: Path, kind: str) -> None:
 
 def test_a_piece_is_cut_across_parts() -> None:
     parts = [torch.arange(0, 4), torch.arange(4, 5), torch.arange(5, 9)]
-    assert torch.cat(cut(parts, 2, 5)).tolist() == [2, 3, 4, 5, 6]
-    assert torch.cat(cut(parts, 5, 4)).tolist() == [5, 6, 7, 8]
+    assert torch.cat(cut_pieces(parts, 2, 5)).tolist() == [2, 3, 4, 5, 6]
+    assert torch.cat(cut_pieces(parts, 5, 4)).tolist() == [5, 6, 7, 8]

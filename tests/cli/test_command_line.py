@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lit_talr.cli.command_line import main, refuse_linked
+from lit_talr.cli.command_line import main
 from tests.helpers.fits import QWEN3, write_data
 
 BASE = ["-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/talr.yaml"]
@@ -121,12 +121,6 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(words: list[str], capsys
 def test_a_file_without_settings_is_named(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "mine.yaml").write_bytes(content)
     assert message in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
-
-
-@pytest.mark.parametrize("content", ["data: lit_talr.lab.Clinic", "data: [a]", "data: {init_args: {1: 2}}"])
-def test_odd_data_in_a_file_is_left_to_the_parser(tmp_path: Path, content: str) -> None:
-    (tmp_path / "mine.yaml").write_text(content)
-    refuse_linked(["-c", str(tmp_path / "mine.yaml")])
 
 
 def test_a_checkpoint_cut_short_is_refused_before_anything_is_built(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from lit_talr import __version__
 from lit_talr.__main__ import COMMANDS, OVERVIEW, main
-from lit_talr.cli.command_line import CLI, VERBS
+from lit_talr.cli.command_line import VERBS
+from lit_talr.cli.lightning_cli import CLI
 
 
 def test_it_lists_every_command() -> None:

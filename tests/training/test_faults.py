@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, Trainer
 
-from lit_talr.checkpoint.whole import fingerprints, last_checkpoint, lock, why_not_whole
-from lit_talr.cli.command_line import check_strategy, main
+from lit_talr.checkpoint.find import check_strategy, fingerprints, last_checkpoint, why_not_whole
+from lit_talr.cli.command_line import main
+from lit_talr.cli.run_folder import lock_run
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy
 from lit_talr.utils.files import write_json
 from tests.helpers.fits import write_data
@@ -84,9 +85,9 @@ def test_a_full_disk_leaves_the_checkpoints_before(tmp_path: Path, capsys: pytes
 
 
 def test_a_second_run_into_the_folder_is_refused(tmp_path: Path) -> None:
-    with lock(tmp_path / "run"), pytest.raises(ValueError, match="another run is writing into"):
-        lock(tmp_path / "run")
-    lock(tmp_path / "run").close()
+    with lock_run(tmp_path / "run"), pytest.raises(ValueError, match="another run is writing into"):
+        lock_run(tmp_path / "run")
+    lock_run(tmp_path / "run").close()
 
 
 def checkpoint(path: Path, text: str) -> Path:

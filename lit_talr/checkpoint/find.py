@@ -1,0 +1,134 @@
+"""Finds the checkpoints of a run, and tells whether they are whole and which strategy wrote them."""
+
+import hashlib
+import logging
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_talr.modeling.strategies import FSDP2Strategy, is_zero3
+from lit_talr.utils.files import read_json
+
+logger = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+EDGE = 2**16
+"""Bytes hashed at either end of a file; a torch file ends with the checksums of all its parts."""
+
+
+def fingerprints(folder: Path) -> dict[str, Any]:
+    """The size, and the hash of both ends, of each file in a folder."""
+    return {path.relative_to(folder).as_posix(): fingerprint(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST}
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(EDGE))
+        file.seek(max(0, size - EDGE))
+        digest.update(file.read(EDGE))
+    return {"bytes": size, "sha256 of both ends": digest.hexdigest()}
+
+
+def why_not_whole(path: Path) -> str | None:
+    """The fault of a checkpoint, such as "lacks FILE"; None if it is whole."""
+    if path.is_file():
+        return None if zipfile.is_zipfile(path) else "is cut short, or another file"  # torch.save writes the directory of the archive last
+    if not (path / MANIFEST).is_file():
+        return f"has no {MANIFEST}, which is written last"
+    try:
+        expected = read_json(path / MANIFEST)
+    except ValueError:
+        return f"has a {MANIFEST} that is cut short"
+    for name, value in expected.items():
+        if not (path / name).is_file():
+            return f"lacks {name}"
+        if fingerprint(path / name) != value:
+            return f"has another {name} than was written"
+    return None
+
+
+def check_whole(path: Path, option: str, way_out: str) -> None:
+    """Refuses a path that is not a whole checkpoint, before anything is built.
+
+    Raises:
+        ValueError: Naming the option and the fault.
+    """
+    if not path.exists():
+        raise ValueError(f"`{option}`: {path} does not exist; {way_out}.")
+    if fault := why_not_whole(path):
+        raise ValueError(f"`{option}`: {path} is not a whole checkpoint: it {fault}; {way_out}.")
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The newest whole checkpoint of a run; newer ones that are not whole are named in the log.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    folder = run / "checkpoints"
+    paths = sorted(folder.glob("[!.]*.ckpt"), key=age, reverse=True)
+    faults: list[str] = []
+    for path in paths:
+        if fault := why_not_whole(path):
+            faults.append(f"{path} {fault}")
+            continue
+        if faults:
+            rank_zero_only(logger.warning)(f"`ckpt_path: last`: {'; '.join(faults)}. Continuing from the newest whole checkpoint, {path}.")
+        return path
+    if paths:
+        raise ValueError(f"`ckpt_path: last`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
+    raise ValueError(f"`ckpt_path: last`: {folder} holds no checkpoint; start the run without `ckpt_path`, or name its folder with `--run`.")
+
+
+def step_of(path: Path) -> int | None:
+    """The optimizer step in a checkpoint's name."""
+    step = re.search(r"step=(\d+)", path.name)
+    return int(step[1]) if step else None
+
+
+def age(path: Path) -> tuple[int, bool, float]:
+    """Sorts checkpoints by the step in the name, then those named ``last`` after others, then by time."""
+    step = step_of(path)
+    return -1 if step is None else step, path.name.startswith("last"), path.stat().st_mtime
+
+
+def kind(path: Path) -> str:
+    """The strategies that write such a checkpoint."""
+    if path.is_file():
+        return "one process or DDP"
+    if not (path / "latest").is_file():
+        return "FSDP2"
+    return "ZeRO-3" if any(path.glob("checkpoint/zero_pp_rank_*_model_states.pt")) else "ZeRO-1 or ZeRO-2"
+
+
+def optimizer_files(path: Path) -> list[Path]:
+    """The optimizer's files in a checkpoint of DeepSpeed, one for each rank that wrote it, ``bf16_...`` where weights were bfloat16."""
+    return list(path.glob("checkpoint/*_optim_states.pt"))
+
+
+def check_strategy(path: Path, trainer: Trainer) -> None:
+    """Refuses a checkpoint that another strategy wrote.
+
+    For DeepSpeed also refuses another number of ranks, and another precision, whose files it would not find.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    strategy, zero = trainer.strategy, isinstance(trainer.strategy, DeepSpeedStrategy)
+    expected = "ZeRO-3" if is_zero3(strategy) else "ZeRO-1 or ZeRO-2" if zero else "FSDP2" if isinstance(strategy, FSDP2Strategy) else "one process or DDP"
+    if kind(path) != expected:
+        raise ValueError(
+            f"`ckpt_path`: {path} is a checkpoint of {kind(path)}; give the strategy of its run, or `lit-talr export` it and start from the export."
+        )
+    if zero and (ranks := len(files := optimizer_files(path))) != trainer.world_size:
+        raise ValueError(
+            f"`ckpt_path`: {path} was written by {ranks} rank(s), and DeepSpeed reads it with as many only, not with {trainer.world_size}; "
+            f"start {ranks}, or `lit-talr export` it and start from the export."
+        )
+    if zero and files[0].name.startswith("bf16") != str(trainer.precision).startswith("bf16"):
+        raise ValueError(f"`ckpt_path`: {path} was written in another precision than {trainer.precision}; give `trainer.precision` as its run did.")

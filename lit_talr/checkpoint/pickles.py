@@ -1,0 +1,80 @@
+"""Reads the pickles in a checkpoint without running the code that they may name."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from lit_talr.checkpoint.find import kind
+
+DEEPSPEED = {
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+}
+"""The classes in DeepSpeed's files, next to tensors and plain values."""
+METADATA = {
+    "torch": ("Size", "strided"),
+    "torch.serialization": ("_get_layout",),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.distributed.checkpoint.metadata": (
+        *("BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex"),
+        *("StorageMeta", "TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING"),
+    ),
+    "collections": ("OrderedDict",),
+    "pathlib": ("Path", "PosixPath"),
+}
+"""The classes in FSDP2's ``.metadata``, by module."""
+
+
+class InertUnpickler(pickle.Unpickler):
+    """Builds the classes of a checkpoint's metadata, which only hold values, and no others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in METADATA.get(module, ()) or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"its .metadata names {module}.{name}, which could run code")
+
+
+def read_metadata(path: Path) -> Any:
+    """The metadata of an FSDP2 folder.
+
+    Raises:
+        pickle.UnpicklingError: If it could run code.
+    """
+    with (path / ".metadata").open("rb") as file:
+        return InertUnpickler(file).load()
+
+
+class Inert:
+    """Stands in for DeepSpeed's classes, whose objects are not needed."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+
+def load_inert(path: Path) -> dict[str, Any]:
+    """A file of DeepSpeed, memory-mapped; DeepSpeed's classes are never called, and any others but torch's are refused."""
+    inert: list[Any] = [(Inert, name) for name in get_unsafe_globals_in_checkpoint(path) if name.startswith("deepspeed.")]
+    with safe_globals(inert):
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+
+
+def refuse_code(path: Path) -> None:
+    """Refuses a checkpoint that could run code: DeepSpeed and torch's distributed checkpoints unpickle everything in a folder.
+
+    Raises:
+        ValueError: Naming the class that is not theirs.
+    """
+    if path.is_file():  # which Lightning loads with ``weights_only``
+        return
+    try:
+        if kind(path) == "FSDP2":
+            read_metadata(path)
+        files = {name: file for file in path.rglob("*.pt") for name in get_unsafe_globals_in_checkpoint(file)}
+    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError) as error:
+        raise ValueError(f"`ckpt_path`: {path} is not loaded: {error}; give a checkpoint that `lit-talr fit` wrote.") from error
+    if unknown := sorted(files.keys() - DEEPSPEED):
+        raise ValueError(f"`ckpt_path`: {files[unknown[0]]} names {unknown[0]}, which could run code; give a checkpoint that `lit-talr fit` wrote.")

@@ -1,0 +1,120 @@
+"""``fit``, ``validate`` and ``test``: Lightning's command line for one module and any domain."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import lit_talr.callbacks
+import lit_talr.losses
+import lit_talr.modeling.strategies  # noqa: F401
+from lit_talr import __version__
+from lit_talr.checkpoint.find import check_strategy, step_of
+from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
+from lit_talr.cli.run_folder import SaveConfig, check_run, lock_run
+from lit_talr.domains import DomainDataModule
+from lit_talr.module import DomainSFT
+
+DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. `lit-talr --help` lists all commands."
+
+
+def run_lightning(words: Sequence[str], typed: Sequence[str]) -> None:
+    """Runs ``fit``, ``validate`` or ``test``, or prints their help.
+
+    Args:
+        words: The command line.
+        typed: The command line as the run's record shows it.
+    """
+    refuse_linked(typed_names(words))
+    commands = CLI.subcommands()
+    # The parser of each command takes a third of a second to build, so that the one that was typed is built alone.
+    chosen = {words[0]: commands[words[0]]} if words and words[0] in commands else commands
+    whole_words = {"allow_abbrev": False}  # a misspelt option is an error, not a guess
+
+    class ChosenCLI(CLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return chosen
+
+    ChosenCLI(
+        DomainSFT,
+        DomainDataModule,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"command": typed},
+        seed_everything_default=0,
+        parser_kwargs={"prog": "lit-talr", "description": DESCRIPTION, "version": __version__, **whole_words, **dict.fromkeys(chosen, whole_words)},
+        subclass_mode_data=True,
+        args=list(words),
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+    )
+
+
+class CLI(LightningCLI):
+    """Trains and tests one module on any domain; a run is one folder, ``--run``."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = Parser(dump_header=[f"lightning.pytorch=={lightning.__version__}"], **kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help="Path to a configuration file in json or yaml format.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", type=str, default="runs/run", help="Folder of the run: checkpoints, logs, answers and the exported model.")
+        parser.link_arguments("run", "trainer.default_root_dir")
+        parser.link_arguments(("model.pretrained", "model.tokenizer"), "data.init_args.tokenizer", compute_fn=tokenizer_name)
+        parser.link_arguments(("model.revision", "model.tokenizer"), "data.init_args.tokenizer_revision", compute_fn=tokenizer_revision)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        hidden = {"verbose", "weights_only"}  # Summary prints the table; a checkpoint file never runs code
+        return {verb: skipped | hidden for verb, skipped in LightningCLI.subcommands().items() if verb != "predict"}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Checks the run's folder; Lightning would load hyper-parameters over the configuration, which is our record."""
+        check_run(self.config[self.config.subcommand], self.config.subcommand)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self._get(self.config_init, "trainer")["logger"] is None:
+            path = self._get(self.config_init, "ckpt_path")
+            purge = step_of(Path(path)) if path and self.subcommand == "fit" else None  # hides entries after the checkpoint, which are logged again
+            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="", purge_step=purge)
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        if path := self._get(self.config, "ckpt_path"):
+            check_strategy(Path(path), self.trainer)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        locks = subcommand == "fit" and self.trainer.is_global_zero
+        with lock_run(Path(self.trainer.default_root_dir)) if locks else nullcontext():
+            super()._run_subcommand(subcommand)
+
+    def before_fit(self) -> None:
+        self.model.check(self.trainer)  # before the data is read, which can take long
+
+    def before_test(self) -> None:
+        self.model.check_generation(self.trainer)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        options = {"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False}
+        return {**super()._prepare_subcommand_kwargs(subcommand), **options}
+
+
+def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:
+    """The tokenizer is the model's own unless another is named."""
+    if not (name := tokenizer or pretrained):
+        raise ValueError("Give `model.pretrained` or `model.tokenizer` (a folder or hub name): the data needs a tokenizer.")
+    return name
+
+
+def tokenizer_revision(revision: str | None, tokenizer: str | None) -> str | None:
+    """A revision belongs to the model's own repository."""
+    return None if tokenizer else revision

@@ -1,0 +1,97 @@
+"""Parsers that raise one sentence, and the configuration files that they read."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+PACKAGE = Path(__file__).parents[1]
+LINKED = {
+    "trainer.default_root_dir": "it is the folder of the run, `--run`",
+    "data.tokenizer": "the tokenizer is the model's, or `model.tokenizer`",
+    "data.tokenizer_revision": "the tokenizer is the model's, or `model.tokenizer`",
+}
+"""Options that follow from others, which the parser would overrule silently, or refuse without a reason."""
+
+
+class OneSentence:
+    """Makes a parser raise its message, where it would print a page of usage and exit."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(message) from ex
+
+
+class Parser(OneSentence, LightningArgumentParser):
+    """Parses commands that take a configuration."""
+
+
+class VerbParser(OneSentence, ArgumentParser):
+    """Parses commands that are functions."""
+
+
+class ConfigFile(ActionConfigFile):
+    """Reads ``-c FILE``, by its path or by the path of a file that is shipped with the package."""
+
+    @staticmethod
+    def apply_config(parser: ArgumentParser, cfg: Namespace, dest: str, value: str) -> None:
+        path = find_config(value)
+        refuse_linked(option_names(read_config(path)), f"{path}: `")
+        ActionConfigFile.apply_config(parser, cfg, dest, path)
+
+
+def find_config(path: str) -> str:
+    """The path itself, or the shipped file of that name where the working folder has none."""
+    shipped = PACKAGE / path
+    if not Path(path).is_file() and not shipped.is_file():
+        raise ValueError(f"{path}: no such configuration file, neither here nor among those shipped in {PACKAGE / 'configs'}.")
+    return path if Path(path).is_file() else str(shipped)
+
+
+def find_configs(words: Sequence[str]) -> list[str]:
+    """Words in which each ``-c FILE`` is a file that exists, for commands that read them without a parser."""
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    return [find_config(word) if flag in ("-c", "--config") else word for flag, word in pairwise(["", *words])]
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The settings in a file.
+
+    Raises:
+        ValueError: If it is not YAML, or holds no settings.
+    """
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not YAML ({error}).") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: holds no settings, such as `trainer: {{max_epochs: 2}}`; write some, or leave it out.")
+    return config
+
+
+def option_names(config: object, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all options in a configuration, without ``init_args``; options of a list's items go by the name of the list."""
+    for item in config if isinstance(config, list) else [config]:
+        for key, value in item.items() if isinstance(item, dict) else ():
+            name = prefix if key == "init_args" else f"{prefix}.{key}".strip(".+")
+            yield name
+            yield from option_names(value, name)
+
+
+def typed_names(words: Sequence[str]) -> list[str]:
+    """The dotted names of all options on a command line, without ``init_args``."""
+    return [word[2:].split("=")[0].replace(".init_args", "").rstrip("+") for word in words if word.startswith("--")]
+
+
+def refuse_linked(names: Iterable[str], place: str = "`--") -> None:
+    """Refuses options that follow from others.
+
+    Raises:
+        ValueError: Naming the option to give instead.
+    """
+    for name in names:
+        if name in LINKED:
+            raise ValueError(f"{place}{name}` is not an option of its own: {LINKED[name]}.")

@@ -1,0 +1,59 @@
+"""Names that have changed: an old one is refused with the new one."""
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lit_talr.cli.parsers import option_names, read_config, typed_names
+
+OPTIONS = {
+    **{
+        f"model.{name}": f"model.compute.{name}"
+        for name in ("attention", "head_kernel", "kept_logits", "liger_layers", "gradient_checkpointing", "checkpoint_every", "compile_layers")
+    },
+}
+"""Options by their dotted names, without ``init_args``; those of other commands than ``fit`` and ``test`` without dots."""
+CLASSES = {
+    **{f"lit_talr.data.{name}": f"lit_talr.domains.{name}" for name in ("ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay")},
+    **{f"lit_talr.data.{name}": f"lit_talr.lab.{name}" for name in ("Clinic", "Skills")},
+    "lit_talr.optimizers.Muon": "lit_talr.lab.Muon",
+}
+"""Classes whose path is not that of their module."""
+MODULES = {
+    **{name: f"modeling.{name}" for name in ("backbone", "evaluation_mode", "generation", "lora", "sharded", "strategies", "vllm_engine")},
+    **{name: f"training.{name}" for name in ("base_text", "non_finite", "resume", "schedules", "supported")},
+    **{f"data.{name}": f"domains.{name}" for name in ("base", "esci", "gsm8k", "medcalc", "metamath", "prompts", "records", "replay")},
+    **{f"data.{name}": f"lab.{name}" for name in ("clinic", "clinic_notes", "skill_items", "skills")},
+    **{name: f"data.{name}" for name in ("example", "packing")},
+    **{name: f"utils.{name}" for name in ("files", "weight_files")},
+    **{f"export.{name}": f"checkpoint.{name}" for name in ("checkpoint_weights", "rounding", "weights")},
+    **{"export.command": "checkpoint.export", "merge": "checkpoint.merge", "checkpoints": "checkpoint.whole"},
+    **{"models.make_tokenizer": "lab.make_tokenizer", "optimizers": "lab.muon", "reference": "training.base_nll"},
+    **{"token_groups": "curriculum.token_groups", "cli_errors": "cli.errors", "demo": "cli.demo"},
+}
+"""Modules of lit_talr, whose classes a configuration can name."""
+
+
+def explain_renamed(words: Sequence[str], message: str) -> str | None:
+    """The new names for all old ones on a command line and in its files, if an error's message is about one of them."""
+    changes = {"": find_renamed(" ".join(words), typed_names(words))}
+    for path in (Path(word.split("=", 1)[-1]) for word in words):
+        if path.suffix in (".yaml", ".yml", ".json") and path.is_file():
+            with suppress(ValueError):  # which the parser has named, if it is about this file
+                changes[f"{path}: "] = find_renamed(path.read_text(encoding="utf-8"), option_names(read_config(path)))
+    if not any(re.search(rf"\b{old.rsplit('.', 1)[-1]}\b", message, re.IGNORECASE) for found in changes.values() for old in found):
+        return None
+    return " ".join(f"{where}{'; '.join(f'`{old}` is now `{new}`' for old, new in found.items())}." for where, found in changes.items() if found)
+
+
+def find_renamed(text: str, options: Iterable[str]) -> dict[str, str]:
+    """The new names of options, and of the class paths in a text, by their old ones."""
+    found = {name: OPTIONS[name] for name in options if name in OPTIONS}
+    for path in re.findall(r"\blit_talr(?:\.\w+)+", text):
+        module, _, name = path.removeprefix("lit_talr.").rpartition(".")
+        if path in CLASSES:
+            found[path] = CLASSES[path]
+        elif module in MODULES:
+            found[path] = f"lit_talr.{MODULES[module]}.{name}"
+    return found

@@ -5,14 +5,14 @@ import sys
 from lit_talr import __version__
 
 COMMANDS = {
-    "fit": "train; every option is a key of a YAML file (-c) or a word (--model.optimizer.lr 1e-6)",
+    "fit": "train; every option is a key of a YAML file (-c) or typed (--model.optimizer.lr 1e-6)",
     "validate": "the loss of a model or checkpoint on the validation rows",
-    "test": "generate answers to the test rows, keep and score them",
+    "test": "generate responses to the test rows, save and score them",
     "sweep": "many runs: remedies, rates, seeds",
-    "report": "runs as one page: what each gained on its domain and lost in general",
+    "report": "runs on one page: what each gained on its domain and lost in general",
     "curriculum": "how hard the tokens of runs are, epoch by epoch",
-    "heatmap": "a page of texts whose tokens are coloured by their probability before and after",
-    "merge": "Wise-FT: interpolate a model with the one that it started from",
+    "heatmap": "a page of texts, each token coloured by its probability, base and tuned",
+    "merge": "Wise-FT: interpolate a model with its base model; or average several",
     "export": "a checkpoint of any strategy as a Hugging Face folder",
     "demo": "a small study in a few minutes, on a CPU, without a download",
 }
@@ -22,16 +22,16 @@ OVERVIEW = "\n".join(
         "",
         "Fine-tune language models on a domain without losing their general abilities.",
         "",
-        *(f"  {name:<12}{says}" for name, says in COMMANDS.items()),
+        *(f"  {name:<12}{text}" for name, text in COMMANDS.items()),
         "",
-        "lit-talr COMMAND --help explains all its options; --model.loss.help TALR those of a class.",
+        "lit-talr COMMAND --help lists its options; --model.loss.help TALR those of a class.",
         "lit-talr --version; --debug with any command shows the traceback of an error.",
     ]
 )
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Runs the command line of this process."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
     if words in ([], ["-h"], ["--help"]):
         print(OVERVIEW)

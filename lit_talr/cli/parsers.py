@@ -18,19 +18,15 @@ LINKED = {
 """Options that follow from others, which the parser would overrule silently, or refuse without a reason."""
 
 
-class OneSentence:
-    """Makes a parser raise its message, where it would print a page of usage and exit."""
+class VerbParser(ArgumentParser):
+    """Raises its message, where it would print a page of usage and exit; parses commands that are functions."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ValueError(message) from ex
 
 
-class Parser(OneSentence, LightningArgumentParser):
+class Parser(VerbParser, LightningArgumentParser):
     """Parses commands that take a configuration."""
-
-
-class VerbParser(OneSentence, ArgumentParser):
-    """Parses commands that are functions."""
 
 
 class ConfigFile(ActionConfigFile):

@@ -1,4 +1,4 @@
-"""Locks between processes, which the system frees whatever ends a process."""
+"""Locks between processes, which the system frees when a process ends, however it ends."""
 
 import fcntl
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import IO
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Wait until no other thread or process is in such a block, and keep them out."""
+    """Waits until no other thread or process is in such a block, and keeps them out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -17,7 +17,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """Take a lock, as long as what is returned lives, or one of the processes that inherit it; None if another has it."""
+    """Takes a lock, which lasts until the returned file is closed in this process and in those that inherit it; None if it is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("w")
     try:
@@ -29,8 +29,7 @@ def try_lock(path: Path) -> IO[str] | None:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds a lock."""
-    if (handle := try_lock(path)) is None:
-        return False
-    handle.close()
-    return True
+    """Whether no process holds a lock."""
+    if handle := try_lock(path):
+        handle.close()
+    return handle is not None

@@ -1,4 +1,4 @@
-"""The safetensors files of a model folder, tensor by tensor."""
+"""Reads the safetensors files of a model folder, tensor by tensor."""
 
 import hashlib
 import json
@@ -9,14 +9,15 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import shipped
 
-WANTED = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md"]
-"""What is fetched of a hub model: weights, configuration, tokenizer and card."""
+PATTERNS = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md"]
+"""Files fetched of a hub model: weights, configuration, tokenizer and card."""
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor is, its shape and its dtype."""
+    """A tensor in a file."""
 
     file: Path
     name: str  # in the file
@@ -25,41 +26,38 @@ class TensorInfo(NamedTuple):
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
-    """The local folder of a model: the name itself, what ships under it, or what the hub keeps under it.
+    """The local folder of a model: the name itself, a folder of this package, or the cache of the hub.
 
     Raises:
         ValueError: For a folder without config.json, one with an adapter, and a hub model that cannot be reached.
     """
     folder = Path(shipped(name)).expanduser()
+    if not folder.exists() and not name.startswith(("/", ".", "~")) and name.count("/") < 2:
+        try:
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name} could not be found ({first_line(error)}); give a model folder or a hub name that is reachable.") from error
     refuse_adapter(folder)
-    if (folder / "config.json").is_file():
-        return folder
-    if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+    if not (folder / "config.json").is_file():
         raise ValueError(f"{name} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{name} could not be found ({reason}); give a model folder or a hub name that is reachable.") from error
-    refuse_adapter(folder)
     return folder
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Transformers would add an adapter to the weights beside it, and say nothing.
+    """Refuses a folder with an adapter, which transformers would silently add to the weights next to it.
 
     Raises:
-        ValueError: For a folder that holds one.
+        ValueError: With the way out.
     """
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder} holds an adapter (adapter_config.json); give a model with its update merged in, such as the export of its run.")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model that transformers reads: one whole file, or else those that the index names.
+    """The safetensors files that transformers reads: ``model.safetensors``, or else those that the index names.
 
     Raises:
-        ValueError: If there are none, or not all of them.
+        ValueError: If a file is missing.
     """
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
@@ -69,15 +67,15 @@ def weight_files(folder: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{index} is not an index of safetensors files; fetch or write the folder anew.") from error
+        raise ValueError(f"{index} is not an index of safetensors files; fetch or write the folder again.") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-            raise ValueError(f"{index} names {name}, which is not there; fetch or write the folder anew.")
+            raise ValueError(f"{index} names {name}, which is not there; fetch or write the folder again.")
     return [folder / name for name in names]
 
 
 def fingerprint(folder: Path) -> str:
-    """The hash of a model's configuration and weights."""
+    """Hashes a model's configuration and weights."""
     digest = hashlib.sha256()
     for path in (folder / "config.json", *weight_files(folder)):
         with path.open("rb") as file:
@@ -86,23 +84,23 @@ def fingerprint(folder: Path) -> str:
 
 
 def tensors(folder: Path) -> dict[str, TensorInfo]:
-    """Every tensor of a model by its name, read from the headers alone, file after file.
+    """Every tensor of a model by its name, from the headers of its files.
 
     Raises:
-        ValueError: For a file that is cut short or no safetensors file.
+        ValueError: For a file that is cut short, or no safetensors file.
     """
-    found: dict[str, TensorInfo] = {}
+    infos: dict[str, TensorInfo] = {}
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 slices = {name: file.get_slice(name) for name in file.keys()}
-                found |= {name: TensorInfo(path, name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+                infos |= {name: TensorInfo(path, name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it anew.") from error
-    return found
+            raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it again.") from error
+    return infos
 
 
 def read_tensor(info: TensorInfo) -> Tensor:
-    """One tensor; its file is opened for it alone, so that no more of it is mapped, nor longer than the tensor lives."""
+    """Reads one tensor; its file is opened for it alone, so that only this tensor is mapped, and only while it is used."""
     with safe_open(info.file, framework="pt") as file:
         return file.get_tensor(info.name)

@@ -4,14 +4,14 @@ import pandas as pd
 import pytest
 
 from lit_talr.cli.command_line import main
-from lit_talr.cli.demo import comparison, free
+from lit_talr.cli.demo import comparison_table, free_folder
 
 
 def test_a_name_that_is_free_is_taken(tmp_path: Path) -> None:
-    assert free(tmp_path / "demo") == tmp_path / "demo"
+    assert free_folder(tmp_path / "demo") == tmp_path / "demo"
     for name in ("demo", "demo-2"):
         (tmp_path / name).mkdir()
-    assert free(tmp_path / "demo") == tmp_path / "demo-3"
+    assert free_folder(tmp_path / "demo") == tmp_path / "demo-3"
 
 
 def test_a_command_that_fails_stops_the_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -39,5 +39,5 @@ def test_the_table_of_a_demo() -> None:
         {"point": "base", "remedy": "base", "domain": 0.01, "general": 0.9, "drop": 0.0, "drop_lower": 0.0, "drop_upper": 0.0},
         {"point": "talr 3e-3", "remedy": "talr", "domain": 0.4, "general": 0.85, "drop": 0.05, "drop_lower": 0.031, "drop_upper": 0.07},
     ]
-    table = comparison(pd.DataFrame(rows))
+    table = comparison_table(pd.DataFrame(rows))
     assert [next(iter(column.cells)) for column in table.columns] == ["talr 3e-3", "0.010 → 0.400", "0.900 → 0.850", "0.050 [0.031, 0.070]"]

@@ -1,5 +1,5 @@
-# `make demo` and `make test` need Python >= 3.11 and nothing else; see `make help`.
-# PYTHON=/path/to/python chooses the interpreter that .venv is made with, WORKERS=N the number of test processes.
+# `make demo` and `make test` need only Python >= 3.11; see `make help`.
+# PYTHON=/path/to/python chooses the interpreter for .venv, WORKERS=N the number of test processes.
 
 PYTHON ?=
 WORKERS ?= 2
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
-# One thread a worker, or two workers fight for two cores; tests never use the network.
+# One thread per worker, so that workers do not compete for cores; tests never use the network.
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 SPREAD := -n $(WORKERS) --dist worksteal
 
@@ -15,55 +15,55 @@ SPREAD := -n $(WORKERS) --dist worksteal
 .PHONY: help setup demo test test-all check format wheel docs freeze clean
 .DELETE_ON_ERROR:
 
-help:  ## this list
+help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
 
-setup: $(STAMP)  ## .venv with everything that development needs
+setup: $(STAMP)  ## install everything that development needs into .venv
 	@:
 
-demo: $(STAMP)  ## set-up, then Standard and TALR on a small model; a few minutes
+demo: $(STAMP)  ## set up, then run Standard and TALR on a small model; a few minutes
 	@$(BIN)/lit-talr demo
 
-test: check  ## set-up, style, types and the fast tests; those of two ranks apart, since beside others they wait for each other
+test: check  ## set up, check style and types, run the fast tests; those on two ranks run alone, since they are slow next to others
 	@$(PYTEST) $(SPREAD) -m "not slow and not ranks"
 	@$(PYTEST) -m "ranks and not slow"
 
-test-all: check  ## the same, and the slow tests, and those of lm-evaluation-harness, which it installs
+test-all: check  ## the same with the slow tests, and those of lm-evaluation-harness, which it installs
 	@$(PIP) install -c constraints.txt -e '.[eval]'
 	@$(PYTEST) $(SPREAD) -m "not ranks"
 	@$(PYTEST) -m ranks
 
-check: $(STAMP)
+check: $(STAMP)  ## check style and types
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check || { echo "Run 'make format'." >&2; $(BIN)/ruff format --check; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 
-format: $(STAMP)  ## sort imports, mend what can be mended, format
+format: $(STAMP)  ## sort imports, fix lint errors where possible, and format
 	@$(BIN)/ruff check --quiet --fix --exit-zero
 	@$(BIN)/ruff format
 
-wheel: $(STAMP)  ## dist/, source archive and wheel
+wheel: $(STAMP)  ## build the source archive and the wheel in dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist . > dist.log 2>&1 || { cat dist.log >&2; rm -f dist.log; exit 1; }
 	@rm -f dist.log
 	@ls dist
 
-docs: $(STAMP)  ## docs/losses.md from the code, and the tables of docs/study.md from its results
+docs: $(STAMP)  ## write docs/losses.md from the code, and the tables of docs/study.md from its results
 	@$(BIN)/python docs/make_losses.py
 	@$(BIN)/python docs/make_study.py
 
-freeze: $(STAMP)  ## constraints.txt from what .venv holds
+freeze: $(STAMP)  ## write constraints.txt from the packages in .venv
 	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -ivE '^(nvidia-|cuda-|triton|setuptools|lit[-_]talr)'; } > constraints.new
 	@mv constraints.new constraints.txt
 	@touch $(STAMP)
 
-clean:  ## everything that is made here, .venv included; runs/ stays
+clean:  ## delete everything that is built here, .venv included; runs/ stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis lightning_logs
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time takes some minutes."
 	@DS_BUILD_OPS=0 $(PIP) install --no-compile -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores, where pip takes one; like pip it passes over files that are no Python
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores, where pip uses one; like pip it ignores files that are not Python
 	@touch $@
 
 $(BIN)/python:
@@ -71,4 +71,4 @@ $(BIN)/python:
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then echo "lit_talr needs Python 3.11 or newer, and $(if $(PYTHON),$(PYTHON) is not,none was found); try 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'." >&2; exit 1; fi; \
-	"$$found" -m venv $(VENV) || { rm -rf $(VENV); echo "$$found cannot make a virtual environment (Debian and Ubuntu: install python3-venv)." >&2; exit 1; }
+	"$$found" -m venv $(VENV) || { rm -rf $(VENV); echo "$$found cannot create a virtual environment (Debian and Ubuntu: install python3-venv)." >&2; exit 1; }

@@ -1,7 +1,7 @@
 """Every shipped YAML composes and trains a step, through the command line that users call."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,11 @@ def one_step(run: Path, *words: str) -> Path:
     return run
 
 
-def with_one(families: Iterable[str]) -> list[Any]:
-    """The first family, which all files are tried with, and the others, slow: that each trains at all is `test_every_family_trains_and_exports`."""
-    first, *others = families
-    return [first, *(pytest.param(family, marks=pytest.mark.slow) for family in others)]
+def first_and_another(names: list[str], fast: Callable[[str], bool] = lambda name: True) -> list[Any]:
+    """Each file with the first family and, slow, with one other, in turn: that each family trains at all is `test_every_family_trains_and_exports`."""
+    others = [family for family in ARCHITECTURES if family not in ("qwen2", "gemma2")]  # gemma2's template has no system turn
+    pairs = [(name, "qwen2", fast(name)) for name in names] + [(name, others[index % len(others)], False) for index, name in enumerate(names)]
+    return [pytest.param(name, family, marks=[] if is_fast else pytest.mark.slow, id=f"{name}-{family}") for name, family, is_fast in pairs]
 
 
 def figures(shown: bool) -> list[str]:
@@ -119,13 +120,6 @@ def test_models(models: dict[str, Path], own_rows: list[str], tmp_path: Path, na
     family = FAMILY_OF.get(name)
     option = ["--model.pretrained", str(models[family])] if family else ["--model.tokenizer", str(models["qwen2"])] if name != "clinic" else []
     one_step(tmp_path / "run", *configs("base", f"model/{name}", "data/records", "loss/standard"), *option, *own_rows, *figures(name == "small"))
-
-
-@pytest.mark.parametrize("family", with_one(family for family in ARCHITECTURES if family != "gemma2"))  # whose template has no system turn
-@pytest.mark.parametrize("name", names("data"))
-def test_data(models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, name: str, family: str) -> None:
-    words = [*configs("base", f"data/{name}", "loss/standard"), "--model.pretrained", str(models[family]), *domains[name.partition("-")[0]]]
-    one_step(tmp_path / "run", *words, *figures(name == "medcalc" and family == "qwen2"))
 
 
 @pytest.mark.parametrize("target", ["cot", "label"])
@@ -166,11 +160,14 @@ def lab_files() -> list[tuple[dict[str, Any], str]]:
     return list(zip(read, ("callbacks", "callbacks+"), strict=True))
 
 
-@pytest.mark.parametrize("family", with_one(ARCHITECTURES))
-@pytest.mark.parametrize("name", names("loss"))
-def test_losses(models: dict[str, Path], own_rows: list[str], tmp_path: Path, name: str, family: str) -> None:
+@pytest.mark.parametrize(("name", "family"), first_and_another(names("loss")))
+def test_losses_and_data(models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, name: str, family: str) -> None:
+    """Each loss on two of the data sets, each data set with four losses."""
+    index = names("loss").index(name) + 4 * (family != "qwen2")
+    data = names("data")[index % len(names("data"))]
+    family = "gemma2" if data == "records" and family != "qwen2" else family
     known = ["--model.loss.max_perplexity", "1e6"] if name == "stm" else []  # random weights expect nothing, and all would be masked
-    words = [*configs("base", "data/records", f"loss/{name}"), "--model.pretrained", str(models[family]), *own_rows, *known]
+    words = [*configs("base", f"data/{data}", f"loss/{name}"), "--model.pretrained", str(models[family]), *domains[data.partition("-")[0]], *known]
     one_step(tmp_path / "run", *words, *figures(name == "talr" and family == "qwen2"))
 
 
@@ -199,8 +196,7 @@ def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models
     one_step(tmp_path / "run", *words, "--data.prompt_file", str(tmp_path / "prompt.yaml"))
 
 
-@pytest.mark.parametrize("family", with_one(family for family in ARCHITECTURES if family != "gemma2"))
-@pytest.mark.parametrize("name", [name if name.endswith("5e-6") else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS])  # rates are alike
+@pytest.mark.parametrize(("name", "family"), first_and_another(EXPERIMENTS, lambda name: name.endswith("5e-6")))  # rates are alike
 def test_experiments_run_on_their_own(models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, name: str, family: str) -> None:
     words = [*configs(f"experiment/{name}"), "--model.pretrained", str(models[family]), *domains[name.partition("_")[0]]]
     one_step(tmp_path / "run", *words, *figures(name == "medcalc_cot_5e-6" and family == "qwen2"))

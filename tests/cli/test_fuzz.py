@@ -96,9 +96,9 @@ ANSWERS = st.one_of(st.text(max_size=200), WORDS, WORDS, AGAIN).flatmap(
 def assert_scored(answer: str) -> None:
     for metric, example in ASKED:
         with quick():
-            judge_responses = metric.judge(answer, example)
-        assert judge_responses["correct"] in (True, False)
-        json.dumps(judge_responses)
+            judgement = metric.judge(answer, example)
+        assert judgement["correct"] in (True, False)
+        json.dumps(judgement)
         metric.update([answer], [example])
     with quick():
         value = calculate(answer)

@@ -71,7 +71,7 @@ def class_names(base: type) -> list[str]:
 def explain_library_error(message: str) -> str | None:
     """The sentence for an error of torch or transformers that is no fault of the code; None for all others."""
     if "has been toggled on" in message or "doesn't seem to be installed" in message:
-        return f"`model.attention` is not installed here; install its package, or set another, such as sdpa ({' '.join(message.split())})."
+        return f"`model.compute.attention` is not installed here; install its package, or set another, such as sdpa ({' '.join(message.split())})."
     if "DataLoader worker" in message:
         return (
             "a process that prepares batches (`data.batching.num_workers`) has died, most often because memory or /dev/shm is full; "

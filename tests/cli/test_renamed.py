@@ -21,6 +21,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["--model.attention", "sdpa"], "`model.attention` is now `model.compute.attention`."),
+        (["--model.gradient_checkpointing=true"], "`model.gradient_checkpointing` is now `model.compute.gradient_checkpointing`."),
         (["--data", "lit_talr.data.MedCalc"], "`lit_talr.data.MedCalc` is now `lit_talr.domains.MedCalc`."),
         (["--model.schedule=lit_talr.schedules.Linear"], "`lit_talr.schedules.Linear` is now `lit_talr.training.schedules.Linear`."),
         (["--model.optimizer", "lit_talr.optimizers.Muon"], "`lit_talr.optimizers.Muon` is now `lit_talr.lab.Muon`."),
@@ -34,11 +36,21 @@ def test_on_the_command_line(capsys: pytest.CaptureFixture[str], words: list[str
     assert refusal(capsys, *words) == sentence
 
 
+OLD = """
+data: {class_path: lit_talr.data.Clinic}
+model:
+  checkpoint_every: 2
+  schedule: {class_path: lit_talr.schedules.Cosine, init_args: {warmup_ratio: 0.1}}
+"""
+
+
 def test_in_an_old_runs_configuration_all_are_named_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text("data: {class_path: lit_talr.data.Clinic}\nmodel: {schedule: {class_path: lit_talr.schedules.Cosine, init_args: {warmup_ratio: 0.1}}}\n")
-    expected = "`lit_talr.data.Clinic` is now `lit_talr.lab.Clinic`; `lit_talr.schedules.Cosine` is now `lit_talr.training.schedules.Cosine`."
-    assert refusal(capsys, "-c", str(file)) == f"{file}: {expected}"
+    file.write_text(OLD)
+    assert refusal(capsys, "-c", str(file)) == (
+        f"{file}: `model.checkpoint_every` is now `model.compute.checkpoint_every`; `lit_talr.data.Clinic` is now `lit_talr.lab.Clinic`; "
+        "`lit_talr.schedules.Cosine` is now `lit_talr.training.schedules.Cosine`."
+    )
 
 
 def test_the_folder_of_the_base_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_talr.modeling.strategies import FSDP2Strategy, is_zero3
+from lit_talr.modeling.strategies import checkpoint_kind, is_deepspeed
 from lit_talr.utils.files import read_json
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def age(path: Path) -> tuple[int, bool, float]:
 
 
 def kind(path: Path) -> str:
-    """The strategies that write such a checkpoint."""
+    """The strategies that can read a checkpoint, in the words of ``checkpoint_kind``."""
     if path.is_file():
         return "one process or DDP"
     if not (path / "latest").is_file():
@@ -119,9 +118,8 @@ def check_strategy(path: Path, trainer: Trainer) -> None:
     Raises:
         ValueError: With the way out.
     """
-    strategy, zero = trainer.strategy, isinstance(trainer.strategy, DeepSpeedStrategy)
-    expected = "ZeRO-3" if is_zero3(strategy) else "ZeRO-1 or ZeRO-2" if zero else "FSDP2" if isinstance(strategy, FSDP2Strategy) else "one process or DDP"
-    if kind(path) != expected:
+    zero = is_deepspeed(trainer.strategy)
+    if kind(path) != checkpoint_kind(trainer.strategy):
         raise ValueError(
             f"`ckpt_path`: {path} is a checkpoint of {kind(path)}; give the strategy of its run, or `lit-talr export` it and start from the export."
         )

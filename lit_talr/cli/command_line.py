@@ -18,8 +18,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors import SafetensorError
 
 from lit_talr.cli.errors import explain
+from lit_talr.cli.fit_parser import fit_parser
 from lit_talr.cli.lightning_cli import CLI, run_lightning
-from lit_talr.cli.parsers import VerbParser, find_configs
+from lit_talr.cli.parsers import VerbParser
 from lit_talr.modeling.strategies import end_ranks
 
 VERBS = {
@@ -76,11 +77,12 @@ def run_verb(name: str, words: list[str]) -> None:
     """Runs a subcommand that is a function."""
     module = import_module(f"lit_talr.{VERBS[name]}")
     if name == "sweep":  # which passes most words on to fit and test
-        module.sweep(words, find_configs)
+        module.sweep(words, fit_parser())
         return
-    if name == "report":
-        words = module.report_words(words)
     refuse_repeated(words)
+    if name == "report":  # whose runs are bare words
+        module.parse_report(words, VerbParser(prog="lit-talr report", allow_abbrev=False))
+        return
     positional = name in ("curriculum", "heatmap")
     auto_cli(getattr(module, name), args=words, prog=f"lit-talr {name}", parser_class=VerbParser, allow_abbrev=False, as_positional=positional)
 

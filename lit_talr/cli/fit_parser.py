@@ -1,23 +1,23 @@
-"""The configuration that ``fit`` reads from its words, without a run."""
+"""Reads the configuration of ``fit`` from its words, without a run."""
 
 from collections.abc import Callable, Sequence
 
 from jsonargparse import Namespace, capture_parser
 
-from lit_talr.cli.command_line import find_configs, main, refuse_linked
-from lit_talr.cli.errors import one_sentence
+from lit_talr.cli.errors import explain
+from lit_talr.cli.lightning_cli import run_lightning
+from lit_talr.cli.parsers import refuse_linked, typed_names
 
 
 def fit_parser() -> Callable[[Sequence[str]], Namespace]:
-    """Make a function that parses the words of ``lit-talr fit``; it refuses in one sentence what ``fit`` would refuse."""
-    parser = capture_parser(main, ["fit"])
+    """Makes a function that parses the words of ``lit-talr fit``; it refuses in one sentence what ``fit`` would refuse."""
+    parser = capture_parser(run_lightning, ["fit"], ["fit"])
 
     def parse(words: Sequence[str]) -> Namespace:
-        files = find_configs(words)
-        refuse_linked(files)
+        refuse_linked(typed_names(words))
         try:
-            return parser.parse_args(["fit", *files]).fit
+            return parser.parse_args(["fit", *words]).fit
         except ValueError as error:
-            raise ValueError(one_sentence(str(error))) from error
+            raise ValueError(explain(error, words)) from error
 
     return parse

@@ -1,7 +1,6 @@
 """Parsers that raise one sentence, and the configuration files that they read."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,12 +44,6 @@ def find_config(path: str) -> str:
     if not Path(path).is_file() and not shipped.is_file():
         raise ValueError(f"{path}: no such configuration file, neither here nor among those shipped in {PACKAGE / 'configs'}.")
     return path if Path(path).is_file() else str(shipped)
-
-
-def find_configs(words: Sequence[str]) -> list[str]:
-    """Words in which each ``-c FILE`` is a file that exists, for commands that read them without a parser."""
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    return [find_config(word) if flag in ("-c", "--config") else word for flag, word in pairwise(["", *words])]
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ MODULES = {
     **{name: f"training.{name}" for name in ("base_text", "non_finite", "resume", "schedules", "supported")},
     **{f"data.{name}": f"domains.{name}" for name in ("base", "esci", "gsm8k", "medcalc", "metamath", "prompts", "records", "replay")},
     **{f"data.{name}": f"lab.{name}" for name in ("clinic", "clinic_notes", "skill_items", "skills")},
-    **{name: f"data.{name}" for name in ("example", "packing")},
+    "example": "data.example",
     **{name: f"utils.{name}" for name in ("files", "weight_files")},
     **{f"export.{name}": f"checkpoint.{name}" for name in ("checkpoint_weights", "rounding", "weights")},
     **{"export.command": "checkpoint.export", "merge": "checkpoint.merge", "checkpoints": "checkpoint.whole"},

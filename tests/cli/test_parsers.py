@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_talr.cli.parsers import PACKAGE, find_config, find_configs, option_names, refuse_linked, typed_names
+from lit_talr.cli.parsers import PACKAGE, find_config, option_names, refuse_linked, typed_names
 
 
 def test_a_file_here_goes_before_one_that_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,9 +14,6 @@ def test_a_file_here_goes_before_one_that_is_shipped(tmp_path: Path, monkeypatch
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "base.yaml").touch()
     assert find_config("configs/base.yaml") == "configs/base.yaml"
-    assert find_configs(["-c", "configs/base.yaml", "--config=configs/base.yaml", "--x", "y"]) == [
-        *("-c", "configs/base.yaml", "--config", "configs/base.yaml", "--x", "y")
-    ]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """What is cached."""
+    """A cached result."""
 
     tensors: Mapping[str, Tensor] = {}  # on the CPU, memory-mapped once they are read
     record: Any = None  # whatever JSON holds

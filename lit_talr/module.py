@@ -1,5 +1,6 @@
 """The LightningModule: what happens in one optimizer step, from top to bottom."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
-from lit_talr.modeling.backbone import Backbone, BackboneOutput
+from lit_talr.modeling.backbone import BackboneOutput
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.lora import LoRA
@@ -64,7 +65,7 @@ class DomainSFT(EvaluatedModule):
     def __init__(
         self,
         loss: LossStrategy,
-        optimizer: OptimizerCallable = lambda parameters: AdamW(parameters, lr=1e-6, weight_decay=0.0, fused=True),
+        optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
         pretrained: str | None = None,
         revision: str | None = None,
@@ -77,13 +78,12 @@ class DomainSFT(EvaluatedModule):
         bf16_weights: bool = False,
     ) -> None:
         super().__init__()
-        self.loss, self.optimizer, self.schedule = loss, optimizer, schedule or Cosine(warmup_ratio=0.03)
+        self.loss, self.schedule = loss, schedule or Cosine(warmup_ratio=0.03)
+        self.optimizer = optimizer or partial(AdamW, lr=1e-6, weight_decay=0.0, fused=True)
         self.pretrained, self.revision, self.tokenizer = pretrained, revision, tokenizer
         self.source = Source(pretrained, revision, architecture)
         self.lora, self.compute, self.generation, self.bf16_weights = lora, compute, generation, bf16_weights
-        self.guard = Guard(non_finite)
-        self.backbone: Backbone | None = None
-        self.base = BaseNumbers()
+        self.backbone, self.base, self.guard = None, BaseNumbers(), Guard(non_finite)
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
         self._optimizer_name = self._loaded_optimizer = ""
 

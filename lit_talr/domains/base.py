@@ -1,6 +1,6 @@
 """Base of all domains: examples are tokenised once, their supervised tokens counted exactly, and a plan assigns them to micro-batches."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length toget
 
 
 @dataclass(eq=False, repr=False)
-class DomainDataModule(LightningDataModule, ABC):
+class DomainDataModule(LightningDataModule):
     """A domain: where its examples come from and how responses are scored. A new one writes ``examples`` and ``metric``.
 
     Args:

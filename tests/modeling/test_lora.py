@@ -140,7 +140,7 @@ def test_a_step_is_the_same_however_it_is_split(own: Path, batching: dict[str, i
         ({"alpha": 0}, "`lora.alpha` must be at least 1, got 0"),
         ({"dropout": 1.0}, r"`lora.dropout` must lie in \[0, 1\), got 1.0"),
         ({"targets": ()}, "`lora.targets` must name at least one layer"),
-        ({"targets": ("q_proj", "lm_head")}, "`lora.targets` must not hold `lm_head`: the head has a backward of its own"),
+        ({"targets": ("q_proj", "lm_head")}, "`lora.targets` must not hold `lm_head`: the head has its own backward"),
         ({"targets": ("c_attn",)}, "`c_attn` is not a linear layer of the decoder; there are down_proj, gate_proj"),
         ({"targets": ("embed_tokens",)}, "`embed_tokens` is not a linear layer of the decoder"),
     ],

@@ -4,14 +4,16 @@ import io
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_talr.data.encoded import EncodedExamples
 from lit_talr.utils.files import write_bytes
+
+if TYPE_CHECKING:
+    from lit_talr.data.encoded import EncodedExamples  # brings transformers, which a report need not wait for
 
 FIELDS = ("num_tokens", "probability", "nll", "weight", "weighted_nll", "share_above", "share_at_floor")
 """Sums over the tokens of a group, which become means in its row; the first and the last two count tokens."""
@@ -86,7 +88,7 @@ def bin_rows(sums: Tensor, weighted: bool = False, floored: bool = False) -> lis
     return [*everything, *group_rows(sums, "bin", bin_edges(len(sums)), weighted, floored)]
 
 
-def hardest_rows(encoded: EncodedExamples, ids: np.ndarray, nll: Tensor, base_nll: Tensor, number: int, decode: Callable[[list[int]], Any]) -> list[Row]:
+def hardest_rows(encoded: "EncodedExamples", ids: np.ndarray, nll: Tensor, base_nll: Tensor, number: int, decode: Callable[[list[int]], Any]) -> list[Row]:
     """A row for each of the least probable supervised tokens of some examples, the hardest first, with its text and context.
 
     ``nll`` and ``base_nll`` hold the NLLs of all their supervised tokens, one example after the other.

@@ -17,6 +17,8 @@ MARKS = ("trial.json", "metrics.json", "config.yaml")
 """A folder that holds one of these is a run."""
 TEXTS, NUMBERS = ("variant", "remedy", "source", "of", "base"), ("rate", "seed", "alpha")
 """The fields of a trial."""
+Row = dict[str, Any]
+"""A row of a table."""
 
 
 class LeftOutError(ValueError):

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lit_talr.curriculum.token_groups import Row
 from lit_talr.report.items import Draws, average, draw_means, mean_score, read_items, suite_means
-from lit_talr.report.runs import Run
+from lit_talr.report.runs import Row, Run
 from lit_talr.report.statistics import interval, standard_error, t_interval
 
 SCORES = ("domain", "general", "drop")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lit_talr.curriculum.token_groups import Row
+from lit_talr.report.runs import Row
 from lit_talr.report.scores import SCORES, SHARED, TOKENS, Scored, mean_row, pair_rows, read_curve, read_tokens, score_run
 from lit_talr.report.selection import base_of, select_runs
 from lit_talr.utils.files import write_bytes

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lit_talr.curriculum.token_groups import Row
+from lit_talr.report.runs import Row
 from lit_talr.report.statistics import Point, hypervolume_of_size
 
 

@@ -239,7 +239,7 @@ def test_a_scaler_that_finds_no_scale_ends_the_run(folder: Path, tmp_path: Path,
 
 def test_examples_of_a_packed_row_are_blamed_together(folder: Path, tmp_path: Path) -> None:
     watch = watched(folder, tmp_path, Spoiled(Standard()), batching={"micro_batch_tokens": 600, "packing": True})
-    assert watch.error is not None and "examples of packed rows, where what is not finite spreads from one to all" in watch.error
+    assert watch.error is not None and "examples of packed rows, where a value that is not finite spreads to all" in watch.error
     assert all(row["packed"] for row in rows(tmp_path))
 
 

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_talr.data.batch_plan import Batching as Batching
+    from lit_talr.data.encoding import Encoding as Encoding
     from lit_talr.domains import *  # noqa: F403
     from lit_talr.losses import *  # noqa: F403
     from lit_talr.modeling.generation import Generation as Generation
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from lit_talr.training.schedules import Schedule as Schedule
 
 HOMES = {
+    "data.batch_plan": ("Batching",),
+    "data.encoding": ("Encoding",),
     "domains": ("DomainDataModule", "ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay"),
     "losses": (
         *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "LossWrapper", "Permuted", "PriFT", "Rho1"),
@@ -50,4 +54,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

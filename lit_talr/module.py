@@ -33,21 +33,21 @@ class DomainSFT(EvaluatedModule):
 
     One optimizer step, over several micro-batches and ranks:
 
-    1. ``on_train_batch_start`` seeds torch by run seed, step, micro-batch and rank, so that a resumed run draws the same dropout.
-    2. ``token_stats`` runs the model and returns the NLL of every supervised token; ``empty_stats`` replaces a micro-batch without examples.
+    1. ``on_train_batch_start`` seeds torch by ``data.batching.seed``, step, micro-batch and rank, so that a resumed run draws the same dropout.
+    2. ``token_stats`` runs the model and returns the NLL of every supervised token; a micro-batch without examples gets ``empty_stats``.
     3. ``loss.weights`` turns these statistics into weights ``[B, T]`` without gradient.
-    4. ``training_step`` returns ``sum(weight * NLL) / N``. The batch plan knows N, the supervised tokens of the whole step, without communication.
-    5. Lightning runs backward and adds up the gradients of micro-batches; ``layout_factor`` undoes its averages, and the strategy's over ranks.
-    6. Lightning clips the gradient's norm.
-    7. The guard, an optimizer hook, sums the loss over ranks (the one collective here) and stops or skips a step that is not finite.
-    8. Penalties such as L2, hooks too, add their gradient to the weights that this rank's optimizer owns.
-    9. The optimizer and the schedule step.
-    10. ``step_end`` logs, and lets the loss finish its step (its collectives run there).
+    4. ``training_step`` computes ``sum(weight * NLL) / N``. The batch plan knows N, the supervised tokens of the whole step, without communication.
+    5. It returns that times ``layout_factor``, which undoes the averages over micro-batches and ranks. Lightning runs backward and adds up gradients.
+    6. After the last micro-batch, Lightning clips the gradient's norm.
+    7. The guard, an optimizer hook in which 2 to 6 of the last micro-batch ran, sums the loss over ranks; it stops, or skips the step, if it is not finite.
+    8. Penalties such as L2, hooks too, add their gradient to the weights whose optimizer state is on this rank.
+    9. The optimizer changes the weights.
+    10. ``step_end`` logs, and lets the loss finish its step (its collectives run there); then the schedule steps.
 
     Args:
-        loss: How tokens are weighed: ``Standard``, ``TALR``, ``L2``, ...
-        optimizer: Optimizer class and options; it gets all trained weights. AdamW at 1e-6, without weight decay, by default.
-        schedule: Course of the learning rate over all steps; by default a cosine after a warm-up over 3 % of the steps.
+        loss: How tokens are weighted: ``Standard``, ``TALR``, ``L2``, ...
+        optimizer: Makes the optimizer from the trained weights; by default AdamW at 1e-6 without weight decay.
+        schedule: How the learning rate changes over all steps; by default a cosine after a warm-up over 3 % of the steps.
         pretrained: Model folder or hub name of the base model.
         revision: Commit, tag or branch of a hub model.
         architecture: In place of ``pretrained``: ``model_type`` and fields of a configuration, for random weights.
@@ -88,7 +88,7 @@ class DomainSFT(EvaluatedModule):
         self._optimizer_name = self._loaded_optimizer = ""
 
     def check(self, trainer: Trainer) -> None:
-        """Refuses combinations that are not supported, before data is read or weights are loaded."""
+        """Refuses combinations that are not supported, before weights are loaded."""
         check_run(trainer, self.loss, self.pretrained is not None, self.lora is not None, self.compute.compile_layers, self.bf16_weights)
 
     def setup(self, stage: str) -> None:
@@ -101,7 +101,7 @@ class DomainSFT(EvaluatedModule):
         set_engine_defaults(self.trainer.strategy)
 
     def base_model(self) -> BaseModel:
-        """The base model, not loaded yet, in the dtype that training has it in."""
+        """The base model, not loaded yet, in the dtype that training uses."""
         assert self.pretrained is not None
         return BaseModel(self.pretrained, self.revision, self.compute.attention, base_dtype(self.trainer, self.lora is not None))
 
@@ -133,7 +133,7 @@ class DomainSFT(EvaluatedModule):
 
     def forward(self, batch: Batch, correct: bool = False, entropy: bool = False, top_entropy: bool = False, base: BaseLogits | None = None) -> BackboneOutput:
         if self.backbone is None:
-            raise ValueError("The model is built when a trainer starts: call `Trainer.fit`, `validate` or `test` first, or load its export by transformers.")
+            raise ValueError("The model is built when a trainer starts: call `Trainer.fit`, `validate` or `test` first, or load its export with transformers.")
         tokens = batch["input_ids"], batch["labels"], batch["packing"], batch["supervised"]
         return self.backbone(*tokens, correct=correct, entropy=entropy, top_entropy=top_entropy, base=base)
 
@@ -149,7 +149,7 @@ class DomainSFT(EvaluatedModule):
         return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, base_nll, output.base_kl)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Returns the loss and, detached for callbacks, the statistics of the tokens and their weights."""
+        """Returns the loss, times ``layout_factor``, and for callbacks the tokens' statistics and weights, detached."""
         skipped = can_skip(batch, batch_idx, self.trainer)
         stats = empty_stats(batch, self, self.loss.needs) if skipped else self.token_stats(batch)
         weights = torch.where(stats.mask, check_weights(self.loss, self.loss.weights(stats), stats), 0)
@@ -173,7 +173,7 @@ class DomainSFT(EvaluatedModule):
                 self.trainer.should_stop = True  # so that Lightning validates where the run ends, also inside an epoch
 
     def step_end(self, learning_rate: float) -> None:
-        """Ends an optimizer step, before any checkpoint of it."""
+        """Ends an optimizer step, before a checkpoint of it is saved."""
         loss, nll = self.guard.step_end(self.trainer, self.data)
         self.loss.step_end()
         self.log("train/loss", loss, prog_bar=True)

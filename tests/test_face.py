@@ -11,6 +11,8 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 import lit_talr
+import lit_talr.domains
+import lit_talr.losses
 from lit_talr import TALR, DomainSFT, LossStrategy, Records, Standard, TokenStats
 from lit_talr.data.batch_plan import MicroBatch
 
@@ -26,6 +28,7 @@ def test_every_name_of_the_face_is_there_and_only_imported_on_use() -> None:
     for name in lit_talr.__all__:
         assert getattr(lit_talr, name).__name__ == name
     assert set(lit_talr.__all__) <= set(dir(lit_talr))
+    assert {*lit_talr.losses.__all__, *lit_talr.domains.__all__} <= set(lit_talr.__all__)
     code = "import lit_talr, sys; print([name for name in ('torch', 'lightning', 'transformers', 'numpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     with pytest.raises(AttributeError, match="module 'lit_talr' has no attribute 'Nope'"):

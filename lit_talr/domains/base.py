@@ -26,7 +26,7 @@ TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length toget
 
 @dataclass(eq=False, repr=False)
 class DomainDataModule(LightningDataModule):
-    """A domain: where its examples come from and how responses are scored. A new one writes ``examples`` and ``metric``.
+    """A domain: where its examples come from and how responses are scored. A new domain implements ``examples`` and ``metric``.
 
     Args:
         tokenizer: Folder or hub name; by default the tokenizer of the model.
@@ -35,7 +35,7 @@ class DomainDataModule(LightningDataModule):
         batching: How examples become optimizer steps.
 
     Raises:
-        ValueError: For no or an unusable tokenizer, a row that cannot be encoded (by file and row), and fewer validation rows than ranks.
+        ValueError: For a missing or unusable tokenizer, a row that cannot be encoded (by file and row), and fewer validation rows than ranks.
     """
 
     tokenizer: str | None = None
@@ -68,7 +68,7 @@ class DomainDataModule(LightningDataModule):
 
     @property
     def sources(self) -> "list[DomainDataModule]":
-        """The data modules whose rows are trained."""
+        """The data modules whose rows are trained on."""
         return [self]
 
     @cached_property
@@ -88,7 +88,7 @@ class DomainDataModule(LightningDataModule):
             if not self.tokenizer:
                 self.tokenizer, self.tokenizer_revision = getattr(model, "pretrained", None), getattr(model, "revision", None)
         if not self.tokenizer:
-            raise ValueError("The data has no tokenizer: give it `tokenizer` (a folder or hub name), or the model `pretrained` or `tokenizer`.")
+            raise ValueError("No tokenizer is named: give `tokenizer` (a folder or hub name) to the data, or `pretrained` or `tokenizer` to the module.")
         return self.tokenizer
 
     def setup(self, stage: str) -> None:

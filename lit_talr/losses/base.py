@@ -51,14 +51,15 @@ class LossStrategy(nn.Module):
     For each micro-batch the module calls ``weights`` once, then ``observe``, then the strategy itself with the weights. It divides the sum by the number of
     supervised tokens of the whole optimizer step, over all ranks and micro-batches.
 
-    The docstring of a strategy begins with its formula. One of its paragraphs begins with "Source:", another with "Use:"; docs/losses.md is made of them.
+    The docstring of a shipped strategy begins with its formula. One of its paragraphs begins with "Source:", another with "Use:"; docs/losses.md is made
+    of them.
     Options are attributes under their own names: runs record them, and a resumed run must have the same.
     """
 
     needs: frozenset[str] = frozenset()
     """Optional fields of ``TokenStats`` that the module must compute."""
     least_weight: float | None = None
-    """The least weight that the strategy gives, where there is one."""
+    """The least weight that the strategy gives, where there is one; token statistics count the tokens at it."""
     batching_invariant: bool = True
     """Whether a step's gradient is the same however the step is split: a weight depends on its token, its example and finished steps only."""
 
@@ -67,14 +68,14 @@ class LossStrategy(nn.Module):
         raise NotImplementedError
 
     def observe(self, stats: TokenStats, weights: Tensor) -> None:
-        """Collects what ``step_end`` needs; called once for each micro-batch of training, after ``weights``."""
+        """Collects what ``step_end`` needs; called once for each micro-batch of training, with the weights masked and detached."""
 
     def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
-        """Returns the scalar sum of weight times NLL over supervised tokens, not yet divided; carries gradient through the NLL only."""
+        """Returns the scalar sum of weight times NLL over supervised tokens, not yet divided. Weights carry no gradient; added terms may."""
         return (torch.where(stats.mask, weights.detach(), 0) * stats.nll).sum()
 
     def check(self, setting: Setting) -> None:
-        """Refuses a setting that the strategy does not support; called at start-up on every rank, before anything is loaded.
+        """Refuses a setting that the strategy does not support; called at start-up on every rank, before weights are loaded.
 
         Raises:
             ValueError: In one sentence, with the way out.
@@ -110,7 +111,7 @@ class LossStrategy(nn.Module):
 
     @property
     def description(self) -> str:
-        """The strategies from the outermost in with their options, such as ``L2(coefficient=0.001) around Standard()``."""
+        """The strategies, outermost first, each with its options, such as ``L2(coefficient=0.001) around Standard()``."""
         return " around ".join(f"{type(part).__name__}({part.extra_repr()})" for part in self.modules())
 
     def extra_repr(self) -> str:
@@ -128,7 +129,7 @@ class LossWrapper(LossStrategy):
     def __init__(self, loss: LossStrategy) -> None:
         super().__init__()
         self.loss = loss
-        self.needs = loss.needs
+        self.needs = type(self).needs | loss.needs
         self.least_weight = loss.least_weight
         self.batching_invariant = loss.batching_invariant
 
@@ -157,8 +158,24 @@ class LossWrapper(LossStrategy):
         return self.loss.metrics()
 
 
+def check_loss(loss: LossStrategy) -> None:
+    """Refuses what is not a strategy, and options that are not attributes of their own name, which runs could not record.
+
+    Raises:
+        ValueError: Naming the strategy and the option.
+    """
+    if not isinstance(loss, LossStrategy):
+        raise ValueError(f"`loss` must be a LossStrategy such as `TALR()`, got {loss!r}.")
+    for part in filter(lambda part: isinstance(part, LossStrategy), loss.modules()):
+        for name, option in inspect.signature(type(part)).parameters.items():
+            if option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD) and not hasattr(part, name):
+                raise ValueError(f"{type(part).__name__} must store its option `{name}` as `self.{name}`, so that runs can record it.")
+        if not isinstance(part.needs, frozenset | set):
+            raise ValueError(f"{type(part).__name__}.needs must be a set such as `frozenset({{'entropy'}})`, got {part.needs!r}.")
+
+
 def check_weights(loss: LossStrategy, weights: Tensor, stats: TokenStats) -> Tensor:
-    """Refuses weights of another shape than the NLL, which would broadcast to wrong ones; returns them detached.
+    """Detaches weights, and refuses those of another shape than the NLL, which would broadcast to wrong ones.
 
     Raises:
         ValueError: Naming the strategy.

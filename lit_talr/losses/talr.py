@@ -28,15 +28,15 @@ def talr_weights(
     floor: float = 0.01,
     statistic: Statistic = "sequence",
 ) -> Tensor:
-    """Weighs each supervised token by ``max(exp(-nll / temperature), floor)``; multiply by the NLL, sum, and divide by the number of supervised tokens.
+    """Gives each supervised token the weight ``max(exp(-nll / temperature), floor)``; the loss is the sum of weight times NLL over their number.
 
     The formula and its source are those of ``TALR``, which calls this function. It needs torch alone, keeps no state and sees one micro-batch.
 
     Args:
-        nll: ``[B, T]`` negative log-probability of each token in nats; float32, or float64. Values outside the mask do not matter.
+        nll: ``[B, T]`` NLL of each token in nats, at least 0 (not log-probabilities); float32 or float64. Values outside the mask do not matter.
         mask: ``[B, T]`` bool, True where supervised.
         sequence_ids: ``[B, T]`` int64 in [0, B * T), the sequence of each token, for rows that hold several; by default each row is one sequence.
-        temperature: In nats, above 0; left out, the lower median that ``statistic`` names, at least 1e-6.
+        temperature: In nats, above 0 (a scalar tensor is not checked); left out, the lower median that ``statistic`` names, at least 1e-6.
         floor: Least weight of a supervised token, in [0, 1].
         statistic: The median is taken over the mean NLL of each ``sequence``, or over the NLL of each ``token``.
 
@@ -83,8 +83,10 @@ def talr_loss(
         The scalar loss; carries gradient through the NLL only.
 
     Raises:
-        ValueError: For logits and labels whose shapes do not fit together, and an option out of range.
+        ValueError: For outputs without logits, shapes that do not fit together, and an option out of range.
     """
+    if not isinstance(outputs, Mapping) or "logits" not in outputs:
+        raise ValueError(f"`outputs` must hold `logits`, as a model of transformers returns them, got {type(outputs).__name__}.")
     logits = outputs["logits"]
     if labels.dim() != 2 or logits.dim() != 3 or logits.shape[:2] != labels.shape:
         raise ValueError(f"`logits` and `labels` must be [B, T, V] and [B, T], got {list(logits.shape)} and {list(labels.shape)}.")
@@ -99,7 +101,7 @@ def talr_loss(
 class TALR(LossStrategy):
     """``w = max(exp(-nll / temperature), floor)``, not normalised.
 
-    Unless it is fixed, the temperature is a median (the lower middle one) of the NLLs of the present batch.
+    Unless it is fixed, the temperature is a median (the lower middle one) of the NLLs of the tokens that ``scope`` names.
 
     Source: Algorithm 1 of "SFT Doesn't Always Hurt General Capabilities" (Lin et al., ICLR 2026, arXiv:2509.20758), as readers report it. The details that
     the paper leaves open are options here.
@@ -110,12 +112,12 @@ class TALR(LossStrategy):
     ``normalize``. It does for ``micro_batch`` and ``ranks``, whose temperature comes from one forward.
 
     Args:
-        temperature: A fixed temperature in nats, above 0 (``.inf`` gives Standard's weights); left out, the batch's median, at least 1e-6.
+        temperature: A fixed temperature in nats, above 0 (infinity, ``.inf`` in YAML, gives Standard's weights); left out, the batch's median, at least 1e-6.
         floor: The least weight, in [0, 1], reached at ``nll >= temperature * ln(1 / floor)``. The printed value is not known; 0.01 is that of
             the one public implementation.
         statistic: The median is taken over the mean NLL of each sequence, or over the NLL of each supervised token. Readers of the paper disagree. With
             most tokens at p near 1 the median token's NLL is close to 0, so the default is ``sequence``.
-        scope: Which tokens give the median: ``micro_batch``, those of one forward on one rank; ``ranks``, of one micro-step on all ranks; ``step``,
+        scope: Which tokens give the median: ``micro_batch``, those of one forward on one rank; ``ranks``, of the forwards that all ranks run at once; ``step``,
             of all micro-batches and ranks of the last optimizer step (in the first step of a run every weight is 1).
         normalize: Divide the weights by their mean over the supervised tokens of the scope (the simplex form of the paper's derivation).
 
@@ -144,7 +146,7 @@ class TALR(LossStrategy):
         self.normalize = normalize
         self.least_weight = None if normalize else floor
         self.batching_invariant = scope == "step" or (temperature is not None and not normalize)
-        self.step_temperature: Tensor | None = None  # of the last finished step; float32, not a buffer: engines cast those to bf16
+        self.step_temperature: Tensor | None = None  # of the last finished step; not a buffer: engines cast those to bf16
         self._median: Tensor | None = None  # of the last micro-batch
         self._step_values: list[Tensor] = []  # what the median of the open step is taken over (scope: step)
         self._medians: Tensor | None = None  # [2], sum and number of the open step's medians, for the log

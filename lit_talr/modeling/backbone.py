@@ -38,7 +38,7 @@ class BackboneOutput(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A causal language model whose head runs on supervised tokens only and never keeps its logits.
+    """A causal language model whose head runs on supervised tokens only, and stores logits only while they are few (``kept_logits``).
 
     Decoder and head run behind one ``forward``, as sharding strategies need it. Parts outside the text model (Gemma 3's vision tower) are frozen.
 
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
         return BaseLogits(hidden, self.head.weight.detach(), None if self.head.bias is None else self.head.bias.detach())
 
     def states(self, input_ids: Tensor, packing: Packing | None = None) -> Tensor:
-        """``[B, T, D]``, the decoder's output for rows padded on the right. They need no mask, since causal attention never looks to the right."""
+        """``[B, T, D]``, the decoder's output for rows padded on the right. The rows need no mask, since causal attention never looks to the right."""
         positions: dict[str, Any] = {} if packing is None else {"position_ids": packing.position_ids}
         if packing is not None and "flash" in str(self.model.config._attn_implementation):  # or each layer would search for them
             positions |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), packing.boundaries)
@@ -131,7 +131,7 @@ class Backbone(nn.Module):
         top_entropy: bool = False,
         base: BaseLogits | None = None,
     ) -> BackboneOutput:
-        """Score labels.
+        """Scores labels.
 
         Args:
             input_ids: ``[B, T]`` int64, padded on the right.

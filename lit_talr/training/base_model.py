@@ -25,7 +25,10 @@ class BaseModel(NamedTuple):
     dtype: torch.dtype | None  # of its weights where training rounds them (an engine, LoRA); else the trainer's
 
     def load(self, trainer: Trainer) -> Backbone:
-        """Loads it to the device in evaluation mode. Where training shards its weights, FSDP2 shards these over the ranks, also under ZeRO-3. Collective."""
+        """Loads it onto the device in evaluation mode. Every rank must call it.
+
+        Where training shards its weights, FSDP2 shards these over the ranks, also under ZeRO-3.
+        """
         device = trainer.strategy.root_device
         with trainer.precision_plugin.module_init_context():
             if not shards_weights(trainer.strategy):
@@ -52,7 +55,7 @@ class BaseNumbers(NamedTuple):
     """Numbers that a run keeps of its base model."""
 
     nll: BaseNLL | None = None  # of every training token, where the loss needs it
-    backbone: Backbone | None = None  # runs next to the trained model, where the loss needs its distributions; LoRA's own has them
+    backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with LoRA the trained model, adapters off, serves
     weights_hash: str | None = None  # where the base's weights are part of every step
 
 

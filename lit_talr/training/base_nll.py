@@ -18,7 +18,7 @@ from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
 from lit_talr.utils.collectives import sum_over_ranks
 
 FORMAT = "3"
-"""Part of every key; to be raised when the same content would give other numbers."""
+"""Part of every key; raise it when the same content would give other numbers."""
 
 
 class BaseNLL(NamedTuple):
@@ -31,14 +31,14 @@ class BaseNLL(NamedTuple):
     def of_batch(self, batch: Batch, like: Tensor, mask: Tensor) -> Tensor:
         """``[B, T]`` NLLs of a batch's supervised tokens, 0 elsewhere, with the dtype and device of ``like``.
 
-        Looked up by the numbers of the examples: DeepSpeed would round a float tensor that came with the batch.
+        Looked up by the examples' indices: DeepSpeed would round a float tensor that came with the batch.
         """
         parts = [self.nll[self.starts[index] : self.starts[index + 1]] for index in batch["ids"]]
         return torch.zeros_like(like).masked_scatter(mask, torch.cat([self.nll[:0], *parts]).to(like))
 
 
 def load_base_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching, about: str, load: Callable[[Trainer], Backbone]) -> BaseNLL:
-    """Reads the base's NLLs of a split from the cache, or computes them in parallel over the ranks, whatever weights are trained. Collective.
+    """Reads the base's NLLs of a split from the cache, or computes them in parallel over the ranks. Collective.
 
     Args:
         trainer: Knows ranks, device and precision.
@@ -75,7 +75,7 @@ def score_tokens(
     Args:
         forward: Gives the NLLs ``[B, T]`` of a batch on the device.
         encoded: All examples.
-        ids: Numbers of those that are scored, in this order.
+        ids: Indices of those that are scored, in this order.
         batching: How many run at once.
         trainer: Knows ranks and device.
         title: Title of a progress bar, shown if given.

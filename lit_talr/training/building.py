@@ -26,9 +26,9 @@ class Compute:
     """How the model is computed: speed and memory, not the gradient.
 
     Args:
-        attention: Attention implementation of transformers, such as ``sdpa``, ``eager`` or ``flash_attention_2``; its own choice by default.
-        head_kernel: Function for the NLL and its gradient in training: ``own``, torch's ``linear_cross_entropy`` (``torch``, without half precision) or
-            Liger's (``liger``, on Hopper GPUs in bf16).
+        attention: Attention implementation of transformers, such as ``sdpa``, ``eager`` or ``flash_attention_2``; transformers chooses by default.
+        head_kernel: Function for the NLL and its gradient in training: ``own`` (this package's), ``torch`` (``linear_cross_entropy``, without half
+            precision) or ``liger`` (on Hopper GPUs in bf16).
         kept_logits: Bytes of a micro-batch's logits (4 for each supervised token and vocabulary entry) up to which ``own`` keeps them for the gradient.
             Larger ones are computed twice. A soft-cap forbids keeping them.
         liger_layers: Use Liger's fused norms, MLPs and rotary positions, on GPUs.
@@ -83,7 +83,7 @@ def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoR
         source: Where weights come from.
         compute: How the model is computed.
         lora: Adapters to train in place of the weights.
-        vocab_size: Tokens of the tokenizer.
+        vocab_size: Size of the tokenizer's vocabulary.
         batching: Whether rows are packed.
 
     Raises:
@@ -129,7 +129,7 @@ def recompute_layers(backbone: Backbone, every: int) -> None:
 
 
 def try_head_kernel(trainer: Trainer, backbone: Backbone, needs: frozenset[str]) -> None:
-    """Refuses a kernel of others that cannot compute what the loss needs, before the first step.
+    """Refuses a third-party kernel that cannot compute what the loss needs, before the first step.
 
     Raises:
         ValueError: With the way out.

@@ -91,7 +91,7 @@ class EvaluatedModule(LightningModule):
             self.log(f"test/{name}", value.float())
 
     def respond(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Response]:
-        """Generates a response for each prompt, by the module's settings unless others are given."""
+        """Generates a response for each prompt, with the module's settings unless others are given."""
         assert self.backbone is not None
         if self._responder is None:
             self._responder = Responder(self.pretrained, self.revision, str(self.trainer.precision))

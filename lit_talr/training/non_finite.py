@@ -1,4 +1,4 @@
-"""Stops a run, or skips a step, whose loss or gradient is not finite; its examples go to a file."""
+"""Where a step's loss or gradient is not finite, stops the run or skips the step; its examples go to a file."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 Action = Literal["stop", "skip"]
 FILE = "non_finite.jsonl"
 MANY_SCALED = 30
-"""A scaler starts at 2^16 and halves its scale at each skipped step: after thirty, no scale is small enough."""
+"""A scaler starts at 2^16 and halves its scale at each skipped step: after thirty, no smaller scale would help."""
 MAX_CHARACTERS = 2000  # of a prompt, and of a response, in the file
 
 
@@ -39,7 +39,7 @@ class NonFinite:
 
     Args:
         action: ``stop`` ends the run before the optimizer changes anything; ``skip`` leaves weights and optimizer as they are and continues.
-        max_skipped: Most optimizer steps that ``skip`` skips in the whole run, at least 0; the next one ends it.
+        max_skipped: How many steps ``skip`` may skip in the whole run, at least 0; the next one ends it.
 
     Raises:
         ValueError: For a value out of range.
@@ -69,7 +69,7 @@ class Guard:
     DeepSpeed checks the gradient in half precision itself, and skips such steps uncounted. The scaler of ``16-mixed`` skips them too, to find its scale;
     where it does so MANY_SCALED times in a row, the run ends.
 
-    All ranks decide alike, once a step, from the sum that is logged anyway. So the guard costs no collective.
+    All ranks decide alike, once a step, from the sum that is logged anyway. So the guard adds no collective.
 
     Args:
         options: How such steps are handled.

@@ -40,7 +40,7 @@ def check_origin(checkpoint: Mapping[str, Any], origin: Mapping[str, Any], optim
     Args:
         checkpoint: As Lightning loads it.
         origin: ``run_origin`` of this run.
-        optimizer: Class of this run's optimizer; empty where it is not made yet, as it is by DeepSpeed.
+        optimizer: Class of this run's optimizer; empty while no optimizer exists (DeepSpeed makes it before).
     """
     for name, current in origin.items():
         check_same(name, checkpoint["origin"].get(name), current)

@@ -1,4 +1,4 @@
-"""Combinations that are supported; everything else is refused by name, before data is read or weights are loaded."""
+"""Combinations that are supported; everything else is refused by name before weights are loaded (by the command line also before data is read)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from torch.optim import LBFGS, Adam, Optimizer
 
 from lit_talr.lab.muon import Muon
-from lit_talr.losses.base import LossStrategy, Setting
+from lit_talr.losses.base import LossStrategy, Setting, check_loss
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_deepspeed, is_zero3, shards_weights, splits_optimizer
 
@@ -22,7 +22,7 @@ def check_run(trainer: Any, loss: LossStrategy, pretrained: bool, lora: bool, co
 
     Args:
         trainer: With its strategy.
-        loss: The strategy that is asked too.
+        loss: Its ``check`` is called too.
         pretrained: Whether training starts from a pretrained model.
         lora: Whether adapters are trained.
         compile_layers: Whether layers are compiled.
@@ -32,6 +32,7 @@ def check_run(trainer: Any, loss: LossStrategy, pretrained: bool, lora: bool, co
         ValueError: Naming the option and the way out.
     """
     strategy = trainer.strategy
+    check_loss(loss)
     check_strategy(trainer, lora)
     check_trainer(trainer, bf16_weights)
     loss.check(Setting(pretrained, lora, splits_optimizer(strategy), str(trainer.precision), shards_weights(strategy)))

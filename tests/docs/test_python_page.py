@@ -52,6 +52,7 @@ def test_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file.rename(tmp_path / "run" / file.name)
     monkeypatch.chdir(tmp_path)
     changes = {"Qwen/Qwen2.5-3B-Instruct": str(tmp_path / "run"), "max_epochs=2": "max_epochs=1, logger=False", "bf16-mixed": "32-true"}
+    changes[', default_root_dir="runs/mine"'] = ""
     changes["loss=TALR()"] = "loss=TALR(), generation=lit_talr.Generation(max_new_tokens=2)"
     names = run(adapted(block(PAGE, "trainer.test("), changes), lit_talr=lit_talr)
     assert names["trainer"].global_step == 2  # 20 rows in steps of 16

@@ -166,7 +166,7 @@ def test_without_a_tokenizer_the_data_take_the_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", [{}, {"tokenizer": None, "pretrained": None}])
 def test_no_tokenizer_at_all_is_refused(tmp_path: Path, model: dict[str, str | None]) -> None:
     write_data(tmp_path)
-    with pytest.raises(ValueError, match="The data has no tokenizer: give it `tokenizer` .*, or the model `pretrained` or `tokenizer`"):
+    with pytest.raises(ValueError, match="No tokenizer is named: give `tokenizer` .* to the data, or `pretrained` or `tokenizer` to the module"):
         replace_tokenizer(records(tmp_path), model).setup("test")
 
 

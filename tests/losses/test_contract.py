@@ -19,7 +19,7 @@ from torch import Tensor
 import lit_talr.losses
 from lit_talr.kernels.token_nll import token_nll
 from lit_talr.losses import ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, LossStrategy, Permuted, PriFT, Rho1, Standard, TokenStats, Truncation
-from lit_talr.losses.base import LossWrapper, Setting
+from lit_talr.losses.base import LossWrapper, Setting, check_loss
 
 Make = Callable[[], LossStrategy]
 Example = list[tuple[float, float, float]]  # for each supervised token: NLL, NLL under the base model, entropy of the top twenty
@@ -328,6 +328,36 @@ def test_a_setting_is_refused_by_name_with_a_way_out(name: str) -> None:
         except ValueError as error:
             assert any(strategy.__name__ in str(error) for strategy in strategies()) and str(error).endswith(".")
             assert "; " in str(error), "the way out comes after a semicolon"
+
+
+class Hidden(Standard):
+    """Stores its option under another name."""
+
+    def __init__(self, power: float = 1.0) -> None:
+        super().__init__()
+        self._power = power
+
+
+class OneName(Standard):
+    needs = "entropy"  # type: ignore[assignment]
+
+
+class NeedsMore(LossWrapper):
+    needs = frozenset({"entropy"})
+
+
+def test_a_strategy_that_runs_could_not_record_or_serve_is_refused() -> None:
+    check_loss(L2(TALR()))
+    with pytest.raises(ValueError, match="Hidden must store its option `power` as `self.power`, so that runs can record it"):
+        check_loss(L2(Hidden(2.0)))
+    with pytest.raises(ValueError, match=r"OneName.needs must be a set such as `frozenset\({'entropy'}\)`, got 'entropy'"):
+        check_loss(OneName())
+    with pytest.raises(ValueError, match="`loss` must be a LossStrategy such as `TALR\\(\\)`, got 'talr'"):
+        check_loss("talr")  # type: ignore[arg-type]
+
+
+def test_a_wrapper_needs_what_it_and_the_wrapped_loss_need() -> None:
+    assert NeedsMore(FLOW()).needs == {"entropy", "base_nll"}
 
 
 @every_case

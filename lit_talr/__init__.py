@@ -4,7 +4,6 @@ Names are imported on first use: ``from lit_talr import talr_loss`` needs torch 
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,13 +39,12 @@ HOMES = {
 """The module of each public name."""
 __all__ = [name for names in HOMES.values() for name in names]  # pyright: ignore[reportUnsupportedDunderAll]
 
-try:
-    __version__ = version("lit_talr")
-except PackageNotFoundError:  # an unpacked wheel or a bare checkout
-    __version__ = "unknown"
+__version__: str
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return read_version()
     for home, names in HOMES.items():
         if name in names:
             return getattr(import_module(f"lit_talr.{home}"), name)
@@ -55,3 +53,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
+
+
+def read_version() -> str:
+    """The version of the installed package; unknown in an unpacked wheel or a bare checkout."""
+    from importlib.metadata import PackageNotFoundError, version  # takes longer than all else in this file
+
+    try:
+        return version("lit_talr")
+    except PackageNotFoundError:
+        return "unknown"

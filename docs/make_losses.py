@@ -8,7 +8,7 @@ import yaml
 from docstring_parser import parse
 
 import lit_talr.losses
-from lit_talr.losses import LossStrategy, LossWrapper, Standard
+from lit_talr.losses import LossStrategy, Standard
 from lit_talr.losses.base import Setting
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ Two remedies are not losses. LoRA composes with any loss except L2: `-c configs/
 def classes() -> list[type[LossStrategy]]:
     """All loss strategies, in the page's order."""
     members = [getattr(lit_talr.losses, name) for name in lit_talr.losses.__all__]
-    strategies = [member for member in members if isinstance(member, type) and issubclass(member, LossStrategy) and member not in (LossStrategy, LossWrapper)]
+    strategies = [member for member in members if isinstance(member, type) and issubclass(member, LossStrategy) and member is not LossStrategy]
     return sorted(strategies, key=lambda loss: (ORDER.index(loss.__name__) if loss.__name__ in ORDER else len(ORDER), loss.__name__.lower()))
 
 

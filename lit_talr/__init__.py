@@ -26,7 +26,7 @@ HOMES = {
     "data.encoding": ("Encoding",),
     "domains": ("DomainDataModule", "ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay"),
     "losses": (
-        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "LossWrapper", "Permuted", "PriFT", "Rho1"),
+        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "Permuted", "PriFT", "Rho1"),
         *("Standard", "TokenStats", "Truncation", "talr_loss", "talr_weights"),
     ),
     "modeling.generation": ("Generation",),

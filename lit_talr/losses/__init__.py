@@ -1,7 +1,7 @@
 """Loss strategies, one per file; each turns per-token numbers into weights."""
 
 from lit_talr.losses.asft import ASFT
-from lit_talr.losses.base import LossStrategy, LossWrapper, TokenStats
+from lit_talr.losses.base import LossStrategy, TokenStats
 from lit_talr.losses.dft import DFT
 from lit_talr.losses.eaft import EAFT
 from lit_talr.losses.flow import FLOW
@@ -27,7 +27,6 @@ __all__ = [
     "STM",
     "TALR",
     "LossStrategy",
-    "LossWrapper",
     "Permuted",
     "PriFT",
     "Rho1",

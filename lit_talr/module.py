@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
+from lit_talr.metrics.score import WeightsIdentity, digest
+from lit_talr.modeling.arithmetic import Arithmetic, check_arithmetic
 from lit_talr.modeling.backbone import BackboneOutput
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.head import BaseLogits
@@ -23,7 +25,7 @@ from lit_talr.training.building import Compute, Source, build_backbone, restore_
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.non_finite import Guard, NonFinite
-from lit_talr.training.resume import check_model, check_origin, check_same, continue_plan, run_origin
+from lit_talr.training.resume import check_model, check_origin, check_same, continue_plan, continue_weights, run_origin
 from lit_talr.training.schedules import Cosine, Schedule
 from lit_talr.training.supported import check_optimizer, check_run
 
@@ -54,6 +56,7 @@ class DomainSFT(EvaluatedModule):
         tokenizer: Folder or hub name of the tokenizer, where it is not the one of ``pretrained``.
         lora: Train low-rank adapters in place of the weights.
         compute: How the model is computed: attention, head, recomputation, compilation.
+        arithmetic: What all scores of the run are computed in: as the forward pass of ``training``, in ``fp32``, or in ``bf16`` with weights rounded to it.
         generation: How ``test`` generates responses.
         non_finite: Whether a step whose loss or gradient is not finite stops the run or is skipped.
         bf16_weights: Allow ``bf16-true`` with a plain optimizer, although at small learning rates most bf16 weights then never move.
@@ -73,6 +76,7 @@ class DomainSFT(EvaluatedModule):
         tokenizer: str | None = None,
         lora: LoRA | None = None,
         compute: Compute = Compute(),
+        arithmetic: Arithmetic = "training",
         generation: Generation = Generation(),
         non_finite: NonFinite = NonFinite(),
         bf16_weights: bool = False,
@@ -83,8 +87,10 @@ class DomainSFT(EvaluatedModule):
         self.pretrained, self.revision, self.tokenizer = pretrained, revision, tokenizer
         self.source = Source(pretrained, revision, architecture)
         self.lora, self.compute, self.generation, self.bf16_weights = lora, compute, generation, bf16_weights
+        self.arithmetic = arithmetic
         self.backbone, self.base, self.guard = None, BaseNumbers(), Guard(non_finite)
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
+        self.restored_step: int | None = None  # that of the weights, where earlier ones were put back
         self._optimizer_name = self._loaded_optimizer = ""
 
     def check(self, trainer: Trainer) -> None:
@@ -92,13 +98,25 @@ class DomainSFT(EvaluatedModule):
         check_run(trainer, self.loss, self.pretrained is not None, self.lora is not None, self.compute.compile_layers, self.bf16_weights)
 
     def setup(self, stage: str) -> None:
+        check_arithmetic(self.trainer, self.arithmetic)
         if stage == "test":
             self.check_generation(self.trainer)
         if stage == "fit":
             self.check(self.trainer)
             base = self.base_model() if self.pretrained else None
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
+            origin = digest(run_origin(self.loss, self.base, self.lora, self.plan), self.num_steps)
+            self.source_weights = WeightsIdentity(self.base.weights_hash, origin, 0)
+        elif not self.trainer.ckpt_path:
+            self.source_weights = self.source.weights(self.trainer)
         set_engine_defaults(self.trainer.strategy)
+
+    @property
+    def weights(self) -> WeightsIdentity:
+        assert self.source_weights is not None
+        if self.trainer.state.fn != "fit":
+            return self.source_weights
+        return self.source_weights._replace(step=self.trainer.global_step if self.restored_step is None else self.restored_step)
 
     def base_model(self) -> BaseModel:
         """The base model, not loaded yet, in the dtype that training uses."""
@@ -108,7 +126,8 @@ class DomainSFT(EvaluatedModule):
     def configure_model(self) -> None:
         if self.backbone is None:
             vocab_size = len(self.data.encoder.tokenizer)
-            self.backbone = build_backbone(self.trainer, self.source, self.compute, self.lora, vocab_size, self.data.batching)
+            exact = self.arithmetic == "fp32"
+            self.backbone = build_backbone(self.trainer, self.source, self.compute, self.lora, vocab_size, self.data.batching, exact)
             if self.trainer.state.fn == "fit":
                 try_head_kernel(self.trainer, self.backbone, self.loss.needs)
 
@@ -187,11 +206,13 @@ class DomainSFT(EvaluatedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["origin"] = {**run_origin(self.loss, self.base, self.lora, self.plan), "model.optimizer": self._optimizer_name}
         checkpoint["num_skipped_steps"] = self.guard.num_skipped
+        checkpoint["weights"] = self.weights._asdict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues after the checkpoint's last step; refuses one of another model or run."""
         check_model(checkpoint, self.lora, self.state_dict())
         self.loaded_step = checkpoint["global_step"]
+        self.source_weights = continue_weights(WeightsIdentity(**checkpoint["weights"]), self.source_weights, self.trainer.training)
         if self.trainer.training:
             self._loaded_optimizer = check_origin(checkpoint, run_origin(self.loss, self.base, self.lora, self.plan), self._optimizer_name)
             self.guard.num_skipped = checkpoint.get("num_skipped_steps", 0)  # absent in older checkpoints

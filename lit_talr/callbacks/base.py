@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from lit_talr.data.encoded import Batch
 from lit_talr.data.example import Example, Split
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.metrics.score import DIGITS, Items, digest
 from lit_talr.modeling.generation import Response
 from lit_talr.module import DomainSFT
 from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
@@ -34,7 +35,14 @@ def epoch_is_due(trainer: Trainer, every_n_epochs: int | None) -> bool:
 def response_rows(metric: DomainMetric, ids: Sequence[int], examples: Sequence[Example], responses: Sequence[Response]) -> Rows:
     """A row for each response, with how the metric reads it and whether it is right; the metric does not count them."""
     return [
-        {"id": index, "row": example.meta.get("where"), **response._asdict(), "truth": example.meta.get("answer"), **metric.judge(response.text, example)}
+        {
+            "id": index,
+            "row": example.meta.get("where"),
+            "prompt_hash": digest(example.prompt)[:DIGITS],
+            **response._asdict(),
+            "truth": example.meta.get("answer"),
+            **metric.judge(response.text, example),
+        }
         for index, example, response in zip(ids, examples, responses, strict=True)
     ]
 
@@ -69,6 +77,13 @@ class Scores(NamedTuple):
     def mean(self) -> float:
         counting = {row["suite"] for row in self.rows if row["counts"]}
         return float(np.mean([score for name, score in self.by_suite.items() if name in counting])) if counting else math.nan
+
+    def items(self, name: str) -> Items | None:
+        """The items of a logged score: all that count, or those of its suite; None where the harness does not tell."""
+        suite = None if name.startswith("general/") and name.split("/")[1] not in self.by_suite else name.split("/")[1]
+        rows = [row for row in self.rows if (row["counts"] if suite is None else row["suite"] == suite)]
+        content = [(row["suite"], row["id"], row["prompt_hash"], row["truth"]) for row in rows]
+        return Items(len(rows), "responses", digest(content)) if rows else None
 
 
 def paired_error(base: Rows, now: Rows) -> float:
@@ -146,21 +161,27 @@ class GeneralMeasure(Measure, ABC):
         self.publish(trainer, pl_module, "test", "test")
 
     def publish(self, trainer: Trainer, module: DomainSFT, split: Split, name: str) -> None:
-        scores = self.score_model(trainer, module, split)
+        with module.scoring():
+            scores = self.score_model(trainer, module, split)
         named = self.named_scores(scores, self.base)
         for key, value in named.items():
-            module.log(key, value)
+            module.log_score(key, value, scores.items(key))
         self.write_scores(trainer, module, scores, name)
         if self.measures in named:
             self.measured_step = trainer.global_step
 
     def base_scores(self, trainer: Trainer, module: DomainSFT, split: Split) -> Scores:
         """Scores of the base model, which the module still is, from the cache where they are. Collective."""
+
+        def compute() -> Scores:
+            with module.scoring():
+                return self.score_model(trainer, module, split)
+
         if module.pretrained is None:
-            return self.score_model(trainer, module, split)
-        about = module.base_model().identity(trainer), self.content(module, split)
+            return compute()
+        about = module.base_model().scored_in(trainer, module.arithmetic).identity(trainer), self.content(module, split)
         cache = ContentCache(trainer.default_root_dir, self.cache_kind, *about)
-        entry = read_or_compute(trainer, cache, lambda: Entry(record=self.score_model(trainer, module, split)._asdict()))
+        entry = read_or_compute(trainer, cache, lambda: Entry(record=compute()._asdict()))
         return self.restore_scores(trainer, module, split, Scores(**entry.record))
 
     def named_scores(self, scores: Scores, base: Scores | None) -> dict[str, float]:

@@ -72,15 +72,17 @@ class DomainScore(Callback):
             responses = pl_module.respond([data.prompts["val"][index] for index in batch.ids])
             metric.update([response.text for response in responses], examples)
             self.rows += response_rows(metric, batch.ids, examples, responses)
+        items = data.response_items("val")
         for name, value in metric.compute().items():
-            pl_module.log(f"val/{name}", value.float())
+            pl_module.log_score(f"val/{name}", value.float(), items)
         self.publish(trainer, pl_module, metric, "val", f"val-epoch-{trainer.current_epoch + 1}")
 
     def publish(self, trainer: Trainer, module: DomainSFT, metric: DomainMetric, split: Split, name: str) -> None:
         """Log shares and write rows and figure. Collective."""
         rows = gather_rows(self.rows)
+        items = module.data.response_items(split).first(len(rows))
         for share in ("cut", "unanswered"):
-            module.log(f"{split}/{share}", torch.tensor(sum(row[share] for row in rows) / max(1, len(rows))))
+            module.log_score(f"{split}/{share}", torch.tensor(sum(row[share] for row in rows) / max(1, len(rows))), items)
         figure = metric.figure()
         if trainer.is_global_zero:
             write_json_lines(responses_file(trainer, name), rows)

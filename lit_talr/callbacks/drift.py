@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lit_talr.callbacks.base import Measure, epoch_is_due
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
+from lit_talr.metrics.score import Items
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.sharded import model_tensors
@@ -99,7 +100,8 @@ class Drift(Measure):
             text = read_text(file, self.corpus_bytes)
             self.blocks[file.stem] = Corpus(text_blocks(tokenizer, text, self.length), hashlib.sha256(text.encode()).hexdigest())
         with isolate_rng():  # loading a model draws random numbers
-            self.text = base_text(trainer, pl_module.base_model(), start_token(tokenizer), self.num_sequences, self.length, self.seed)
+            base = pl_module.base_model().scored_in(trainer, pl_module.arithmetic)
+            self.text = base_text(trainer, base, start_token(tokenizer), self.num_sequences, self.length, self.seed)
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Measure the base model, or a resumed run's weights if its checkpoint was written before their measurement."""
@@ -123,7 +125,7 @@ class Drift(Measure):
     def watch(self, trainer: Trainer, module: DomainSFT) -> None:
         """Measure, log and write. Collective."""
         step = trainer.global_step
-        with evaluation_mode(module), torch.no_grad(), trainer.precision_plugin.forward_context():
+        with evaluation_mode(module), torch.no_grad(), module.scoring():
             row = self.divergence(trainer, module) | {f"bits_per_byte/{name}": self.bits_per_byte(trainer, module, name) for name in self.blocks}
         if step == 0 or (self.rows and self.rows[0]["step"] == 0):
             base = self.rows[0] if self.rows else row
@@ -132,6 +134,8 @@ class Drift(Measure):
         self.measured_step = step
         named = {f"drift/{name}": value for name, value in row.items()}
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
+        for name in named:
+            module.note(name, self.items(name))
         for board in trainer.loggers:
             board.log_metrics(named, step=max(0, step - 1))  # at the step that ended last, as Lightning logs validation
         if trainer.is_global_zero:
@@ -164,6 +168,14 @@ class Drift(Measure):
             input_ids, labels = pad_blocks(own_blocks[first : first + ROWS])
             nats += module.backbone(input_ids.to(module.device), labels.to(module.device)).nll.double().sum()
         return corpus.text.bits_per_byte(float(sum_over_ranks(nats)))
+
+    def items(self, name: str) -> Items:
+        """The tokens that a number is over."""
+        assert self.text is not None
+        corpus = self.blocks.get(name.rpartition("/")[2])
+        if corpus is not None:
+            return Items(sum(map(len, corpus.text.blocks)), "tokens", corpus.sha256)
+        return Items(self.num_sequences, "sequences", hashlib.sha256(self.text.tokens.numpy().data).hexdigest())
 
     def settings(self) -> dict[str, Any]:
         corpora = {name: corpus.sha256 for name, corpus in self.blocks.items()}

@@ -53,6 +53,8 @@ class DriftBudget(Budget):
         super().on_train_start(trainer, pl_module)
         if self.on_exceeded == "restore" and not self.stopped and not self.held["weights"]:
             raise ValueError("`on_exceeded: restore` must watch a run from its start, but the checkpoint is of a run without it; use `stop` to resume.")
+        if self.on_exceeded == "restore" and self.stopped:
+            pl_module.restored_step = self.held["step"]
 
     def keep(self, trainer: Trainer, module: DomainSFT) -> None:
         self.held["step"] = trainer.global_step
@@ -68,6 +70,7 @@ class DriftBudget(Budget):
             if weight.requires_grad:
                 weight.copy_(self.held["weights"][name])
         self.held["weights"] = {}
+        module.restored_step = self.held["step"]
         metrics = trainer.callback_metrics
         for name in [name for name in metrics if not name.startswith("train/")]:
             del metrics[name]

@@ -18,6 +18,7 @@ from lit_talr.callbacks.base import exported_generation
 from lit_talr.checkpoint.export import RECORD, SKELETON, copy_skeleton
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import Weights, merged_weights, widest, write_shards
+from lit_talr.metrics.score import Score, Scores, WeightsIdentity, folder_weights, read_scores
 from lit_talr.modeling.lora import save_adapters
 from lit_talr.modeling.sharded import whole
 from lit_talr.modeling.strategies import is_deepspeed
@@ -68,20 +69,33 @@ class HFExport(Callback):
         rounding = Rounding.of(dtype, module.pretrained, module.revision)
         with new_folder(path) as folder:
             copy_skeleton(Path(trainer.default_root_dir) / SKELETON, folder)
-            write_text(folder / "README.md", model_card(trainer, module) + score_section(trainer))
+            write_text(folder / "README.md", model_card(trainer, module) + score_section(self.own_scores(trainer, module, module.weights)))
             write_shards(folder, names, weights, dtype, rounding)
         if rounding is not None:
             logger.info(f"{path}: {rounding}")
 
+    def own_scores(self, trainer: Trainer, module: DomainSFT, exported: WeightsIdentity) -> dict[str, Score]:
+        """The scores of this command, and of the run's earlier ones, that are of the exported weights.
+
+        An export that rounds the weights is not what was scored in memory, unless scores were computed with weights rounded likewise.
+        """
+        recorded = read_scores(Path(trainer.default_root_dir) / "metrics.json").values()
+        scores = {name: score for by_name in (*recorded, module.score_records()) for name, score in by_name.items()}
+        in_memory, folder = exported._replace(folder=None).digest, exported.digest
+        rounded = {torch.bfloat16: "bf16 weights", torch.float16: "fp16 weights"}.get(self.dtype)  # type: ignore[arg-type]
+
+        def is_own(score: Score) -> bool:
+            return score.weights == folder or (score.weights == in_memory and rounded in (None, score.arithmetic))
+
+        return {name: score for name, score in scores.items() if is_own(score)}
+
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Add the scores to the card if the exported model was tested."""
         export = export_folder(trainer)
-        exported_step = read_json(Path(trainer.default_root_dir) / "metrics.json").get("fit", {}).get("step")
-        is_export = pl_module.pretrained is not None and Path(pl_module.pretrained).resolve() == export.resolve()
         card = export / "README.md"
-        if trainer.is_global_zero and card.is_file() and (is_export or pl_module.loaded_step == exported_step):
+        if trainer.is_global_zero and card.is_file():
             head = card.read_text(encoding="utf-8", errors="replace").split("## Scores")[0]
-            write_text(card, head + score_section(trainer))
+            write_text(card, head + score_section(self.own_scores(trainer, pl_module, folder_weights(export))))
 
 
 def export_folder(trainer: Trainer) -> Path:
@@ -160,13 +174,11 @@ All of these licences apply to using and sharing these weights.
 """
 
 
-def score_section(trainer: Trainer) -> str:
-    """The card's table of scores, also those of the run's earlier commands."""
-    recorded = read_json(Path(trainer.default_root_dir) / "metrics.json")
-    scores = {name: value for part in recorded.values() for name, value in part.items() if name != "step"}
-    scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-    rows = [f"| {name} | {value:.4f} |\n" for name, value in sorted(scores.items()) if name.startswith(("val/", "test/"))]
-    return "## Scores\n\n| metric | value |\n|---|---|\n" + "".join(rows)
+def score_section(scores: Scores) -> str:
+    """The card's table of scores."""
+    shown = {name: score for name, score in sorted(scores.items()) if name.startswith(("val/", "test/", "general/"))}
+    rows = [f"| {name} | {score.value:.4f} | {score.num_items or ''} {score.unit or ''} | {score.arithmetic} |\n" for name, score in shown.items()]
+    return "## Scores\n\n| metric | value | over | computed in |\n|---|---|---|---|\n" + "".join(rows)
 
 
 def license_of(pretrained: str | None) -> str:

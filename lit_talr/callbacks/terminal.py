@@ -14,8 +14,8 @@ from rich.table import Table
 from lit_talr.data.batch_plan import BatchPlan
 from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import format_counts
+from lit_talr.metrics.score import Score, Scores, WeightsIdentity, read_scores, write_scores
 from lit_talr.module import DomainSFT
-from lit_talr.utils.files import read_json, write_json
 
 
 class TokenProgressBar(RichProgressBar):
@@ -46,27 +46,31 @@ class TokenProgressBar(RichProgressBar):
 
 
 class Summary(Callback):
-    """Prints ten lines at the start of a run and a table of metrics at its end, and writes the metrics to ``metrics.json`` of the run folder."""
+    """Prints ten lines at the start of a run and a table of scores at its end, and writes them to ``metrics.json`` of the run folder.
+
+    Each score there has the weights, the arithmetic, the items and the base model that it belongs to (``lit_talr.metrics.score.Score``). The table names
+    the step of the weights, and the step of every score that is of earlier ones.
+    """
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if trainer.is_global_zero:
             print_table(summarize(trainer, pl_module), title=f"fit: {trainer.default_root_dir}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        """Replace the metrics of the run's earlier model; a run that was resumed at its end has no new ones, and keeps those."""
-        earlier = {} if trainer.callback_metrics else read_json(metrics_file(trainer))
-        self.write_metrics(trainer, {**earlier, "fit": {**earlier.get("fit", {}), **metrics(trainer), "step": trainer.global_step}})
+        """Replace the scores of the run's earlier model; a run that was resumed at its end has no new ones, and keeps those."""
+        if trainer.callback_metrics and trainer.is_global_zero:
+            write_scores(metrics_file(trainer), {"fit": pl_module.score_records()})
 
     def on_validation_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if trainer.state.fn == "validate":
-            self.write_metrics(trainer, {**read_json(metrics_file(trainer)), "validate": metrics(trainer)})
+            self.add_scores(trainer, "validate", pl_module.score_records())
 
     def on_test_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        self.write_metrics(trainer, {**read_json(metrics_file(trainer)), "test": metrics(trainer)})
+        self.add_scores(trainer, "test", pl_module.score_records())
 
-    def write_metrics(self, trainer: Trainer, by_command: dict[str, Any]) -> None:
+    def add_scores(self, trainer: Trainer, command: str, scores: Scores) -> None:
         if trainer.is_global_zero:
-            write_json(metrics_file(trainer), by_command)
+            write_scores(metrics_file(trainer), {**read_scores(metrics_file(trainer)), command: scores})
 
     def teardown(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         """Print the table when the progress bar is gone."""
@@ -74,7 +78,9 @@ class Summary(Callback):
             weights = trainer.ckpt_path or pl_module.pretrained or "random weights"
             command = "" if trainer.state.fn is None else trainer.state.fn.value
             title = f"{command}: {trainer.default_root_dir}" + ("" if command == "fit" else f", weights of {weights}")
-            print_table({name: f"{value:.4g}" for name, value in metrics(trainer).items()}, title)
+            scores, now = pl_module.score_records(), pl_module.weights
+            title += f", {weights_text(now)}, scored in {pl_module.scored_in()}"
+            print_table({name: score_text(score, now) for name, score in sorted(scores.items())}, title)
 
     def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.state.fn == "fit":
@@ -87,8 +93,13 @@ def metrics_file(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "metrics.json"
 
 
-def metrics(trainer: Trainer) -> dict[str, float]:
-    return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+def score_text(score: Score, now: WeightsIdentity) -> str:
+    """A value, with its step where it is not of the weights that the table is about."""
+    return f"{score.value:.4g}" + ("" if score.weights == now.digest else f"  (step {score.step})")
+
+
+def weights_text(weights: WeightsIdentity) -> str:
+    return "weights of " + ("an unknown step" if weights.step is None else f"step {weights.step}")
 
 
 def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
@@ -107,7 +118,7 @@ def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
         "tokens": f"{train.lengths[epoch].sum():,} per epoch, {train.num_supervised[epoch].sum():,} supervised" + replayed(plan),
         "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} per epoch) of up to {data.batching.batch_size} examples: "
         f"{plan.accumulate} micro-batch(es) on {trainer.world_size} rank(s)",
-        "strategy": f"{type(trainer.strategy).__name__.removesuffix('Strategy')}, precision {trainer.precision}",
+        "strategy": f"{type(trainer.strategy).__name__.removesuffix('Strategy')}, precision {trainer.precision}, scores in {module.scored_in()}",
         "run folder": trainer.default_root_dir,
     }
 

@@ -107,7 +107,7 @@ class TokenProbability(Callback):
         """Score the probe, and write and log the epoch's rows. Collective."""
         encoded = module.data.encoded[self.probe]
         ids = probe_ids(len(encoded), self.probe_size)
-        with evaluation_mode(module), trainer.precision_plugin.forward_context():
+        with evaluation_mode(module), module.scoring():
             nll = score_tokens(lambda batch: module(batch).nll, encoded, ids, module.data.batching, trainer).cpu()
         if self.base_nll is None:
             self.base_nll = nll

@@ -1,7 +1,9 @@
 """Encoded examples in one flat array, and the batches cut from it."""
 
+import hashlib
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -57,9 +59,18 @@ class EncodedExamples(Dataset):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @cached_property
+    def content_hash(self) -> str:
+        """The hash of the tokens, of which of them are supervised, and of their order."""
+        content = hashlib.sha256()
+        for array in (self.offsets, self.tokens, self.supervised):
+            content.update(np.ascontiguousarray(array).data.cast("B"))
+        return content.hexdigest()
+
     def followed_by(self, other: "EncodedExamples") -> "EncodedExamples":
         """The concatenation of both."""
         both = copy(self)
+        both.__dict__.pop("content_hash", None)
         both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
         for name in ("tokens", "supervised", "lengths", "num_supervised"):
             setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))

@@ -20,6 +20,7 @@ from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.metrics.score import Items, digest
 
 TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
 
@@ -197,6 +198,17 @@ class DomainDataModule(LightningDataModule):
                 prompts.append(prompt)
         self.kept[split] = examples
         self.prompts[split] = prompts
+
+    def token_items(self, split: Split) -> Items:
+        """The supervised tokens of a split, as the things that a score is over."""
+        encoded = self.encoded[split]
+        return Items(int(encoded.num_supervised.sum()), "tokens", encoded.content_hash)
+
+    def response_items(self, split: Split) -> Items:
+        """The prompts of a split and their right answers, as the things that a score is over."""
+        prompts = self.prompts[split]
+        answers = [example.meta.get("answer") for example in self.kept[split]]
+        return Items(len(prompts), "responses", digest(prompts, answers, type(self.metric()).__name__))
 
     def progress(self) -> Progress:
         """Makes a progress bar that disappears when its block ends, even by an error."""

@@ -16,13 +16,13 @@ class Responder:
     Args:
         pretrained: Folder or hub name that vLLM reads.
         revision: Commit, tag or branch of a hub model.
-        precision: The trainer's; vLLM holds its weights in the same dtype.
+        arithmetic: That of the run's scores in words, in which vLLM computes; the model in memory is already in it.
     """
 
-    def __init__(self, pretrained: str | None, revision: str | None, precision: str) -> None:
+    def __init__(self, pretrained: str | None, revision: str | None, arithmetic: str) -> None:
         self.pretrained = pretrained
         self.revision = revision
-        self.precision = precision
+        self.arithmetic = arithmetic
         self.vllm: VLLMEngine | None = None  # loaded on first use
 
     def respond(self, backbone: Backbone, encoder: ChatEncoder, prompts: Sequence[Sequence[int]], settings: Generation) -> list[Response]:
@@ -33,5 +33,5 @@ class Responder:
             assert self.pretrained is not None
             backbone.cpu()  # vLLM holds the weights a second time, and needs the memory
             torch.cuda.empty_cache()
-            self.vllm = VLLMEngine(self.pretrained, self.revision, self.precision)
+            self.vllm = VLLMEngine(self.pretrained, self.revision, self.arithmetic)
         return self.vllm.generate(encoder.tokenizer, prompts, encoder.stop_token_ids, settings)

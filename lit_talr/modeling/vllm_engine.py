@@ -6,7 +6,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_talr.modeling.generation import Generation, Response, respond_to_prompts, to_response
 
-DTYPES = {"32-true": "float32", "bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16", "16-true": "float16"}
+DTYPES = {"fp32": "float32", "bf16 weights": "bfloat16", "fp16 weights": "float16"}
+"""vLLM's dtypes by the arithmetic of scores."""
 
 
 class VLLMEngine:
@@ -15,15 +16,15 @@ class VLLMEngine:
     Args:
         pretrained: Model folder or hub name.
         revision: Commit, tag or branch of a hub model.
-        precision: The trainer's; vLLM holds its weights in the same dtype.
+        arithmetic: The arithmetic of the run's scores, a key of ``DTYPES``.
 
     Raises:
-        ValueError: Where vLLM is not installed, or for a precision that it does not support.
+        ValueError: Where vLLM is not installed, or for an arithmetic that it does not support.
     """
 
-    def __init__(self, pretrained: str, revision: str | None, precision: str) -> None:
-        if precision not in DTYPES:
-            raise ValueError(f"`generation.engine: vllm` needs `trainer.precision` to be one of {', '.join(DTYPES)}, got {precision}.")
+    def __init__(self, pretrained: str, revision: str | None, arithmetic: str) -> None:
+        if arithmetic not in DTYPES:
+            raise ValueError(f"`generation.engine: vllm` computes in {', '.join(DTYPES)}, not in {arithmetic}; set `model.arithmetic` to fp32 or bf16.")
         try:
             from vllm import LLM, SamplingParams
         except ImportError as error:
@@ -32,7 +33,7 @@ class VLLMEngine:
         self.llm = LLM(
             model=pretrained,
             revision=revision,
-            dtype=DTYPES[precision],
+            dtype=DTYPES[arithmetic],
             trust_remote_code=False,
             limit_mm_per_prompt={"image": 0},  # Gemma 3's vision tower is not used
             generation_config="vllm",  # ignore the model's settings

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lit_talr.metrics.score import Scores, read_scores, values
 from lit_talr.utils.files import read_json
 
 MARKS = ("trial.json", "metrics.json", "config.yaml")
@@ -35,6 +36,7 @@ class Run:
         source: For an interpolation, the remedy of the run that it came from.
         of: For an interpolation, the name of that run.
         base: The name of the base model's run.
+        scores: Those of its test, each with what it belongs to.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Run:
     paper_general: float | None
     fit: dict[str, float]
     test: dict[str, float]
+    scores: Scores
 
     @property
     def trained(self) -> bool:
@@ -101,10 +104,13 @@ def read_run(folder: Path, name: str) -> Run:
     Raises:
         LeftOutError: For a run that was not tested or whose remedy is unknown, and for a broken file.
     """
-    metrics = read_object(folder / "metrics.json")
+    try:
+        metrics = read_scores(folder / "metrics.json")
+    except ValueError as error:
+        raise LeftOutError(f"has a metrics.json that cannot be read: {error}") from error
     if not metrics:
         raise LeftOutError("has no metrics.json: it has not ended, or was not tested")
-    if "test/score" not in select_numbers(metrics.get("test")):
+    if "test/score" not in values(metrics.get("test", {})):
         raise LeftOutError("has no test/score in metrics.json: run `lit-talr test` on it")
     trial = {**configured_trial(folder), **read_object(folder / "trial.json")}
     if "remedy" not in trial:
@@ -121,8 +127,9 @@ def read_run(folder: Path, name: str) -> Run:
         command="\n".join(commands),
         paper_domain=paper.get("domain"),
         paper_general=paper.get("general"),
-        fit=select_numbers(metrics.get("fit")),
-        test=select_numbers(metrics["test"]),
+        fit=values(metrics.get("fit", {})),
+        test=values(metrics["test"]),
+        scores=metrics["test"],
     )
 
 

@@ -9,6 +9,7 @@ from typing import IO, Any
 from lit_talr.checkpoint.find import last_checkpoint
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes
+from lit_talr.metrics.score import read_scores, values
 from lit_talr.utils.files import read_json, write_json
 
 HPARAMS = ".hparams"
@@ -51,7 +52,7 @@ class Runs:
         return ("test", ("test/score", "general/mean")) if self.tested else ("fit", ("val/score", "general/drop"))
 
     def metrics(self, name: str, verb: str) -> dict[str, float]:
-        return read_json(self.out / name / "metrics.json").get(verb, {})
+        return values(read_scores(self.out / name / "metrics.json").get(verb, {}))
 
     def is_finished(self, name: str) -> bool:
         """Whether all of it is on the disk."""

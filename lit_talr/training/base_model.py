@@ -1,5 +1,6 @@
 """The base model: the one that training starts from, and what a loss needs of it."""
 
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.losses.base import LossStrategy
+from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, forward_context, weights_dtype
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.sharded import empty_model, load_shards, shard
@@ -23,6 +25,15 @@ class BaseModel(NamedTuple):
     revision: str | None
     attention: str | None
     dtype: torch.dtype | None  # of its weights where training rounds them (an engine, LoRA); else the trainer's
+    arithmetic: Arithmetic = "training"  # what it is run in
+
+    def scored_in(self, trainer: Trainer, arithmetic: Arithmetic) -> "BaseModel":
+        """The same model, run in the arithmetic of scores."""
+        return self._replace(dtype=weights_dtype(trainer, arithmetic) or self.dtype, arithmetic=arithmetic)
+
+    def forward_context(self, trainer: Trainer) -> AbstractContextManager[None]:
+        """The block that it is run in."""
+        return forward_context(trainer, self.arithmetic)
 
     def load(self, trainer: Trainer) -> Backbone:
         """Loads it onto the device in evaluation mode. Every rank must call it.
@@ -48,7 +59,7 @@ class BaseModel(NamedTuple):
 
     def identity(self, trainer: Trainer) -> str:
         """Everything about it that its outputs depend on, for the keys of caches. Collective."""
-        return f"{self.weights_hash(trainer)} {trainer.precision} {self.dtype} {self.attention}"
+        return f"{self.weights_hash(trainer)} {trainer.precision} {arithmetic_name(trainer, self.arithmetic)} {self.dtype} {self.attention}"
 
 
 class BaseNumbers(NamedTuple):
@@ -56,7 +67,7 @@ class BaseNumbers(NamedTuple):
 
     nll: BaseNLL | None = None  # of every training token, where the loss needs it
     backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with LoRA the trained model, adapters off, serves
-    weights_hash: str | None = None  # where the base's weights are part of every step
+    weights_hash: str | None = None  # None for random weights
 
 
 def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, lora: bool) -> BaseNumbers:
@@ -70,7 +81,7 @@ def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, b
         loss.prepare(nll.nll.numpy(), encoded.num_supervised)
     runs = "base_kl" in loss.needs
     backbone = base.load(trainer).requires_grad_(False) if runs and not lora else None
-    return BaseNumbers(nll, backbone, base.weights_hash(trainer) if runs or lora else None)
+    return BaseNumbers(nll, backbone, base.weights_hash(trainer))
 
 
 def base_dtype(trainer: Trainer, lora: bool) -> torch.dtype | None:

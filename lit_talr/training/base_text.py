@@ -46,11 +46,11 @@ def base_text(trainer: Trainer, model: BaseModel, first_token: int, num_sequence
 
 
 def sample_text(trainer: Trainer, model: BaseModel, first_token: int, num_sequences: int, length: int, seed: int) -> dict[str, Tensor]:
-    """The fields of a ``BaseText`` on the CPU, from a separate copy of the base model in the precision of training. Not collective."""
+    """The fields of a ``BaseText`` on the CPU, from a separate copy of the base model in the arithmetic of scores. Not collective."""
     backbone = model.load(trainer)
     check_context(backbone.model, length)
     generator, device = torch.Generator().manual_seed(seed), trainer.strategy.root_device
-    with torch.no_grad(), trainer.precision_plugin.forward_context():
+    with torch.no_grad(), model.forward_context(trainer):
         tokens = sample(backbone.model, first_token, num_sequences, length, generator)
         hidden = torch.cat([backbone.base_logits(rows).hidden for rows in tokens[:, :-1].to(device).split(ROWS)]).cpu()
     del backbone

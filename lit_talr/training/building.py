@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from lit_talr.data.batch_plan import Batching
 from lit_talr.kernels.token_nll import KEPT_BYTES
+from lit_talr.metrics.score import WeightsIdentity, digest, folder_weights
 from lit_talr.modeling.backbone import Backbone, compile_layers, use_liger_layers
 from lit_talr.modeling.head import HeadKernel
 from lit_talr.modeling.loading import load_model
@@ -18,7 +19,7 @@ from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters,
 from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
 from lit_talr.training.base_model import mixed_dtype
 from lit_talr.utils.errors import check_least
-from lit_talr.utils.weight_files import model_folder
+from lit_talr.utils.weight_files import model_folder, weight_files
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,17 @@ class Source(NamedTuple):
         assert self.pretrained is not None
         return model_folder(self.pretrained, self.revision)
 
+    def weights(self, trainer: Trainer) -> WeightsIdentity:
+        """Identifies the weights, before they are loaded. Collective."""
+        if self.pretrained is None:
+            return WeightsIdentity(None, digest(self.architecture, torch.initial_seed()), 0)
+        weight_files(self.folder)  # on every rank, so that all of them refuse
+        found = trainer.strategy.broadcast(folder_weights(self.folder) if trainer.is_global_zero else None)
+        assert found is not None
+        return found
 
-def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoRA | None, vocab_size: int, batching: Batching) -> Backbone:
+
+def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoRA | None, vocab_size: int, batching: Batching, exact: bool = False) -> Backbone:
     """Loads or draws the weights, and prepares the model for the trainer's strategy.
 
     Args:
@@ -85,12 +95,13 @@ def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoR
         lora: Adapters to train in place of the weights.
         vocab_size: Size of the tokenizer's vocabulary.
         batching: Whether rows are packed.
+        exact: Keep frozen weights in the dtype of trained ones, so that they can be scored in it.
 
     Raises:
         ValueError: For a head smaller than the tokenizer, and for a kernel or attention that cannot do what is asked.
     """
     strategy, fits = trainer.strategy, trainer.state.fn == "fit"
-    model = load_weights(trainer, source, compute, lora, vocab_size)
+    model = load_weights(trainer, source, compute, lora is not None and not exact, vocab_size)
     if compute.liger_layers:
         use_liger_layers(model)
     if is_zero3(strategy):
@@ -111,12 +122,12 @@ def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoR
     return backbone
 
 
-def load_weights(trainer: Trainer, source: Source, compute: Compute, lora: LoRA | None, vocab_size: int) -> PreTrainedModel:
-    """Loads or draws a model; one that no rank holds whole stays empty until it is sharded."""
+def load_weights(trainer: Trainer, source: Source, compute: Compute, rounds: bool, vocab_size: int) -> PreTrainedModel:
+    """Loads or draws a model, rounded to the dtype of the forward pass if asked; one that no rank holds whole stays empty until it is sharded."""
     strategy = trainer.strategy
     if shards_weights(strategy) and source.pretrained:
         return empty_model(source.folder, compute.attention, None, is_zero3(strategy))
-    frozen = mixed_dtype(trainer) if lora is not None else None  # frozen weights need no more precision than the forward reads
+    frozen = mixed_dtype(trainer) if rounds else None  # frozen weights need no more precision than the forward reads
     with zero3_drawing(strategy):
         return load_model(*source, vocab_size, compute.attention, frozen)
 

@@ -1,6 +1,8 @@
 """Validation and test: the mean NLL of the validation tokens, and the domain's score of generated responses."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,12 +13,22 @@ from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.metrics.score import DIGITS, Items, Score, WeightsIdentity
+from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, forward_context, scored_weights
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.generation import Generation, Response
 from lit_talr.modeling.responder import Responder
 from lit_talr.modeling.strategies import shards_weights
 from lit_talr.training.supported import check_generation
 from lit_talr.utils.collectives import sum_over_ranks
+
+
+class Measured(NamedTuple):
+    """Everything that a logged number belongs to, but its value."""
+
+    weights: WeightsIdentity
+    arithmetic: str
+    items: Items | None
 
 
 class EvaluatedModule(LightningModule):
@@ -26,12 +38,18 @@ class EvaluatedModule(LightningModule):
     pretrained: str | None
     revision: str | None
     generation: Generation
+    arithmetic: Arithmetic
 
     def __init__(self) -> None:
         super().__init__()
         self.test_metric: DomainMetric | None = None
+        self.source_weights: WeightsIdentity | None = None  # those that were loaded
+        self.measured: dict[str, Measured] = {}  # by the name of the number
         self._responder: Responder | None = None
+        self._num_responses = 0  # of this rank
         self._val_sums: Tensor | None = None  # float64: this rank's sum of NLL, number of correct tokens, number of tokens
+        self._scoring = ExitStack()  # holds the weights that are scored for the length of an evaluation
+        self._scoring_depth = 0
 
     @property
     def data(self) -> DomainDataModule:
@@ -55,31 +73,86 @@ class EvaluatedModule(LightningModule):
         """Optimizer steps of the whole run, from the plan."""
         return self.plan.num_steps(self.trainer.max_epochs, self.trainer.max_steps)
 
+    @property
+    def weights(self) -> WeightsIdentity:
+        """The weights that the model has now."""
+        raise NotImplementedError
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Computes everything in the block in the arithmetic of scores. Blocks may be nested. Collective under DeepSpeed."""
+        assert self.backbone is not None
+        with ExitStack() as stack:
+            if not self._scoring_depth:
+                stack.enter_context(scored_weights(self.trainer, self.backbone, self.arithmetic))
+            stack.enter_context(forward_context(self.trainer, self.arithmetic))
+            self._scoring_depth += 1
+            try:
+                yield
+            finally:
+                self._scoring_depth -= 1
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Logs a number, and notes which weights it is of."""
+        super().log(name, value, *args, **kwargs)
+        self.note(name)
+
+    def log_score(self, name: str, value: Tensor | float, items: Items | None) -> None:
+        """Logs a score, and notes the weights, the arithmetic and the items that it is of."""
+        self.log(name, value)
+        self.note(name, items)
+
+    def note(self, name: str, items: Items | None = None) -> None:
+        """Notes what a number that is logged now belongs to."""
+        vllm = items is not None and items.unit == "responses" and self.generation.engine == "vllm"
+        self.measured[name] = Measured(self.weights, self.scored_in(vllm), items)
+
+    def scored_in(self, vllm: bool = False) -> str:
+        """The arithmetic of scores in words; vLLM holds rounded weights in place of autocast."""
+        name = arithmetic_name(self.trainer, self.arithmetic)
+        return name.replace("autocast", "weights") if vllm else name
+
+    def score_records(self) -> dict[str, Score]:
+        """The logged numbers by name, each with what it belongs to."""
+        records = {}
+        for name, value in self.trainer.callback_metrics.items():
+            weights, arithmetic, items = self.measured.get(name) or Measured(self.weights, self.scored_in(), None)
+            about = (None, None, None) if items is None else (items.number, items.unit, items.digest[:DIGITS])
+            records[name] = Score(float(value), weights.step, weights.digest, weights.base and weights.base[:DIGITS], arithmetic, *about)
+        return records
+
     def on_validation_epoch_start(self) -> None:
+        self._scoring.enter_context(self.scoring())
         self._val_sums = torch.zeros(3, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self._val_sums is not None
         if not batch["ids"] and not shards_weights(self.trainer.strategy):
             return
-        output = self(batch, correct=True)
+        with self.scoring():
+            output = self(batch, correct=True)
         parts = output.nll, output.correct, batch["labels"] != IGNORE_INDEX
         self._val_sums = self._val_sums + torch.stack([part.sum(dtype=torch.float64) for part in parts])
 
     def on_validation_epoch_end(self) -> None:
         """Logs token means over all ranks."""
         assert self._val_sums is not None
+        self._scoring.close()
         nll, correct, number = sum_over_ranks(self._val_sums)
-        self.log("val/nll", nll / number)
-        self.log("val/perplexity", (nll / number).exp())
-        self.log("val/token_accuracy", correct / number)
+        items = self.data.token_items("val").first(int(number))
+        self.log_score("val/nll", nll / number, items)
+        self.log_score("val/perplexity", (nll / number).exp(), items)
+        self.log_score("val/token_accuracy", correct / number, items)
 
     def on_test_epoch_start(self) -> None:
+        self._scoring.enter_context(self.scoring())
+        self._num_responses = 0
         self.test_metric = self.data.metric().to(self.device)
 
     def test_step(self, batch: MicroBatch, batch_idx: int) -> list[Response]:  # type: ignore[override]
         """Generates and scores responses to a batch of prompts; callbacks get them."""
         assert self.test_metric is not None
+        self._num_responses += len(batch.ids)
         responses = self.respond([self.data.prompts["test"][index] for index in batch.ids])
         self.test_metric.update([response.text for response in responses], [self.data.kept["test"][index] for index in batch.ids])
         return responses
@@ -87,15 +160,19 @@ class EvaluatedModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs the domain's scores over all ranks, ``test/score`` among them."""
         assert self.test_metric is not None
+        self._scoring.close()
+        number = sum_over_ranks(torch.tensor(self._num_responses, device=self.device))
+        items = self.data.response_items("test").first(int(number))
         for name, value in self.test_metric.compute().items():
-            self.log(f"test/{name}", value.float())
+            self.log_score(f"test/{name}", value.float(), items)
 
     def respond(self, prompts: list[list[int]], settings: Generation | None = None) -> list[Response]:
         """Generates a response for each prompt, with the module's settings unless others are given."""
         assert self.backbone is not None
         if self._responder is None:
-            self._responder = Responder(self.pretrained, self.revision, str(self.trainer.precision))
-        return self._responder.respond(self.backbone, self.data.encoder, prompts, settings or self.generation)
+            self._responder = Responder(self.pretrained, self.revision, self.scored_in(vllm=True))
+        with self.scoring():
+            return self._responder.respond(self.backbone, self.data.encoder, prompts, settings or self.generation)
 
     def check_generation(self, trainer: Trainer, settings: Generation | None = None) -> None:
         """Refuses to generate where that is not supported.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lit_talr.data.batch_plan import BatchPlan
 from lit_talr.losses.base import LossStrategy
+from lit_talr.metrics.score import WeightsIdentity, digest
 from lit_talr.modeling.lora import LoRA
 from lit_talr.training.base_model import BaseNumbers
 
@@ -65,6 +66,13 @@ def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping
                 f"The checkpoint is of another model: its `{name}` is {list(value.shape)}, here {list(shapes.get(name, []))}; "
                 "give the model it was trained with."
             )
+
+
+def continue_weights(loaded: WeightsIdentity, own: WeightsIdentity | None, fits: bool) -> WeightsIdentity:
+    """The weights of a checkpoint, from which a run goes on that may differ from the one that made them, in its number of steps for example."""
+    if not fits or own is None or loaded.origin == own.origin:
+        return loaded
+    return loaded._replace(origin=digest(loaded.origin, loaded.step, own.origin))
 
 
 def continue_plan(checkpoint: Mapping[str, Any], plan: BatchPlan) -> None:

@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_answers_end_at_our_stop_tokens_and_nothing_of_the_models_own_settings_is_read(asked: dict[str, Any]) -> None:
-    engine = VLLMEngine("folder", "main", "bf16-mixed")
+    engine = VLLMEngine("folder", "main", "bf16 weights")
     answers = engine.generate(TOKENIZER, [list(b"abc"), [], list(b"de")], [STOP], Generation(max_new_tokens=9, engine="vllm"))
     assert answers == [Response("abc", 3, cut=False), Response("", 0, cut=False, unanswered=True), Response("de", 2, cut=False)]
     assert asked["options"]["model"] == "folder" and asked["options"]["revision"] == "main" and asked["options"]["dtype"] == "bfloat16"
@@ -78,6 +78,6 @@ def test_weights_that_are_in_no_folder_are_refused(tmp_path: Path, capsys: pytes
     assert "`generation.engine: vllm` reads a model folder in one process" in capsys.readouterr().err
 
 
-def test_other_precisions_are_refused() -> None:
-    with pytest.raises(ValueError, match="`trainer.precision` to be one of 32-true, .*, got 64-true"):
-        VLLMEngine("folder", None, "64-true")
+def test_other_arithmetics_are_refused() -> None:
+    with pytest.raises(ValueError, match="computes in fp32, bf16 weights, fp16 weights, not in fp64; set `model.arithmetic`"):
+        VLLMEngine("folder", None, "fp64")

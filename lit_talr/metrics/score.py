@@ -1,0 +1,115 @@
+"""A score, with everything that it belongs to."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import NamedTuple
+
+from lit_talr.utils.files import read_json, write_json
+from lit_talr.utils.weight_files import fingerprint
+
+DIGITS = 16
+"""Hexadecimal digits of a hash in a record."""
+MANIFEST = "lit_talr_manifest.json"
+"""File of a model folder that tells where its weights come from."""
+
+
+class Items(NamedTuple):
+    """The things that a score is a mean over."""
+
+    number: int
+    unit: str  # tokens, responses, sequences
+    digest: str  # hash of their content
+
+    def first(self, number: int) -> "Items":
+        """So many of them, where not all were scored."""
+        return self if number == self.number else Items(number, self.unit, digest(self.digest, number))
+
+
+class WeightsIdentity(NamedTuple):
+    """The weights that a score is of.
+
+    Those of a folder are identified by its files. Those in memory are not hashed: they follow from the base model, the run that changed them, and the
+    number of its optimizer steps.
+    """
+
+    base: str | None  # hash of the base model's files; None for random weights
+    origin: str  # hash of everything else that decides what training makes of them; empty for a folder
+    step: int | None  # optimizer steps since the base; None where nobody has counted them
+    folder: str | None = None  # hash of the folder's files
+
+    @property
+    def digest(self) -> str:
+        """Identifies the weights."""
+        return (self.folder or digest(self.base, self.origin, self.step))[:DIGITS]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number of ``metrics.json``.
+
+    Args:
+        value: The number.
+        step: Optimizer steps of the weights, counted from the base model; None where nobody has counted them.
+        weights: Identifies the weights, see ``WeightsIdentity``.
+        base: Hash of the base model's files; None for random weights.
+        arithmetic: What the forward pass was computed in: ``fp32``, ``bf16 autocast``, ``bf16 weights``.
+        num_items: How many items it is over; None for a number of training, such as the learning rate.
+        unit: What the items are: tokens, responses, sequences.
+        items: Hash of their content.
+    """
+
+    value: float
+    step: int | None
+    weights: str
+    base: str | None
+    arithmetic: str
+    num_items: int | None = None
+    unit: str | None = None
+    items: str | None = None
+
+
+Scores = Mapping[str, Score]
+"""Scores by name."""
+
+
+def folder_weights(folder: Path) -> WeightsIdentity:
+    """Identifies the weights of a model folder by its files; an export or a merge of this package tells their origin."""
+    files = fingerprint(folder)
+    about = read_json(folder / MANIFEST).get("about") or {}
+    return WeightsIdentity(about.get("base", files), about.get("origin", ""), about.get("step", 0), files)
+
+
+def digest(*parts: object) -> str:
+    """The hash of some values, in hexadecimal."""
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
+
+
+def read_scores(file: Path) -> dict[str, dict[str, Score]]:
+    """Reads the scores in a ``metrics.json``, by command (``fit``, ``validate``, ``test``) and name; empty without a file.
+
+    Raises:
+        ValueError: For a file that is not whole, or was written by an earlier version.
+    """
+    try:
+        commands = read_json(file)
+        scores = {command: {name: Score(**record) for name, record in scores.items()} for command, scores in commands.items()}
+        if not all(isinstance(score.value, int | float) for by_name in scores.values() for score in by_name.values()):
+            raise TypeError
+    except (ValueError, TypeError, AttributeError) as error:
+        names = ", ".join(field.name for field in fields(Score))
+        raise ValueError(f"{file} is not a whole file of scores, each with {names}; run the command that wrote it again.") from error
+    return scores
+
+
+def write_scores(file: Path, commands: Mapping[str, Scores]) -> None:
+    """Writes scores by command and name."""
+    write_json(file, {command: {name: asdict(score) for name, score in sorted(scores.items())} for command, scores in commands.items()})
+
+
+def values(scores: Scores) -> dict[str, float]:
+    """The finite values by name."""
+    return {name: float(score.value) for name, score in scores.items() if isfinite(score.value)}

@@ -1,0 +1,116 @@
+"""The arithmetic of scores: what a model is computed in while it is scored."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, get_args
+
+import torch
+from lightning.pytorch import Trainer
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from lit_talr.modeling.sharded import whole
+from lit_talr.modeling.strategies import is_deepspeed, shards_weights, splits_optimizer
+
+Arithmetic = Literal["training", "fp32", "bf16"]
+"""``training``: as the forward pass of training; ``fp32``: weights and products in float32; ``bf16``: weights rounded to bfloat16, as they are served."""
+WORDS = {
+    **{"32-true": "fp32", "64-true": "fp64", "bf16-true": "bf16 weights", "16-true": "fp16 weights"},
+    **{"bf16-mixed": "bf16 autocast", "16-mixed": "fp16 autocast"},
+}
+"""Arithmetics by the trainer's precision."""
+
+
+def arithmetic_name(trainer: Trainer, arithmetic: Arithmetic) -> str:
+    """The arithmetic in words, as records have it: ``fp32``, ``bf16 autocast``, ``bf16 weights``."""
+    if arithmetic == "training":
+        name = WORDS[str(trainer.precision)]
+        return name.replace("autocast", "weights") if splits_optimizer(trainer.strategy) else name  # engines round the weights themselves
+    return "fp32" if arithmetic == "fp32" else "bf16 weights"
+
+
+def is_training(trainer: Trainer, arithmetic: Arithmetic) -> bool:
+    """Whether scores are computed as the forward pass of training is."""
+    return arithmetic_name(trainer, arithmetic) == arithmetic_name(trainer, "training")
+
+
+def check_arithmetic(trainer: Trainer, arithmetic: Arithmetic) -> None:
+    """Refuses an arithmetic that is unknown, and one that sharded weights cannot be brought into.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    if arithmetic not in get_args(Arithmetic):
+        raise ValueError(f"`model.arithmetic` must be one of {', '.join(get_args(Arithmetic))}, got {arithmetic!r}.")
+    if shards_weights(trainer.strategy) and not is_training(trainer, arithmetic):
+        raise ValueError(
+            f"`model.arithmetic: {arithmetic}` is not supported where every weight is sharded (ZeRO-3, FSDP2) in `trainer.precision: {trainer.precision}`; "
+            "leave it out, and score the export, `--model.pretrained RUN/export`, in one process."
+        )
+
+
+def forward_context(trainer: Trainer, arithmetic: Arithmetic) -> AbstractContextManager[None]:
+    """Lets the trainer's precision rule the block, or switches it off; the weights are another matter (``scored_weights``)."""
+    return trainer.precision_plugin.forward_context() if is_training(trainer, arithmetic) else plain_forward(trainer.strategy.root_device.type)
+
+
+@contextmanager
+def plain_forward(device: str) -> Iterator[None]:
+    """No autocast, and float32 as the default dtype."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+def weights_dtype(trainer: Trainer, arithmetic: Arithmetic) -> torch.dtype | None:
+    """The dtype that weights are read in while the model is scored; None for that of training."""
+    return None if is_training(trainer, arithmetic) else {"fp32": torch.float32, "bf16": torch.bfloat16}[arithmetic]
+
+
+def scored_weights(trainer: Trainer, model: nn.Module, arithmetic: Arithmetic) -> AbstractContextManager[None]:
+    """Gives the model the weights that are scored, inside the block. Collective under DeepSpeed."""
+    dtype = weights_dtype(trainer, arithmetic)
+    return nullcontext() if dtype is None else weights_in(model, dtype, masters=is_deepspeed(trainer.strategy))
+
+
+@contextmanager
+@torch.no_grad()
+def weights_in(model: nn.Module, dtype: torch.dtype, masters: bool) -> Iterator[None]:
+    """Puts a model's weights into another dtype inside the block; buffers stay as they are, as transformers keeps them.
+
+    In half precision adapters are merged into their weights before these are rounded, as an export has them. The old values are kept, so this takes memory
+    for a second copy in the new dtype.
+
+    Args:
+        model: Not sharded.
+        dtype: The dtype.
+        masters: Whether an engine keeps more precise weights elsewhere, which are read then.
+    """
+    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)] if dtype.itemsize < 4 else []
+    disabled = [module.disable_adapters for module in adapted]
+    old: list[tuple[nn.Parameter, Tensor]] = []
+    merged = {id(layer.get_base_layer().weight): merged_weight(layer) for layer in adapted}
+    try:
+        for parameter in model.parameters():
+            value = merged.pop(id(parameter)) if id(parameter) in merged else whole(parameter) if masters else parameter.data
+            if value.is_floating_point():
+                old.append((parameter, parameter.data))
+                parameter.data = value.to(dtype)
+        for module in adapted:
+            module.enable_adapters(False)
+        yield
+    finally:
+        for parameter, value in old:
+            parameter.data = value
+        for module, was_disabled in zip(adapted, disabled, strict=True):
+            module.enable_adapters(not was_disabled)
+
+
+def merged_weight(layer: LoraLayer) -> Tensor:
+    """``W + alpha / r * B A`` in float32."""
+    (adapter,) = layer.active_adapters
+    return layer.get_base_layer().weight.float() + layer.get_delta_weight(adapter).float()  # type: ignore[attr-defined]

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import track
 
 from lit_talr.cli.command_line import main as lit_talr
-from lit_talr.utils.files import read_json
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HEAD = "| remedy | val/nll | test/score | mean weight | p > .2 of the probe |\n|---|---|---|---|---|"
@@ -32,8 +31,8 @@ def run(log: Path, *words: str) -> None:
 
 
 def row(name: str, folder: Path, verb: str = "fit") -> str:
-    metrics = read_json(folder / "metrics.json")
-    cells = [f"{metrics[verb]['val/nll']:.4f}", f"{metrics['test']['test/score']:.3f}"]
+    scores = read_scores(folder / "metrics.json")
+    cells = [f"{scores[verb]['val/nll'].value:.4f}", f"{scores['test']['test/score'].value:.3f}"]
     table = folder / "token_probability.parquet"
     if table.is_file():
         found = pd.read_parquet(table).query("group == 'all'")

@@ -1,6 +1,5 @@
 """Every shipped YAML composes and trains a step, through the command line that users call."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.helpers.fits import write_data
 from tests.helpers.math_rows import write_gsm8k, write_metamath
 from tests.helpers.medcalc_rows import write_medcalc
 from tests.helpers.models import ARCHITECTURES
+from tests.helpers.scores import read_values
 from tests.helpers.tiny import save_tokenizer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -127,7 +127,7 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
     sizes = ["--data.target", target, "--data.train_size", "24", "--data.val_size", "4", "--data.test_size", "12", "--model.generation.max_new_tokens", "8"]
     run = one_step(tmp_path / "run", *configs("base", "model/clinic", "data/clinic", "loss/standard"), *sizes)
     main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
-    assert yaml.safe_load((run / "metrics.json").read_text())["test"]["test/num_examples"] == 12
+    assert read_values(run, "test")["test/num_examples"] == 12
 
 
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None
 def test_general_suites_are_asked(tmp_path: Path, name: str) -> None:
     sizes = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "4"]
     run = one_step(tmp_path / "run", *configs("base", "model/lab", "data/clinic", "loss/standard", f"eval/{name}"), *sizes, "--model.optimizer.lr", "1e-5")
-    assert yaml.safe_load((run / "metrics.json").read_text())["fit"]["general/mean"] > 0.88
+    assert read_values(run, "fit")["general/mean"] > 0.88
 
 
 def test_the_lab_keeps_what_the_base_can_do_at_a_tiny_rate(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_the_lab_keeps_what_the_base_can_do_at_a_tiny_rate(tmp_path: Path) -> No
     sizes = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "96"]
     run = one_step(tmp_path / "run", *configs("experiment/lab_clinic", "loss/talr"), *sizes, "--model.optimizer.lr", "1e-6")
     main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
-    found = json.loads((run / "metrics.json").read_text())["test"]
+    found = read_values(run, "test")
     assert found["general/mean"] >= 0.9 and abs(found["general/drop"]) < 0.01 and found["test/score"] <= 0.1
     suites = [next(part["init_args"] for part in config["trainer"][key] if part["class_path"] == "GeneralScore")["suites"] for config, key in lab_files()]
     assert suites[0].keys() == suites[1].keys() == set(SKILLS) and all(f"general/{name}" in found for name in SKILLS)

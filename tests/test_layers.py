@@ -48,6 +48,7 @@ OVERRIDES = {
     ("cli/lightning_cli.py", "init_parser"),
     ("cli/lightning_cli.py", "instantiate_trainer"),
     ("training/evaluation.py", "load_from_checkpoint"),
+    ("training/evaluation.py", "log"),
 }
 
 

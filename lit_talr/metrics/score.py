@@ -110,6 +110,11 @@ def write_scores(file: Path, commands: Mapping[str, Scores]) -> None:
     write_json(file, {command: {name: asdict(score) for name, score in sorted(scores.items())} for command, scores in commands.items()})
 
 
+def last_step(scores: Scores) -> int | None:
+    """The number of steps after which the newest of the scores was measured; None where none tells."""
+    return max((score.step for score in scores.values() if score.step is not None), default=None)
+
+
 def values(scores: Scores) -> dict[str, float]:
     """The finite values by name."""
     return {name: float(score.value) for name, score in scores.items() if isfinite(score.value)}

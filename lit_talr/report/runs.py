@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lit_talr.metrics.score import Scores, read_scores, values
+from lit_talr.metrics.score import Scores, last_step, read_scores, values
 from lit_talr.utils.files import read_json
 
 MARKS = ("trial.json", "metrics.json", "config.yaml")
@@ -37,6 +37,7 @@ class Run:
         of: For an interpolation, the name of that run.
         base: The name of the base model's run.
         scores: Those of its test, each with what it belongs to.
+        steps: Optimizer steps of its training.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Run:
     fit: dict[str, float]
     test: dict[str, float]
     scores: Scores
+    steps: int | None
 
     @property
     def trained(self) -> bool:
@@ -130,6 +132,7 @@ def read_run(folder: Path, name: str) -> Run:
         fit=values(metrics.get("fit", {})),
         test=values(metrics["test"]),
         scores=metrics["test"],
+        steps=last_step(metrics.get("fit", {})),
     )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.drift_worth import Point, correlation, points, spearman, table, worth
+from tests.helpers.scores import write_values
 
 
 def made(seed: int, noise: float, num_runs: int = 12) -> list[Point]:
@@ -51,7 +52,7 @@ def test_too_few_runs_of_a_remedy_are_left_out() -> None:
 def write_run(folder: Path, remedy: str, **metrics: dict[str, float]) -> None:
     folder.mkdir(parents=True)
     (folder / "trial.json").write_text(json.dumps({"remedy": remedy, "rate": 1e-3, "seed": 0, "variant": "cot"}))
-    (folder / "metrics.json").write_text(json.dumps({"test": {"test/score": 0.5}, **metrics}))
+    write_values(folder, {"test": {"test/score": 0.5}, **metrics})
 
 
 def test_runs_are_read_from_their_folders(tmp_path: Path) -> None:

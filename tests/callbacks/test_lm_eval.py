@@ -36,6 +36,7 @@ from lit_talr.training.building import Compute
 from lit_talr.training.schedules import Constant
 from lit_talr.utils.files import read_json, read_json_lines, write_json, write_json_lines
 from tests.helpers.fits import records, write_data
+from tests.helpers.scores import read_values
 from tests.tasks.test_code_tests import PROBLEM
 
 harness = pytest.importorskip("lit_talr.tasks.harness")
@@ -142,7 +143,7 @@ def test_before_after_every_epoch_and_in_test_with_all_that_was_asked(folder: Pa
     trainer, _ = fit(folder, "run", asked(folder, {**BOTH, "perplexity": Benchmark()}), Summary())
     run = folder / "run"
     assert {path.name for path in (run / "answers").iterdir()} == {"general-epoch-0.jsonl", "general-base-test.jsonl", "general-epoch-1.jsonl"}
-    record, found = read_json(run / "lm_eval.json"), read_json(run / "metrics.json")["fit"]
+    record, found = read_json(run / "lm_eval.json"), read_values(run, "fit")
     assert record["lm_eval"] == harness.VERSION and record["tasks"]["choice"]["version"] == 7 and record["tasks"]["written"]["num_fewshot"] == 2
     assert record["tasks"]["written"]["generation_kwargs"]["max_gen_toks"] == 4 and record["tasks"]["choice"]["doc_to_text"] == "{{question}}"
     assert record["files"].keys() == {"choice.jsonl", "written.jsonl"} and record["benchmarks"]["choice"]["limit"] == 6 and record["batch_size"] == 3
@@ -561,7 +562,7 @@ def test_the_shipped_file_and_the_report(folder: Path, capfd: pytest.CaptureFixt
     run = folder / "runs" / "one"
     main(["fit", *configs, *options, *files, *small, "--model.pretrained", str(folder / "long"), "--model.generation.max_new_tokens", "4", "--run", str(run)])
     main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", "last"])
-    found = read_json(run / "metrics.json")["test"]
+    found = read_values(run, "test")
     assert {"general/mmlu_local", "general/gsm8k_local", "general/mean", "general/drop", "lm_eval/mmlu_local/acc"} <= found.keys()
     (row,) = collect([run]).results.to_dict("records")
     assert row["general"] == pytest.approx(found["general/mean"]) and row["general/mmlu_local"] == pytest.approx(found["general/mmlu_local"])

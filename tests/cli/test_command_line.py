@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_talr.cli.command_line import main
 from tests.helpers.fits import QWEN3, write_data
+from tests.helpers.scores import read_values
 
 BASE = ["-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/talr.yaml"]
 
@@ -190,10 +191,10 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     answers = [json.loads(line) for line in (run / "answers" / "test.jsonl").read_text().splitlines()]
     assert [answer["id"] for answer in answers] == [0, 1, 2, 3]
     assert all(answer["row"] == f"{tmp_path / 'test.jsonl'}: row {answer['id'] + 1}" for answer in answers)
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["test"]["test/score"] == sum(answer["correct"] for answer in answers) / 4
-    assert metrics["test"]["test/cut"] == sum(answer["cut"] for answer in answers) / 4
-    assert "val/nll" in metrics["fit"]
+    tested = read_values(run, "test")
+    assert tested["test/score"] == sum(answer["correct"] for answer in answers) / 4
+    assert tested["test/cut"] == sum(answer["cut"] for answer in answers) / 4
+    assert "val/nll" in read_values(run, "fit")
 
     card = (run / "export" / "README.md").read_text()
     assert "| test/score |" in card and "| val/nll |" in card and str(tmp_path / "train.jsonl") in card and "lit-talr fit -c configs/base.yaml" in card

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from lit_talr.cli.command_line import main
 from tests.distributed.cases import ROOT
 from tests.helpers.fits import distance, write_data
+from tests.helpers.scores import read_values
 
 STRATEGIES = ["zero2-cpu", "ddp-cpu", "zero1-cpu"]
 pytestmark = pytest.mark.ranks
@@ -84,10 +85,8 @@ def test_two_ranks_give_what_one_process_gives(folder: Path, one_process: Path, 
     weights, expected = (load_file(path / "export" / "model.safetensors") for path in (two, one_process))
     assert distance(weights, expected, {name: weight * 0 for name, weight in expected.items()}) < 1e-5
 
-    metrics, wanted = (json.loads((path / "metrics.json").read_text()) for path in (two, one_process))
-    assert metrics.keys() == wanted.keys() == {"fit", "test"}
-    for part in metrics:
-        assert metrics[part] == pytest.approx(wanted[part], rel=1e-4), part
+    for part in ("fit", "test"):
+        assert read_values(two, part) == pytest.approx(read_values(one_process, part), rel=1e-4), part
 
     answers, right = (read(path) for path in (two, one_process))
     assert [answer["id"] for answer in answers] == [0, 1, 2, 3, 4]
@@ -130,7 +129,7 @@ def test_the_starting_model_is_run_as_training_runs_it_in_bf16(folder: Path, str
         *("-c", f"configs/strategy/{strategy}.yaml", "--trainer.precision", "bf16-mixed", "--trainer.max_steps", "1"),
         *("--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer")),
     )
-    metrics = json.loads((path / "metrics.json").read_text())["fit"]
+    metrics = read_values(path, "fit")
     assert metrics["train/loss"] == pytest.approx(metrics["train/nll"], rel=1e-6)
 
 
@@ -198,5 +197,5 @@ def test_general_abilities_are_scored_as_by_one_process(tmp_path: Path) -> None:
     for name in ("general-epoch-0", "general-base-test", "general-epoch-1", "general-test"):
         one, two = ((tmp_path / ranks / "run" / "answers" / f"{name}.jsonl").read_text().splitlines() for ranks in ("one", "two"))
         assert len(one) == len(two) and sum(first != second for first, second in zip(one, two, strict=True)) <= len(one) // 50, name  # of near ties
-    found = [json.loads((tmp_path / name / "run" / "metrics.json").read_text())["test"] for name in ("one", "two")]
+    found = [read_values(tmp_path / name / "run", "test") for name in ("one", "two")]
     assert found[0]["general/drop"] == pytest.approx(found[1]["general/drop"], abs=0.02)

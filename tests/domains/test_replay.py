@@ -10,7 +10,7 @@ from lit_talr.cli.command_line import main
 from lit_talr.data.batch_plan import MicroBatch
 from lit_talr.domains import Replay
 from lit_talr.lab import Clinic, Skills
-from lit_talr.utils.files import read_json
+from tests.helpers.scores import read_values
 
 TOKENIZER = "lit_talr/lab/base"
 CLINIC: Any = partial(Clinic, train_size=40, val_size=6, test_size=6)
@@ -65,7 +65,7 @@ def test_a_run_from_the_command_line_resumes_with_the_same_share_only(tmp_path: 
     words += ["--data.domain.init_args.val_size", "4", "--data.general.init_args.train_size", "64"]
     main(["fit", *words, "--trainer.max_epochs", "1"])
     assert "Clinic (made by code) and Skills: Skills (made by code)" in " ".join(capsys.readouterr().out.split())
-    assert read_json(tmp_path / "run" / "metrics.json")["fit"]["val/nll"] > 0
+    assert read_values(tmp_path / "run", "fit")["val/nll"] > 0
     card = (tmp_path / "run" / "export" / "README.md").read_text()
     assert "| data | Clinic (made by code) (Clinic)" in card and "| data | Skills (made by code) (Skills)" in card
     share = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["init_args"]["share"]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from lit_talr.cli.command_line import main
 from lit_talr.heatmap import heatmap
 from tests.heatmap.conftest import EVIL, ROWS
+from tests.helpers.scores import read_values
 from tests.helpers.tiny import save_tokenizer
 
 FILES = Path(__file__).parents[2] / "lit_talr" / "heatmap"
@@ -119,7 +120,7 @@ def test_what_fit_leaves_is_a_run(tmp_path: Path) -> None:
     main(["fit", *words, "--trainer.callbacks", '["Summary", "HFExport"]', "--run", str(tmp_path / "run")])
     main(["heatmap", str(tmp_path / "run")])
     data = data_of(tmp_path / "run" / "heatmap.html")
-    measured = json.loads((tmp_path / "run" / "metrics.json").read_text())["fit"]["val/perplexity"]
+    measured = read_values(tmp_path / "run", "fit")["val/perplexity"]
     assert len(data["examples"]) == 4 and data["models"]["base"]["title"] == "lab/base"
     assert data["models"]["tuned"]["perplexity"] == pytest.approx(measured, rel=1e-4) != data["models"]["base"]["perplexity"]
 

@@ -11,7 +11,8 @@ import pytest
 from lit_talr.cli.command_line import main
 from lit_talr.modeling.generation import Generation, Response
 from lit_talr.modeling.vllm_engine import VLLMEngine
-from lit_talr.utils.files import read_json, read_json_lines
+from lit_talr.utils.files import read_json_lines
+from tests.helpers.scores import read_values
 from tests.helpers.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer("qwen2")
@@ -55,7 +56,7 @@ def test_the_command_tests_a_folder_by_it(asked: dict[str, Any], tmp_path: Path)
     assert asked["options"]["model"] == "lit_talr/lab/base" and asked["options"]["dtype"] == "float32"
     rows = read_json_lines(tmp_path / "run" / "answers" / "test.jsonl")
     assert [row["num_tokens"] for row in rows] == [5, 5, 5]
-    assert read_json(tmp_path / "run" / "metrics.json")["test"]["test/num_examples"] == 3
+    assert read_values(tmp_path / "run", "test")["test/num_examples"] == 3
 
 
 def test_another_engine_beside_it_is_refused(asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

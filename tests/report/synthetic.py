@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from tests.helpers.scores import write_values
+
 SUITES = ("arithmetic", "facts", "sorting")
 
 
@@ -54,7 +56,7 @@ def write_run(
     if base_general is not None:
         test["general/drop"] = write_answers(folder, "general-base-test", base_general, suites) - test["general/mean"]
     metrics = {"test": test} if fit is None else {"fit": fit, "test": test}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_values(folder, metrics)
     if trial:
         (folder / "trial.json").write_text(json.dumps(trial))
     return folder

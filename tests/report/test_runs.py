@@ -1,10 +1,12 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lit_talr.report.runs import LeftOutError, find, read_run, scientific
+from tests.helpers.scores import RECORD
 from tests.report.synthetic import write_config, write_run
 
 TALR = {"class_path": "lit_talr.losses.TALR", "init_args": {"floor": 0.01}}
@@ -78,12 +80,13 @@ def test_what_was_tested_and_never_trained_is_a_base(tmp_path: Path) -> None:
     ("file", "content", "message"),
     [
         ("metrics.json", None, "no metrics.json"),
-        ("metrics.json", '{"test": {"test/sc', "a metrics.json that is not whole JSON"),
-        ("metrics.json", "[1]", "a metrics.json that is no JSON object"),
-        ("metrics.json", '{"fit": {"step": 3}}', "no test/score in metrics.json"),
-        ("metrics.json", '{"test": {"test/score": NaN}}', "no test/score in metrics.json"),
-        ("metrics.json", '{"test": [0.5]}', "no test/score in metrics.json"),
-        ("metrics.json", '{"fit": {}, "test": {"test/score": 0.5}}', "neither trial.json nor config.yaml"),
+        ("metrics.json", '{"test": {"test/sc', "a metrics.json that cannot be read"),
+        ("metrics.json", "[1]", "a metrics.json that cannot be read"),
+        ("metrics.json", '{"fit": {}}', "no test/score in metrics.json"),
+        ("metrics.json", json.dumps({"test": {"test/score": {"value": math.nan, **RECORD}}}), "no test/score in metrics.json"),
+        ("metrics.json", '{"test": [0.5]}', "a metrics.json that cannot be read"),
+        ("metrics.json", '{"test": {"test/score": 0.5}}', "a metrics.json that cannot be read"),
+        ("metrics.json", json.dumps({"fit": {}, "test": {"test/score": {"value": 0.5, **RECORD}}}), "neither trial.json nor config.yaml"),
         ("config.yaml", "model: [", "a config.yaml that is not one of `lit-talr fit`"),
         ("config.yaml", "model: {}", "a config.yaml that is not one of `lit-talr fit`"),
         ("trial.json", '{"remedy": "talr"', "a trial.json that is not whole JSON"),

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from lit_talr.report.tables import collect
+from tests.helpers.scores import read_values, write_values
 from tests.report.synthetic import write_answers, write_config, write_run, write_sweep
 
 POINT = {"variant": "cot", "rate": 1e-3, "base": "base"}
@@ -68,9 +69,7 @@ def test_pairs_are_differences_of_means_with_paired_intervals(small: Path) -> No
 def test_curves_are_of_the_suites_that_count(tmp_path: Path) -> None:
     """The domain's own suite stays out of the mean, and so out of the curve."""
     folder = write_run(tmp_path / "run", [1, 0], [1, 0, 0, 0, 0, 0, 1, 0, 0], suites=("add", "own", "sort"), fit={}, remedy="talr")
-    metrics = json.loads((folder / "metrics.json").read_text())
-    metrics["test"]["general/mean"] = (2 / 3 + 0) / 2
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_values(folder, {"fit": {}, "test": {**read_values(folder, "test"), "general/mean": (2 / 3 + 0) / 2}})
     suites = ("add", "own", "sort")
     write_answers(folder, "general-test", [1, 0, 0, 0, 0, 0, 1, 0, 0], suites, left_out=["own"])
     write_answers(folder, "val-epoch-1", [1, 1, 0, 0])
@@ -87,7 +86,7 @@ def test_curves_are_of_the_suites_that_count(tmp_path: Path) -> None:
 
 def test_a_score_that_is_no_share_of_right_answers_has_no_interval(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", [1, 0, 1, 1], remedy="talr", fit={})
-    (folder / "metrics.json").write_text(json.dumps({"fit": {}, "test": {"test/score": 0.61}}))
+    write_values(folder, {"fit": {}, "test": {"test/score": 0.61}})
     tables = collect([tmp_path])
     assert tables.results["domain"].tolist() == [0.61] and tables.results["domain_lower"].isna().all()
     assert "its score 0.61 is not the share of right answers in test.jsonl" in tables.notes["sentence"][0]

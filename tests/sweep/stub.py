@@ -42,7 +42,7 @@ for file in (home / "sleep", home / f"sleep-{verb}"):
 if verb == "fit":
     (run / "export").mkdir(exist_ok=True)
     if not (home / "nothing-new").exists():
-        metrics = {"fit": {"val/score": score, "general/drop": drop, "step": 7}}
+        metrics = {"fit": {"val/score": score, "general/drop": drop}}
 elif verb == "test":
     if "--ckpt_path" in words:
         assert (run / "checkpoints").exists()
@@ -51,6 +51,9 @@ elif verb == "test":
     for part, right in (("general-test", [True, False, True]), ("general-base-test", [True, True, True])):
         lines = [json.dumps({"suite": "sums", "id": index, "correct": correct}) for index, correct in enumerate(right)]
         (run / "answers" / f"{part}.jsonl").write_text("\\n".join(lines) + "\\n")
+belongs = {"step": 7, "weights": "w", "base": "b", "arithmetic": "fp32"}
+for scores in metrics.values():
+    scores.update({key: {"value": value, **belongs} for key, value in scores.items() if not isinstance(value, dict)})
 if verb != "merge":
     (run / "metrics.json.new").write_text(json.dumps(metrics))
     os.replace(run / "metrics.json.new", run / "metrics.json")

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_talr.checkpoint.find import check_before_loading
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
@@ -99,6 +100,7 @@ class DomainSFT(EvaluatedModule):
             base = self.base_model() if self.pretrained else None
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
         set_engine_defaults(self.trainer.strategy)
+        check_before_loading(self.trainer.strategy)
 
     def base_model(self) -> BaseModel:
         """The base model, not loaded yet, in the dtype that training uses."""

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_talr.checkpoint.find import check_before_loading
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
@@ -110,6 +111,7 @@ class DomainSFT(EvaluatedModule):
         elif not self.trainer.ckpt_path:
             self.source_weights = self.source.weights(self.trainer)
         set_engine_defaults(self.trainer.strategy)
+        check_before_loading(self.trainer.strategy)
 
     @property
     def weights(self) -> WeightsIdentity:

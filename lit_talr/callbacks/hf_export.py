@@ -24,6 +24,7 @@ from lit_talr.modeling.sharded import whole
 from lit_talr.modeling.strategies import is_deepspeed
 from lit_talr.module import DomainSFT
 from lit_talr.utils.files import new_folder, read_json, shipped, write_json, write_text
+from lit_talr.utils.manifest import write_manifest
 
 logger = getLogger(__name__)
 
@@ -71,6 +72,7 @@ class HFExport(Callback):
             copy_skeleton(Path(trainer.default_root_dir) / SKELETON, folder)
             write_text(folder / "README.md", model_card(trainer, module) + score_section(self.own_scores(trainer, module, module.weights)))
             write_shards(folder, names, weights, dtype, rounding)
+            write_manifest(folder)
         if rounding is not None:
             logger.info(f"{path}: {rounding}")
 
@@ -141,6 +143,7 @@ def write_skeleton(trainer: Trainer, module: DomainSFT, names: dict[str, str]) -
             module.data.encoder.tokenizer.save_pretrained(folder)
             lora = asdict(module.lora) if module.lora else None
             write_json(folder / RECORD, {"pretrained": base, "revision": module.revision, "lora": lora, "names": names})
+            write_manifest(folder)
     write_text(path / "README.md", model_card(trainer, module))
 
 

@@ -12,6 +12,8 @@ from lit_talr.checkpoint.find import check_whole, last_checkpoint
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
 from lit_talr.utils.files import check_unused, new_folder, read_json, write_text
+from lit_talr.utils.manifest import MANIFEST, write_manifest
+from lit_talr.utils.weight_files import check_files
 
 SKELETON = "skeleton"
 """Folder of a run with all files of a model but its weights."""
@@ -49,6 +51,7 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
         copy_skeleton(skeleton, folder)
         num_files = write_shards(folder, record["names"], weights, target, rounding)
         add_command(folder / "README.md", shlex.join(["lit-talr", "export", "--ckpt", str(path), "--out", str(out), "--dtype", name]), rounding)
+        write_manifest(folder)
     print(f"{out}: {path.name}, {len(record['names']):,} tensors in {num_files} file(s), {name}")
     if rounding is not None:
         print(rounding)
@@ -70,7 +73,7 @@ def read_record(skeleton: Path) -> dict[str, Any]:
     """The record that HFExport wrote for a run.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or the folder is not what was written.
     """
     path = skeleton / RECORD
     if not path.is_file():
@@ -78,12 +81,13 @@ def read_record(skeleton: Path) -> dict[str, Any]:
             f"{path}, which HFExport writes as training starts, is not there; run `lit-talr fit` of this run with it and `--ckpt_path last`, "
             "or put the checkpoint back into the `checkpoints` of its run."
         )
+    check_files(skeleton)
     return read_json(path)
 
 
 def copy_skeleton(skeleton: Path, folder: Path) -> None:
     """Copies configuration, tokenizer and card."""
-    shutil.copytree(skeleton, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD))
+    shutil.copytree(skeleton, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD, MANIFEST))
 
 
 def add_command(card: Path, command: str, rounding: Rounding | None) -> None:

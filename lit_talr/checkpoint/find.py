@@ -1,54 +1,25 @@
 """Finds the checkpoints of a run, and tells whether they are whole and which strategy wrote them."""
 
-import hashlib
 import logging
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_talr.checkpoint.seal import why_unsealed
 from lit_talr.modeling.strategies import checkpoint_kind, is_deepspeed
-from lit_talr.utils.files import read_json
+from lit_talr.utils.checksums import find_fault
+from lit_talr.utils.manifest import why_changed
 
 logger = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
-EDGE = 2**16
-"""Bytes hashed at either end of a file; a torch file ends with the checksums of all its parts."""
-
-
-def fingerprints(folder: Path) -> dict[str, Any]:
-    """The size, and the hash of both ends, of each file in a folder."""
-    return {path.relative_to(folder).as_posix(): fingerprint(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST}
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(EDGE))
-        file.seek(max(0, size - EDGE))
-        digest.update(file.read(EDGE))
-    return {"bytes": size, "sha256 of both ends": digest.hexdigest()}
 
 
 def why_not_whole(path: Path) -> str | None:
-    """The fault of a checkpoint, such as "lacks FILE"; None if it is whole."""
-    if path.is_file():
-        return None if zipfile.is_zipfile(path) else "is cut short, or another file"  # torch.save writes the directory of the archive last
-    if not (path / MANIFEST).is_file():
-        return f"has no {MANIFEST}, which is written last"
-    try:
-        expected = read_json(path / MANIFEST)
-    except ValueError:
-        return f"has a {MANIFEST} that is cut short"
-    for name, value in expected.items():
-        if not (path / name).is_file():
-            return f"lacks {name}"
-        if fingerprint(path / name) != value:
-            return f"has another {name} than was written"
-    return None
+    """The fault of a checkpoint, such as "lacks FILE"; None if every byte is as it was written."""
+    return find_fault(path, why_unsealed if path.is_file() else why_changed)
 
 
 def check_whole(path: Path, option: str, way_out: str) -> None:
@@ -108,6 +79,17 @@ def kind(path: Path) -> str:
 def optimizer_files(path: Path) -> list[Path]:
     """The optimizer's files in a checkpoint of DeepSpeed, one for each rank that wrote it, ``bf16_...`` where weights were bfloat16."""
     return list(path.glob("checkpoint/*_optim_states.pt"))
+
+
+def check_before_loading(strategy: Strategy) -> None:
+    """Lets a strategy load whole checkpoints only, also where no command line has checked them."""
+    load = strategy.load_checkpoint
+
+    def load_whole(checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        check_whole(Path(checkpoint_path), "ckpt_path", "give another, such as one that WholeCheckpoint wrote")
+        return load(checkpoint_path, weights_only)
+
+    strategy.load_checkpoint = load_whole  # type: ignore[method-assign,assignment]
 
 
 def check_strategy(path: Path, trainer: Trainer) -> None:

@@ -15,6 +15,7 @@ from transformers import AutoConfig
 
 from lit_talr.checkpoint.weights import INDEX, write_files
 from lit_talr.utils.files import check_unused, new_folder, write_text
+from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import TensorInfo, model_folder, read_tensor, tensors
 
 HEAD = "lm_head.weight"
@@ -113,9 +114,10 @@ def write_merge(out: Path, terms: Sequence[Term], command: str) -> None:
         files.setdefault(info.file.name, []).append(name)
     with new_folder(out) as folder:
         write_files(folder, files, lambda name: combine(name, terms), f"Merging into {out.name}")
-        for path in (path for pattern in COPIED for path in sorted(first.folder.glob(pattern)) if path.name != INDEX):
+        for path in (path for pattern in COPIED for path in sorted(first.folder.glob(pattern)) if path.name not in (INDEX, MANIFEST)):
             shutil.copyfile(path, folder / path.name)
         write_text(folder / "README.md", model_card(terms, command))
+        write_manifest(folder)
     print(f"{out}: {formula(terms)}, {len(first.tensors):,} tensors in {len(files)} file(s)")
 
 

@@ -1,28 +1,34 @@
 """Writes checkpoints whole or not at all: next to their final path first, then moved there."""
 
 import os
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from lit_talr.checkpoint.find import MANIFEST, fingerprints
+from lit_talr.checkpoint.seal import save_sealed
+from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import first_line
-from lit_talr.utils.files import synchronise, write_json
+from lit_talr.utils.files import synchronise
+from lit_talr.utils.manifest import file_names, sum_file, write_manifest
+
+WRITER = re.compile(r"(?:zero_pp_rank|^_)_(\d+)_")
+"""The rank in the names of DeepSpeed's and FSDP2's files."""
 
 
 class DirectIO(TorchCheckpointIO):
-    """Writes a checkpoint of one file to its path; Lightning's own builds it in memory and sends it through TMPDIR."""
+    """Writes a checkpoint of one file to its path, sealed; Lightning's own builds it in memory and sends it through TMPDIR."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        torch.save(checkpoint, path)
+        save_sealed(checkpoint, Path(path))
 
 
 def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None:
-    """Writes a checkpoint of any strategy to the disk, and then moves it to its path; a folder gets a manifest. Collective.
+    """Writes a checkpoint of any strategy to the disk, with checksums, and then moves it to its path. Collective.
 
     Raises:
         OSError: If it cannot be written; what was there before is unchanged.
@@ -36,8 +42,10 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
     trainer.strategy.barrier()
     try:
         trainer.save_checkpoint(temporary, weights_only)
+        names = [name for name in file_names(temporary) if writer_of(name) == trainer.global_rank]  # none where the checkpoint is one file
+        files = dict(gather_lists([(name, sum_file(temporary / name)) for name in names]))
         if trainer.is_global_zero:
-            move_into_place(temporary, path)
+            move_into_place(temporary, path, files)
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter for a full disk
         if trainer.is_global_zero:
             remove(temporary)
@@ -47,10 +55,22 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
     trainer.strategy.barrier()
 
 
-def move_into_place(temporary: Path, path: Path) -> None:
-    """Replaces a checkpoint such that, whenever the process is killed, ``last`` finds the old or the new one."""
+def writer_of(name: str) -> int:
+    """The rank that wrote a file of a folder, which therefore reads it fastest; zero for files without a rank in their name."""
+    number = WRITER.search(Path(name).name)
+    return int(number[1]) if number else 0
+
+
+def move_into_place(temporary: Path, path: Path, files: Mapping[str, dict[str, Any]]) -> None:
+    """Replaces a checkpoint such that, whenever the process is killed, ``last`` finds the old or the new one.
+
+    Args:
+        temporary: The new checkpoint.
+        path: Its final path.
+        files: The manifest's entries for the files of a folder.
+    """
     if temporary.is_dir():
-        write_json(temporary / MANIFEST, fingerprints(temporary))
+        write_manifest(temporary, files)
     synchronise(temporary)
     old = path.with_name(f"{path.stem}-replaced.ckpt")
     if path.is_dir():

@@ -16,8 +16,9 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lit_talr import __version__
 from lit_talr.checkpoint.find import check_whole, last_checkpoint
 from lit_talr.checkpoint.pickles import refuse_code
-from lit_talr.utils.files import read_json, write_json
+from lit_talr.utils.files import read_json, shipped, write_json
 from lit_talr.utils.locks import try_lock
+from lit_talr.utils.weight_files import check_files
 
 
 def lock_run(run: Path) -> IO[str]:
@@ -40,6 +41,8 @@ def check_run(config: Namespace, verb: str) -> None:
     run, pretrained = Path(config.run), config.model.pretrained
     if not config.run or (run.exists() and not run.is_dir()):
         raise ValueError(f"`run` must name a folder, new or of an earlier run, got {config.run!r}.")
+    if pretrained:
+        check_files(Path(shipped(pretrained)))  # before Lightning starts the other ranks, which then need not
     if config.ckpt_path == "last":
         config.ckpt_path = str(last_checkpoint(run))
     elif config.ckpt_path:

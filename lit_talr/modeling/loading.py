@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from lit_talr.modeling.backbone import FAMILIES
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import shipped
-from lit_talr.utils.weight_files import refuse_adapter
+from lit_talr.utils.weight_files import check_files, refuse_adapter
 
 
 def load_model(
@@ -25,7 +25,8 @@ def load_model(
     Weights are read from safetensors only, and no code of the repository is run.
 
     Raises:
-        ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, the model cannot be found, or an adapter lies beside it.
+        ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, the model cannot be found, or its folder has
+            an adapter, or other files than its manifest says.
     """
     if (pretrained is None) == (architecture is None):
         raise ValueError(
@@ -38,6 +39,7 @@ def load_model(
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()
     pretrained = shipped(pretrained)
     refuse_adapter(Path(pretrained))
+    check_files(Path(pretrained))
     if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
         raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
     try:

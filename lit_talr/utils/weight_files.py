@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,10 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lit_talr.utils.checksums import find_fault
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import shipped
+from lit_talr.utils.manifest import MANIFEST, why_changed
 
 PATTERNS = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md"]
 """Files fetched of a hub model: weights, configuration, tokenizer and card."""
@@ -29,7 +32,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     """The local folder of a model: the name itself, a folder of this package, or the cache of the hub.
 
     Raises:
-        ValueError: For a folder without config.json, one with an adapter, and a hub model that cannot be reached.
+        ValueError: For a folder without config.json, with an adapter, or other than its manifest says, and a hub model that cannot be reached.
     """
     folder = Path(shipped(name)).expanduser()
     if not folder.exists() and not name.startswith(("/", ".", "~")) and name.count("/") < 2:
@@ -38,6 +41,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
         except (OSError, ValueError) as error:
             raise ValueError(f"{name} could not be found ({first_line(error)}); give a model folder or a hub name that is reachable.") from error
     refuse_adapter(folder)
+    check_files(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{name} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
     return folder
@@ -51,6 +55,16 @@ def refuse_adapter(folder: Path) -> None:
     """
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder} holds an adapter (adapter_config.json); give a model with its update merged in, such as the export of its run.")
+
+
+def check_files(folder: Path) -> None:
+    """Refuses a folder whose files are not those of its manifest, where it has one: exports and merges do, models of the hub do not.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    if (folder / MANIFEST).is_file() and (fault := find_fault(folder, partial(why_changed, listed=PATTERNS[0]))):
+        raise ValueError(f"{folder} is not what was written: it {fault}; copy or write it again, or delete its {MANIFEST} if the change is yours.")
 
 
 def weight_files(folder: Path) -> list[Path]:

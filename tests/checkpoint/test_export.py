@@ -19,7 +19,6 @@ from lit_talr.callbacks import HFExport, WholeCheckpoint
 from lit_talr.callbacks.hf_export import file_names, live_weights
 from lit_talr.checkpoint.checkpoint_weights import PREFIX, cut_pieces, file_weights
 from lit_talr.checkpoint.export import export
-from lit_talr.checkpoint.find import MANIFEST, fingerprints
 from lit_talr.checkpoint.pickles import refuse_code
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
@@ -29,6 +28,7 @@ from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
 from lit_talr.utils.files import UMASK, write_json
+from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import tensors
 from tests.helpers.fits import QWEN3, fit, merged
 from tests.helpers.models import ARCHITECTURES
@@ -137,6 +137,7 @@ def test_where_there_is_nothing_to_compare_with_it_says_so(folder: Path, tmp_pat
     export(tmp_path / "run", tmp_path / "out", "bfloat16")
     assert "not known: the run began with random weights, so there is nothing to compare with." in capsys.readouterr().out
     record = json.loads((tmp_path / "run" / "skeleton" / "export.json").read_text())
+    (tmp_path / "run" / "skeleton" / MANIFEST).unlink()
     write_json(tmp_path / "run" / "skeleton" / "export.json", {**record, "pretrained": "/nowhere"})
     export(tmp_path / "run", tmp_path / "again", "bfloat16")
     assert "the base model is not there to compare with: /nowhere is not a folder" in capsys.readouterr().out
@@ -257,7 +258,7 @@ def test_no_pickle_runs_code(trained: Path, tmp_path: Path, kind: str) -> None:
             (path / "latest").write_text("checkpoint")
             for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"):
                 torch.save({"optimizer_state_dict": evil}, path / "checkpoint" / name)
-        write_json(path / MANIFEST, fingerprints(path))
+        write_manifest(path)
     with pytest.raises(ValueError, match="is not a checkpoint of lit-talr fit"):
         export(path, tmp_path / "out")
     if kind != "file":  # which is loaded with `weights_only`

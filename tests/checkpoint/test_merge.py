@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lit_talr.checkpoint.merge import merge
 from lit_talr.cli.command_line import main
 from lit_talr.modeling.loading import load_model
+from lit_talr.utils.manifest import MANIFEST
 from tests.helpers.models import ARCHITECTURES
 from tests.helpers.tiny import save_tokenizer
 
@@ -81,7 +82,7 @@ def test_it_is_a_model_with_the_tuned_ones_files_tokenizer_dtype_and_card(base: 
     (tuned / "README.md").write_text(CARD)
     merge(tmp_path / "out", str(tuned), str(base))
     out = tmp_path / "out"
-    assert {path.name for path in out.iterdir()} == {path.name for path in tuned.iterdir()}
+    assert {path.name for path in out.iterdir()} == {MANIFEST, *(path.name for path in tuned.iterdir())}
     assert len(list(out.glob("*.safetensors"))) > 1
     index, wanted = (json.loads((folder / "model.safetensors.index.json").read_text()) for folder in (out, tuned))
     assert index["weight_map"] == wanted["weight_map"] and index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in state(out).values())

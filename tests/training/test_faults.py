@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, Trainer
 
-from lit_talr.checkpoint.find import check_strategy, fingerprints, last_checkpoint, why_not_whole
+from lit_talr.checkpoint.find import check_strategy, last_checkpoint, why_not_whole
 from lit_talr.cli.command_line import main
 from lit_talr.cli.run_folder import lock_run
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy
-from lit_talr.utils.files import write_json
+from lit_talr.utils.manifest import MANIFEST, write_manifest
 from tests.helpers.fits import write_data
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def checkpoint(path: Path, text: str) -> Path:
     path.mkdir(parents=True)
     for rank in range(2):
         (path / f"rank{rank}").write_text(f"{text} {rank}")
-    write_json(path / "manifest.json", fingerprints(path))
+    write_manifest(path)
     return path
 
 
@@ -107,8 +107,8 @@ def test_last_is_the_newest_whole_one(tmp_path: Path, caplog: pytest.LogCaptureF
     assert last_checkpoint(tmp_path) == old and "has another rank1" in caplog.text
     (new / "rank1").unlink()
     assert why_not_whole(new) == "lacks rank1"
-    (new / "manifest.json").unlink()
-    assert "has no manifest.json" in str(why_not_whole(new))
+    (new / MANIFEST).unlink()
+    assert f"has no {MANIFEST}" in str(why_not_whole(new))
 
 
 def test_a_data_worker_that_dies_is_one_sentence(tmp_path: Path) -> None:

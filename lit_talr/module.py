@@ -14,7 +14,6 @@ from lit_talr.checkpoint.find import check_before_loading
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
-from lit_talr.metrics.score import WeightsIdentity, digest
 from lit_talr.modeling.arithmetic import Arithmetic, check_arithmetic
 from lit_talr.modeling.backbone import BackboneOutput
 from lit_talr.modeling.generation import Generation
@@ -26,9 +25,10 @@ from lit_talr.training.building import Compute, Source, build_backbone, restore_
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.non_finite import Guard, NonFinite
-from lit_talr.training.resume import check_model, check_origin, check_same, continue_plan, continue_weights, run_origin
+from lit_talr.training.resume import check_model, check_origin, check_same, continue_plan, continue_weights, initial_weights, run_origin
 from lit_talr.training.schedules import Cosine, Schedule
 from lit_talr.training.supported import check_optimizer, check_run
+from lit_talr.utils.identity import WeightsIdentity
 
 
 class DomainSFT(EvaluatedModule):
@@ -91,7 +91,6 @@ class DomainSFT(EvaluatedModule):
         self.arithmetic = arithmetic
         self.backbone, self.base, self.guard = None, BaseNumbers(), Guard(non_finite)
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
-        self.restored_step: int | None = None  # that of the weights, where earlier ones were put back
         self._optimizer_name = self._loaded_optimizer = ""
 
     def check(self, trainer: Trainer) -> None:
@@ -106,19 +105,11 @@ class DomainSFT(EvaluatedModule):
             self.check(self.trainer)
             base = self.base_model() if self.pretrained else None
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
-            origin = digest(run_origin(self.loss, self.base, self.lora, self.plan), self.num_steps)
-            self.source_weights = WeightsIdentity(self.base.weights_hash, origin, 0)
+            self.source_weights = initial_weights(self.base, run_origin(self.loss, self.base, self.lora, self.plan), self.num_steps)
         elif not self.trainer.ckpt_path:
             self.source_weights = self.source.weights(self.trainer)
         set_engine_defaults(self.trainer.strategy)
         check_before_loading(self.trainer.strategy)
-
-    @property
-    def weights(self) -> WeightsIdentity:
-        assert self.source_weights is not None
-        if self.trainer.state.fn != "fit":
-            return self.source_weights
-        return self.source_weights._replace(step=self.trainer.global_step if self.restored_step is None else self.restored_step)
 
     def base_model(self) -> BaseModel:
         """The base model, not loaded yet, in the dtype that training uses."""
@@ -128,8 +119,8 @@ class DomainSFT(EvaluatedModule):
     def configure_model(self) -> None:
         if self.backbone is None:
             vocab_size = len(self.data.encoder.tokenizer)
-            exact = self.arithmetic == "fp32"
-            self.backbone = build_backbone(self.trainer, self.source, self.compute, self.lora, vocab_size, self.data.batching, exact)
+            options = self.source, self.compute, self.lora, vocab_size, self.data.batching
+            self.backbone = build_backbone(self.trainer, *options, exact=self.arithmetic == "fp32")
             if self.trainer.state.fn == "fit":
                 try_head_kernel(self.trainer, self.backbone, self.loss.needs)
 

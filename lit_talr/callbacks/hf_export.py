@@ -18,12 +18,13 @@ from lit_talr.callbacks.base import exported_generation
 from lit_talr.checkpoint.export import RECORD, SKELETON, copy_skeleton
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import Weights, merged_weights, widest, write_shards
-from lit_talr.metrics.score import Score, Scores, WeightsIdentity, folder_weights, read_scores
+from lit_talr.metrics.score import Score, Scores, read_scores
 from lit_talr.modeling.lora import save_adapters
 from lit_talr.modeling.sharded import whole
 from lit_talr.modeling.strategies import is_deepspeed
 from lit_talr.module import DomainSFT
 from lit_talr.utils.files import new_folder, read_json, shipped, write_json, write_text
+from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.manifest import write_manifest
 
 logger = getLogger(__name__)
@@ -72,7 +73,7 @@ class HFExport(Callback):
             copy_skeleton(Path(trainer.default_root_dir) / SKELETON, folder)
             write_text(folder / "README.md", model_card(trainer, module) + score_section(self.own_scores(trainer, module, module.weights)))
             write_shards(folder, names, weights, dtype, rounding)
-            write_manifest(folder)
+            write_manifest(folder, about=module.weights.about())
         if rounding is not None:
             logger.info(f"{path}: {rounding}")
 

@@ -14,8 +14,9 @@ from rich.table import Table
 from lit_talr.data.batch_plan import BatchPlan
 from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import format_counts
-from lit_talr.metrics.score import Score, Scores, WeightsIdentity, read_scores, write_scores
+from lit_talr.metrics.score import Score, Scores, read_scores, write_scores
 from lit_talr.module import DomainSFT
+from lit_talr.utils.identity import WeightsIdentity
 
 
 class TokenProgressBar(RichProgressBar):

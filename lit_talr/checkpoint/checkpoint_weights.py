@@ -17,6 +17,7 @@ from lit_talr.checkpoint.find import kind
 from lit_talr.checkpoint.pickles import load_inert, read_metadata
 from lit_talr.checkpoint.weights import Weights, widest
 from lit_talr.utils.errors import first_line
+from lit_talr.utils.identity import WeightsIdentity
 
 PREFIX = "backbone.model."
 """Begins the names of the model's tensors in the module that Lightning trains."""
@@ -35,6 +36,17 @@ def checkpoint_weights(path: Path) -> Weights:
         raise ValueError(
             f"{path} is not a checkpoint of lit-talr fit ({first_line(error)}); give a run's folder, or a checkpoint of its `checkpoints`."
         ) from error
+
+
+def checkpoint_identity(path: Path) -> WeightsIdentity:
+    """The identity of a checkpoint's weights, which the run wrote into it."""
+    if path.is_file():
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    elif (path / "meta.pt").is_file():  # FSDP2
+        content = torch.load(path / "meta.pt", map_location="cpu", weights_only=True)
+    else:
+        content = load_inert(min(path.glob("checkpoint/*_model_states.pt"), key=rank_of))
+    return WeightsIdentity(**content["weights"])
 
 
 def select_model(state: Mapping[str, Any]) -> dict[str, Any]:

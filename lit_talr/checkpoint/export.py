@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from lit_talr.checkpoint.checkpoint_weights import checkpoint_weights
+from lit_talr.checkpoint.checkpoint_weights import checkpoint_identity, checkpoint_weights
 from lit_talr.checkpoint.find import check_whole, last_checkpoint
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
@@ -44,6 +44,7 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
         weights = merged_weights(weights, record["lora"]["alpha"] / record["lora"]["r"])
     if missing := [name for name in record["names"].values() if name not in weights.shapes]:
         raise ValueError(f"{path} has no tensor `{missing[0]}`, which {skeleton / RECORD} names; give a checkpoint of the run that wrote both.")
+    origin = checkpoint_identity(path)
     target: torch.dtype = getattr(torch, dtype) if dtype else weights.dtype
     rounding = Rounding.of(target, record["pretrained"], record["revision"])
     name = str(target).removeprefix("torch.")
@@ -51,7 +52,7 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
         copy_skeleton(skeleton, folder)
         num_files = write_shards(folder, record["names"], weights, target, rounding)
         add_command(folder / "README.md", shlex.join(["lit-talr", "export", "--ckpt", str(path), "--out", str(out), "--dtype", name]), rounding)
-        write_manifest(folder)
+        write_manifest(folder, about=origin.about())
     print(f"{out}: {path.name}, {len(record['names']):,} tensors in {num_files} file(s), {name}")
     if rounding is not None:
         print(rounding)

@@ -15,6 +15,7 @@ from transformers import AutoConfig
 
 from lit_talr.checkpoint.weights import INDEX, write_files
 from lit_talr.utils.files import check_unused, new_folder, write_text
+from lit_talr.utils.identity import WeightsIdentity, digest, folder_weights
 from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import TensorInfo, model_folder, read_tensor, tensors
 
@@ -117,8 +118,15 @@ def write_merge(out: Path, terms: Sequence[Term], command: str) -> None:
         for path in (path for pattern in COPIED for path in sorted(first.folder.glob(pattern)) if path.name not in (INDEX, MANIFEST)):
             shutil.copyfile(path, folder / path.name)
         write_text(folder / "README.md", model_card(terms, command))
-        write_manifest(folder)
+        write_manifest(folder, about=merged_identity(terms).about())
     print(f"{out}: {formula(terms)}, {len(first.tensors):,} tensors in {len(files)} file(s)")
+
+
+def merged_identity(terms: Sequence[Term]) -> WeightsIdentity:
+    """The identity of the sum: its base model is that of all terms, if they share one."""
+    parts = [folder_weights(term.folder) for term in terms]
+    bases = {part.base for part in parts}
+    return WeightsIdentity(bases.pop() if len(bases) == 1 else None, digest([(term.share, part.folder) for term, part in zip(terms, parts, strict=True)]), None)
 
 
 def combine(name: str, terms: Sequence[Term]) -> Tensor:

@@ -1,7 +1,5 @@
 """A score, with everything that it belongs to."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
@@ -9,12 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lit_talr.utils.files import read_json, write_json
-from lit_talr.utils.weight_files import fingerprint
-
-DIGITS = 16
-"""Hexadecimal digits of a hash in a record."""
-MANIFEST = "lit_talr_manifest.json"
-"""File of a model folder that tells where its weights come from."""
+from lit_talr.utils.identity import digest
 
 
 class Items(NamedTuple):
@@ -27,24 +20,6 @@ class Items(NamedTuple):
     def first(self, number: int) -> "Items":
         """So many of them, where not all were scored."""
         return self if number == self.number else Items(number, self.unit, digest(self.digest, number))
-
-
-class WeightsIdentity(NamedTuple):
-    """The weights that a score is of.
-
-    Those of a folder are identified by its files. Those in memory are not hashed: they follow from the base model, the run that changed them, and the
-    number of its optimizer steps.
-    """
-
-    base: str | None  # hash of the base model's files; None for random weights
-    origin: str  # hash of everything else that decides what training makes of them; empty for a folder
-    step: int | None  # optimizer steps since the base; None where nobody has counted them
-    folder: str | None = None  # hash of the folder's files
-
-    @property
-    def digest(self) -> str:
-        """Identifies the weights."""
-        return (self.folder or digest(self.base, self.origin, self.step))[:DIGITS]
 
 
 @dataclass(frozen=True)
@@ -74,18 +49,6 @@ class Score:
 
 Scores = Mapping[str, Score]
 """Scores by name."""
-
-
-def folder_weights(folder: Path) -> WeightsIdentity:
-    """Identifies the weights of a model folder by its files; an export or a merge of this package tells their origin."""
-    files = fingerprint(folder)
-    about = read_json(folder / MANIFEST).get("about") or {}
-    return WeightsIdentity(about.get("base", files), about.get("origin", ""), about.get("step", 0), files)
-
-
-def digest(*parts: object) -> str:
-    """The hash of some values, in hexadecimal."""
-    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
 
 
 def read_scores(file: Path) -> dict[str, dict[str, Score]]:

@@ -13,7 +13,7 @@ from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.metrics.base import DomainMetric
-from lit_talr.metrics.score import DIGITS, Items, Score, WeightsIdentity
+from lit_talr.metrics.score import Items, Score
 from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, forward_context, scored_weights
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.generation import Generation, Response
@@ -21,6 +21,7 @@ from lit_talr.modeling.responder import Responder
 from lit_talr.modeling.strategies import shards_weights
 from lit_talr.training.supported import check_generation
 from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.utils.identity import DIGITS, WeightsIdentity
 
 
 class Measured(NamedTuple):
@@ -44,6 +45,7 @@ class EvaluatedModule(LightningModule):
         super().__init__()
         self.test_metric: DomainMetric | None = None
         self.source_weights: WeightsIdentity | None = None  # those that were loaded
+        self.restored_step: int | None = None  # that of the weights, where earlier ones were put back
         self.measured: dict[str, Measured] = {}  # by the name of the number
         self._responder: Responder | None = None
         self._num_responses = 0  # of this rank
@@ -76,7 +78,10 @@ class EvaluatedModule(LightningModule):
     @property
     def weights(self) -> WeightsIdentity:
         """The weights that the model has now."""
-        raise NotImplementedError
+        assert self.source_weights is not None
+        if self.trainer.state.fn != "fit":
+            return self.source_weights
+        return self.source_weights._replace(step=self.trainer.global_step if self.restored_step is None else self.restored_step)
 
     @contextmanager
     def scoring(self) -> Iterator[None]:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from lit_talr.data.batch_plan import BatchPlan
 from lit_talr.losses.base import LossStrategy
-from lit_talr.metrics.score import WeightsIdentity, digest
 from lit_talr.modeling.lora import LoRA
 from lit_talr.training.base_model import BaseNumbers
+from lit_talr.utils.identity import WeightsIdentity, digest
 
 
 def run_origin(loss: LossStrategy, base: BaseNumbers, lora: LoRA | None, plan: BatchPlan) -> dict[str, Any]:
@@ -66,6 +66,11 @@ def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping
                 f"The checkpoint is of another model: its `{name}` is {list(value.shape)}, here {list(shapes.get(name, []))}; "
                 "give the model it was trained with."
             )
+
+
+def initial_weights(base: BaseNumbers, origin: Mapping[str, Any], num_steps: int) -> WeightsIdentity:
+    """The weights that a run begins with, and what makes others of them."""
+    return WeightsIdentity(base.weights_hash, digest(dict(origin), num_steps), 0)
 
 
 def continue_weights(loaded: WeightsIdentity, own: WeightsIdentity | None, fits: bool) -> WeightsIdentity:

@@ -27,15 +27,16 @@ def sum_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, KIND: hash_file(path).hexdigest()}
 
 
-def write_manifest(folder: Path, files: Mapping[str, dict[str, Any]] | None = None) -> None:
+def write_manifest(folder: Path, files: Mapping[str, dict[str, Any]] | None = None, about: Mapping[str, Any] | None = None) -> None:
     """Writes the manifest of a folder that is complete.
 
     Args:
         folder: The folder.
         files: Entries that are known already; other files are read.
+        about: Where the content comes from.
     """
     known = files or {}
-    write_text(folder / MANIFEST, manifest_text({}, {name: known.get(name) or sum_file(folder / name) for name in file_names(folder)}))
+    write_text(folder / MANIFEST, manifest_text(about or {}, {name: known.get(name) or sum_file(folder / name) for name in file_names(folder)}))
 
 
 def manifest_text(about: Mapping[str, Any], files: Mapping[str, dict[str, Any]]) -> str:

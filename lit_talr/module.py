@@ -24,6 +24,7 @@ from lit_talr.training.base_model import BaseModel, BaseNumbers, base_dtype, pre
 from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, try_head_kernel
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
+from lit_talr.training.monitors import adopt_monitors
 from lit_talr.training.non_finite import Guard, NonFinite
 from lit_talr.training.resume import check_model, check_origin, check_same, continue_plan, continue_weights, initial_weights, run_origin
 from lit_talr.training.schedules import Cosine, Schedule
@@ -103,6 +104,7 @@ class DomainSFT(EvaluatedModule):
             self.check_generation(self.trainer)
         if stage == "fit":
             self.check(self.trainer)
+            adopt_monitors(self.trainer)
             base = self.base_model() if self.pretrained else None
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
             self.source_weights = initial_weights(self.base, run_origin(self.loss, self.base, self.lora, self.plan), self.num_steps)
@@ -139,6 +141,8 @@ class DomainSFT(EvaluatedModule):
     def on_train_start(self) -> None:
         if self.loaded_step is None and self.backbone is not None:
             restore_masters(self.trainer, self.backbone, self.source)
+        if self.loaded_step is not None:
+            self.validate_if_missed()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.plan.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)) % 2**63)
@@ -181,8 +185,8 @@ class DomainSFT(EvaluatedModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:  # DeepSpeed calls this for every micro-batch
             self.step_end(optimizer.param_groups[0]["lr"])
-            if self.trainer.global_step + 1 == self.trainer.max_steps:
-                self.trainer.should_stop = True  # so that Lightning validates where the run ends, also inside an epoch
+            if self.trainer.global_step + 1 == self.num_steps:
+                self.trainer.should_stop = True  # so that Lightning validates where the run ends, whatever the interval
 
     def step_end(self, learning_rate: float) -> None:
         """Ends an optimizer step, before a checkpoint of it is saved."""
@@ -200,6 +204,7 @@ class DomainSFT(EvaluatedModule):
         checkpoint["origin"] = {**run_origin(self.loss, self.base, self.lora, self.plan), "model.optimizer": self._optimizer_name}
         checkpoint["num_skipped_steps"] = self.guard.num_skipped
         checkpoint["weights"] = self.weights._asdict()
+        checkpoint["validated_step"] = self.validated_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues after the checkpoint's last step; refuses one of another model or run."""
@@ -207,6 +212,7 @@ class DomainSFT(EvaluatedModule):
         self.loaded_step = checkpoint["global_step"]
         self.source_weights = continue_weights(WeightsIdentity(**checkpoint["weights"]), self.source_weights, self.trainer.training)
         if self.trainer.training:
+            self.validated_step = checkpoint["validated_step"]
             self._loaded_optimizer = check_origin(checkpoint, run_origin(self.loss, self.base, self.lora, self.plan), self._optimizer_name)
             self.guard.num_skipped = checkpoint.get("num_skipped_steps", 0)  # absent in older checkpoints
             continue_plan(checkpoint, self.plan)

@@ -47,6 +47,7 @@ class EvaluatedModule(LightningModule):
         self.source_weights: WeightsIdentity | None = None  # those that were loaded
         self.restored_step: int | None = None  # that of the weights, where earlier ones were put back
         self.measured: dict[str, Measured] = {}  # by the name of the number
+        self.validated_step: int | None = None  # of a fit
         self._responder: Responder | None = None
         self._num_responses = 0  # of this rank
         self._val_sums: Tensor | None = None  # float64: this rank's sum of NLL, number of correct tokens, number of tokens
@@ -97,6 +98,10 @@ class EvaluatedModule(LightningModule):
             finally:
                 self._scoring_depth -= 1
 
+    def end_scoring(self) -> None:
+        """Gives the model its own weights again, at the end of an evaluation."""
+        self._scoring.close()
+
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Logs a number, and notes which weights it is of."""
         super().log(name, value, *args, **kwargs)
@@ -142,12 +147,27 @@ class EvaluatedModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs token means over all ranks."""
         assert self._val_sums is not None
-        self._scoring.close()
+        self.end_scoring()
         nll, correct, number = sum_over_ranks(self._val_sums)
         items = self.data.token_items("val").first(int(number))
         self.log_score("val/nll", nll / number, items)
         self.log_score("val/perplexity", (nll / number).exp(), items)
         self.log_score("val/token_accuracy", correct / number, items)
+        self.validated_step = self.trainer.global_step
+
+    def validate_if_missed(self) -> None:
+        """Validates a resumed run where the one that it continues was ended just before it would have."""
+        trainer = self.trainer
+        step = trainer.global_step
+        epoch, own = divmod(step - 1, self.plan.steps_per_epoch)
+        own, total = ((number + 1) * trainer.accumulate_grad_batches for number in (own, step - 1))
+        every = trainer.check_val_every_n_epoch
+        in_epoch = every is None or (epoch + 1) % every == 0
+        due = in_epoch and ((total if every is None else own) % (trainer.val_check_batch or 1) == 0 or step == self.num_steps)
+        if step and due and trainer.enable_validation and self.validated_step != step:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
     def on_test_epoch_start(self) -> None:
         self._scoring.enter_context(self.scoring())
@@ -165,7 +185,7 @@ class EvaluatedModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs the domain's scores over all ranks, ``test/score`` among them."""
         assert self.test_metric is not None
-        self._scoring.close()
+        self.end_scoring()
         number = sum_over_ranks(torch.tensor(self._num_responses, device=self.device))
         items = self.data.response_items("test").first(int(number))
         for name, value in self.test_metric.compute().items():

@@ -139,7 +139,7 @@ from lit_talr.losses import Standard
 import torch
 folder, run = map(Path, sys.argv[1:3])
 found = sorted((run / "checkpoints").glob("last*"), key=lambda path: int(path.stem.split("=")[1]))
-sgd = lambda weights: torch.optim.SGD(weights, lr=3.0)
+sgd = lambda weights: torch.optim.SGD(weights, lr=1.0)
 print("READY", flush=True)
 ckpt_path, trainer = str(found[-1]) if found else None, options(run, max_epochs=6, val_check_interval=4)
 fit(folder, Standard(), steps=-1, batching=ROWS, ckpt_path=ckpt_path, optimizer=sgd, trainer=trainer)

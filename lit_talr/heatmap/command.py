@@ -13,6 +13,7 @@ from lit_talr.heatmap.page import page
 from lit_talr.heatmap.rows import ShownRow, read_rows
 from lit_talr.heatmap.run import Model, read_run
 from lit_talr.heatmap.scores import TokenScores, score_tokens
+from lit_talr.modeling.arithmetic import loaded_in
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
 from lit_talr.utils.files import write_text
@@ -31,7 +32,7 @@ def heatmap(
     """Show every supervised token of some examples, coloured by its probability under the base and the tuned model: ``lit-talr heatmap RUN``.
 
     The page works offline. Pointer or keyboard on a token show its probability, rank, entropy and TALR weight under both models.
-    Both models are run in float32, one after the other, on a GPU where there is one.
+    Both models are run in the arithmetic of the run's scores (``model.arithmetic``), one after the other, on a GPU where there is one.
 
     Args:
         run: The folder of a run: its config.yaml names the data and the base model, its export/ is the tuned model.
@@ -54,10 +55,12 @@ def heatmap(
     tokenizer = tuned_run.data.encoder.tokenizer
     models = (tuned_run.base, tuned_run.tuned)
     folders = [find_model(model, tokenizer) for model in models]  # both, before either is run
-    scores = [score_model(model, folder, shown) for model, folder in zip(models, folders, strict=True)]
+    scores = [score_model(model, folder, shown, tuned_run.arithmetic) for model, folder in zip(models, folders, strict=True)]
     write_text(out, page(tuned_run, split, shown, tokenizer, *scores))
     count = len(scores[0].nll)
-    Console(soft_wrap=True).print(f"{out}: {count:,} tokens of {len(shown)} example(s) under both models", markup=False, highlight=False)
+    Console(soft_wrap=True).print(
+        f"{out}: {count:,} tokens of {len(shown)} example(s) under both models, in {tuned_run.arithmetic}", markup=False, highlight=False
+    )
 
 
 def find_model(model: Model, tokenizer: PreTrainedTokenizerBase) -> Path:
@@ -78,11 +81,13 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
-def score_model(model: Model, folder: Path, rows: Sequence[ShownRow]) -> TokenScores:
-    """Load a model, run it over the rows, and release it; refuses a loss that is not finite."""
+def score_model(model: Model, folder: Path, rows: Sequence[ShownRow], arithmetic: str) -> TokenScores:
+    """Load a model, run it over the rows in an arithmetic, and release it; refuses a loss that is not finite."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    backbone = Backbone(load_model(str(folder), None, None, 0, None)).to(device).eval()
-    scores = score_tokens(backbone, [row.encoded for row in rows], f"Scoring under {model.option}")
+    dtype, autocast = loaded_in(arithmetic)
+    backbone = Backbone(load_model(str(folder), None, None, 0, None, dtype)).to(device).eval()
+    with torch.autocast(device, autocast, enabled=autocast is not None):
+        scores = score_tokens(backbone, [row.encoded for row in rows], f"Scoring under {model.option}")
     if not scores.nll.isfinite().all():
         raise ValueError(f"`{model.option}`: {model.name} gives tokens of these rows a loss that is no finite number; its weights are broken.")
     return scores

@@ -76,7 +76,7 @@ const heading = (model) => `${model}: ${data.models[model].title}`;
 
 function summary() {
   const numbers = data.examples.map((example) => example.number);
-  byId("about").textContent = `${data.domain}, ${data.split}: ${count(data.models.base.tokens)} supervised tokens of ${numbers.length === 1 ? "example" : "examples"} ${numbers.join(", ")}, each scored by a model after all that precedes it.`;
+  byId("about").textContent = `${data.domain}, ${data.split}: ${count(data.models.base.tokens)} supervised tokens of ${numbers.length === 1 ? "example" : "examples"} ${numbers.join(", ")}, each scored by a model after all that precedes it, computed in ${data.arithmetic}.`;
   const rows = [
     ["mean p", "probability", small], [`tokens with p < ${data.easy}`, "hard", (value) => `${(100 * value).toFixed(1)} %`], ["perplexity", "perplexity", (value) => value.toPrecision(4)],
     ["tokens of rank 1", "first", (value) => `${(100 * value).toFixed(1)} %`], ["mean entropy (nats)", "entropy", small], ["mean TALR weight", "weight", small], ["TALR temperature (nats)", "temperature", small],

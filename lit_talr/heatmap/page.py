@@ -40,6 +40,7 @@ def page(run: TunedRun, split: Split, rows: Sequence[ShownRow], tokenizer: PreTr
         "version": __version__,
         "domain": type(run.data).__name__,
         "split": split,
+        "arithmetic": run.arithmetic,
         "easy": EASY,
         "floor": TALR().floor,
         "models": {name: summarize(column) for name, column in columns.items()},

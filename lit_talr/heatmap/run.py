@@ -7,6 +7,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lit_talr.domains.base import DomainDataModule
+from lit_talr.modeling.arithmetic import name_arithmetic
 from lit_talr.report.runs import remedy_name, scientific
 
 
@@ -26,6 +27,7 @@ class TunedRun(NamedTuple):
     data: DomainDataModule
     base: Model
     tuned: Model
+    arithmetic: str  # of the run's scores, in words
 
 
 def read_run(folder: Path, base: str | None = None, tuned: str | None = None) -> TunedRun:
@@ -45,6 +47,7 @@ def read_run(folder: Path, base: str | None = None, tuned: str | None = None) ->
         model, data = config["model"], dict(config["data"])
         pretrained, revision, tokenizer = model["pretrained"], model.get("revision"), model.get("tokenizer")
         rate = (model["optimizer"].get("init_args") or {}).get("lr")
+        arithmetic = read_arithmetic(config)
         title = remedy_name(model) + ("" if rate is None else f" at rate {scientific(float(rate))}")
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not the configuration of a `lit-talr fit` ({type(error).__name__}: {error}); give the folder of a run.") from error
@@ -57,7 +60,14 @@ def read_run(folder: Path, base: str | None = None, tuned: str | None = None) ->
         )
     base_model = Model("base", base, None, short(base), True) if base else Model("base", pretrained, revision, short(pretrained), False)
     tuned_model = Model("tuned", tuned, None, short(tuned), True) if tuned else Model("tuned", str(export), None, title, True)
-    return TunedRun(read_data(data, tokenizer or pretrained, None if tokenizer else revision), base_model, tuned_model)
+    return TunedRun(read_data(data, tokenizer or pretrained, None if tokenizer else revision), base_model, tuned_model, arithmetic)
+
+
+def read_arithmetic(config: dict[str, Any]) -> str:
+    """The arithmetic of a run's scores in words."""
+    trainer, engines = config["trainer"], ("DeepSpeed", "deepspeed", "FSDP2", "ModelParallel")
+    engine = any(name in str(trainer.get("strategy")) for name in engines)
+    return name_arithmetic(str(trainer.get("precision") or "32-true"), engine, config["model"].get("arithmetic") or "training")
 
 
 def read_data(section: dict[str, Any], tokenizer: str | None, revision: str | None) -> DomainDataModule:

@@ -23,10 +23,20 @@ WORDS = {
 
 def arithmetic_name(trainer: Trainer, arithmetic: Arithmetic) -> str:
     """The arithmetic in words, as records have it: ``fp32``, ``bf16 autocast``, ``bf16 weights``."""
+    return name_arithmetic(str(trainer.precision), splits_optimizer(trainer.strategy), arithmetic)
+
+
+def name_arithmetic(precision: str, engine: bool, arithmetic: Arithmetic) -> str:
+    """The same by the trainer's precision, and by whether an engine (DeepSpeed, FSDP2) trains, which rounds the weights themselves."""
     if arithmetic == "training":
-        name = WORDS[str(trainer.precision)]
-        return name.replace("autocast", "weights") if splits_optimizer(trainer.strategy) else name  # engines round the weights themselves
+        return WORDS[precision].replace("autocast", "weights") if engine else WORDS[precision]
     return "fp32" if arithmetic == "fp32" else "bf16 weights"
+
+
+def loaded_in(name: str) -> tuple[torch.dtype, torch.dtype | None]:
+    """The dtype of weights, and that of autocast if there is one, by the arithmetic in words."""
+    dtype = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name.split()[0]]
+    return (torch.float32, dtype) if name.endswith("autocast") else (dtype, None)
 
 
 def is_training(trainer: Trainer, arithmetic: Arithmetic) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lit_talr.report.runs import scientific
 from lit_talr.report.statistics import pareto_front
 from lit_talr.report.tables import Tables
 from lit_talr.report.volumes import by_variant, score_pairs, volume_rows
@@ -105,7 +106,8 @@ def rates(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
 
     groups = by_variant(means)
     figure, axes = panels(2, len(groups), height=2.2, shared_y=True)
-    ends = means["rate"].min() / 1.5, means["rate"].max() * 1.5
+    used = np.unique(means["rate"].dropna())
+    ends = used[0] / 1.5, used[-1] * 1.5
     for column, (variant, points) in zip(axes.T, groups.items(), strict=True):
         base = points[points["remedy"] == "base"]
         for axis, score in zip(column, ("domain", "general"), strict=True):
@@ -119,6 +121,7 @@ def rates(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
             axis.set(xscale="log", ylabel=f"{score} score" if column[0] is axes[0, 0] else "")
         column[0].set(title=literal(variant))
         column[0].xaxis.set_minor_locator(NullLocator())  # whose labels take half of the time
+        column[1].set_xticks(used, [scientific(rate) for rate in used], rotation=90 if len(used) > 5 else 0)
         column[1].set(xlabel="learning rate")
     legend(figure, axes)
     return figure

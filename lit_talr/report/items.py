@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lit_talr.report.statistics import bootstrap_means
+from lit_talr.report.statistics import Interval, mean_interval
 from lit_talr.utils.files import read_json_lines
 
 KEY = ["suite", "id", "truth"]
@@ -51,25 +51,31 @@ def mean_score(items: pd.DataFrame) -> float:
     return float(np.mean([*suite_means(items).values()]))
 
 
-class Draws(NamedTuple):
-    """Bootstrap draws of a score, and the items that they are over."""
+class Answers(NamedTuple):
+    """How right each item was answered: 1 or 0, a mean over models, or the difference of two such numbers."""
 
     keys: pd.DataFrame
+    groups: np.ndarray  # the number of each item's suite
     values: np.ndarray
+    least: float = 0.0  # the least that a value can be
 
-    def minus(self, other: "Draws | None") -> "Draws | None":
-        """Paired draws of the difference; None where the items are not the same."""
-        return None if other is None or not other.keys.equals(self.keys) else Draws(self.keys, self.values - other.values)
+    def minus(self, other: "Answers | None") -> "Answers | None":
+        """The difference item by item; None where the items are not the same."""
+        return None if other is None or not other.keys.equals(self.keys) else Answers(self.keys, self.groups, self.values - other.values, -1.0)
+
+    def interval(self) -> Interval:
+        """The 95 % interval of the mean over suites."""
+        return mean_interval(self.values, self.groups, self.least)
 
 
-def draw_means(items: pd.DataFrame) -> Draws:
-    """Bootstrap draws of the mean score; items are drawn within their suite."""
-    return Draws(items[KEY], bootstrap_means(items["correct"].to_numpy(float), items["suite"].factorize()[0]))
+def answers_of(items: pd.DataFrame) -> Answers:
+    """The answers in a table of items."""
+    return Answers(items[KEY], items["suite"].factorize()[0], items["correct"].to_numpy(float))
 
 
-def average(parts: Sequence[Draws | None]) -> Draws | None:
-    """Draws of the mean over models, which are means of draws; None unless all models answered the same items."""
+def average(parts: Sequence[Answers | None]) -> Answers | None:
+    """The mean over models, item by item; None unless all models answered the same items."""
     known = [part for part in parts if part is not None]
     if not known or len(known) < len(parts) or not all(part.keys.equals(known[0].keys) for part in known):
         return None
-    return Draws(known[0].keys, np.mean([part.values for part in known], axis=0))
+    return known[0]._replace(values=np.mean([part.values for part in known], axis=0))

@@ -138,11 +138,18 @@ function plot(id, traces, layout) {
   return Plotly.react(id, filled, { ...common, ...layout, ...axes }, { responsive: true, displaylogo: false, displayModeBar: small ? false : "hover" });
 }
 
-function range(values) {
+// Of the points and of the ends of their bars, which over two seeds can be wider than the plane: of these, what lies in it.
+function range(traces, axis) {
+  const ends = (trace) => {
+    const bars = trace[`error_${axis}`];
+    if (!bars?.visible) return [];
+    return trace[axis].flatMap((value, index) => [Math.max(value - bars.arrayminus[index], Math.min(value, 0)), Math.min(value + bars.array[index], Math.max(value, 1))]);
+  };
+  const values = traces.flatMap((trace) => [...trace[axis], ...ends(trace)]);
   if (!values.length) return [0, 1];
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const margin = Math.max(0.02, 0.08 * (high - low));
-  return [low - margin, high + margin]; // of the points, not of their bars, which over two seeds are wider than the plane
+  return [low - margin, high + margin];
 }
 
 function drawTradeoff(rows, chosen) {
@@ -183,8 +190,7 @@ function drawTradeoff(rows, chosen) {
       x: line.map((point) => point.domain), y: line.map((point) => point.general), line: { shape: "vh", color: style("--soft"), width: 1.5, dash: number ? "dot" : "dash" },
     });
   }
-  const values = (axis) => traces.flatMap((trace) => trace[axis]);
-  plot("tradeoff-plot", traces, { xaxis: { title: "domain score", range: range(values("x")) }, yaxis: { title: "general score", range: range(values("y")) } });
+  plot("tradeoff-plot", traces, { xaxis: { title: "domain score", range: range(traces, "x") }, yaxis: { title: "general score", range: range(traces, "y") } });
 }
 
 function drawVolumes(chosen) {
@@ -218,8 +224,8 @@ function drawRates(rows, chosen) {
       const ends = rates.filter((rate) => rate >= chosen.from && rate <= chosen.to);
       if (base && ends.length) traces.push({ type: "scatter", mode: "lines", name: "base" + suffix, x: [ends[0], ends.at(-1)], y: [base[name], base[name]], line: { color: style("--ink"), dash: "dot", width: 1.5 }, hovertemplate: `base ${fixed(base[name])}<extra></extra>` });
     }
-    const values = traces.flatMap((trace) => trace.y);
-    plot(`rate-${name}`, traces, { xaxis: { type: "log", title: "learning rate", exponentformat: "power", dtick: 1 }, yaxis: { title: `${name} score`, range: range(values) } });
+    const used = unique(traces.flatMap((trace) => trace.x)).sort((a, b) => a - b);
+    plot(`rate-${name}`, traces, { xaxis: { type: "log", title: "learning rate", tickvals: used, ticktext: used.map(rateText) }, yaxis: { title: `${name} score`, range: range(traces, "y") } });
   }
 }
 

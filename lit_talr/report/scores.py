@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lit_talr.report.items import Draws, average, draw_means, mean_score, read_items, suite_means
+from lit_talr.report.items import Answers, answers_of, average, mean_score, read_items, suite_means
 from lit_talr.report.runs import Row, Run
-from lit_talr.report.statistics import interval, standard_error, t_interval
+from lit_talr.report.statistics import standard_error, t_interval
 
 SCORES = ("domain", "general", "drop")
 SHARED = ("point", "variant", "remedy", "source", "rate", "alpha", "trained")
@@ -20,10 +20,10 @@ TOKENS += ["weight", "share_above", "share_at_floor", "temperature"]
 
 
 class Scored(NamedTuple):
-    """A run's row of the results, and bootstrap draws of its scores where their items are known."""
+    """A run's row of the results, and the answers behind its scores where they are known."""
 
     row: Row
-    draws: dict[str, Draws | None]  # by score
+    answers: dict[str, Answers | None]  # by score
 
 
 def read_answers(run: Run | None, name: str, sentences: list[str]) -> pd.DataFrame | None:
@@ -53,32 +53,33 @@ def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     general_items = read_scored_answers(run, "general-test", mean, sentences)
     base_items = read_answers(run, "general-base-test", sentences)
     base_items = read_answers(base, "general-test", []) if base_items is None else base_items
-    domain, general, base_general = (None if items is None else draw_means(items) for items in (domain_items, general_items, base_items))
-    draws = {"domain": domain, "general": general, "drop": base_general.minus(general) if base_general else None}
+    domain, general, base_general = (None if items is None else answers_of(items) for items in (domain_items, general_items, base_items))
+    drops = base_general.minus(general) if base_general and base is not run else None  # the base's own drop is 0 by definition
+    answers = {"domain": domain, "general": general, "drop": drops}
     lenient = {} if general_items is None else suite_means(general_items, "lenient")
     row: Row = {**asdict(run), "point": run.point, "trained": run.trained, "domain": run.test["test/score"], "general": mean, "drop": drop}
     row |= {"val/score": run.fit.get("val/score"), "val/nll": run.fit.get("val/nll"), "steps": run.steps}
     row |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
     row |= {f"lenient/{suite}": value for suite, value in lenient.items()}
     row["general_lenient"] = float(np.mean([*lenient.values()])) if lenient else None
-    return Scored(row | bounds(draws), draws)
+    return Scored(row | bounds(answers), answers)
 
 
-def bounds(draws: dict[str, Draws | None]) -> Row:
+def bounds(answers: dict[str, Answers | None]) -> Row:
     """The two columns of each score's interval over items."""
     row: Row = {}
-    for name, of_score in draws.items():
-        row[f"{name}_lower"], row[f"{name}_upper"] = interval(of_score.values) if of_score else (None, None)
+    for name, of_score in answers.items():
+        row[f"{name}_lower"], row[f"{name}_upper"] = of_score.interval() if of_score else (None, None)
     return row
 
 
-def average_draws(runs: Sequence[Scored]) -> dict[str, Draws | None]:
-    return {name: average([run.draws[name] for run in runs]) for name in SCORES}
+def average_answers(runs: Sequence[Scored]) -> dict[str, Answers | None]:
+    return {name: average([run.answers[name] for run in runs]) for name in SCORES}
 
 
 def mean_row(runs: Sequence[Scored]) -> Row:
     """A point's means over its seeds, with intervals over items and over seeds."""
-    row: Row = {**{name: runs[0].row[name] for name in SHARED}, "seeds": len(runs), **bounds(average_draws(runs))}
+    row: Row = {**{name: runs[0].row[name] for name in SHARED}, "seeds": len(runs), **bounds(average_answers(runs))}
     for name in SCORES:
         values = [run.row[name] for run in runs]
         known = values if None not in values else []
@@ -90,18 +91,18 @@ def mean_row(runs: Sequence[Scored]) -> Row:
 
 def pair_rows(points: dict[str, list[Scored]]) -> Iterator[Row]:
     """Differences of each point to each other one of its variant that was trained or is the base; an interpolation is no reference."""
-    draws = {point: average_draws(runs) for point, runs in points.items()}
+    answers = {point: average_answers(runs) for point, runs in points.items()}
     means = {point: mean_row(runs) for point, runs in points.items()}
     for reference, first in means.items():
         for point, second in means.items():
             if point == reference or first["variant"] != second["variant"] or not (first["trained"] or first["remedy"] == "base"):
                 continue
             row: Row = {"reference": reference, "point": point}
-            differences: dict[str, Draws | None] = {}
+            differences: dict[str, Answers | None] = {}
             for name in ("domain", "general"):
                 row[name] = None if None in (first[name], second[name]) else second[name] - first[name]
-                of_point = draws[point][name]
-                differences[name] = of_point.minus(draws[reference][name]) if of_point else None
+                of_point = answers[point][name]
+                differences[name] = of_point.minus(answers[reference][name]) if of_point else None
             yield row | bounds(differences)
 
 

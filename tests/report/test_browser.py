@@ -94,6 +94,26 @@ def test_filters_change_plots_and_tables(made: Path, tmp_path: Path) -> None:
     assert seen["one"]["runs"] == 4 and seen["slow"]["runs"] == 2 and seen["label"]["runs"] == 2
 
 
+def test_bars_are_whole_and_each_rate_is_named(made: Path, tmp_path: Path) -> None:
+    steps = """
+    const spans = (id, letter) => {
+      const { data, layout } = document.getElementById(id);
+      const bars = data.map((t) => [t[letter], t[`error_${letter}`]]).filter(([, bar]) => bar?.visible);
+      const ends = bars.flatMap(([values, bar]) => values.flatMap((v, i) => [v - bar.arrayminus[i], v + bar.array[i]]));
+      return [Math.min(...ends), Math.max(...ends), ...layout[`${letter}axis`].range];
+    };
+    const take = (name) => { seen[name] = [["tradeoff-plot", "x"], ["tradeoff-plot", "y"], ["rate-domain", "y"]].map((each) => spans(...each)); };
+    take("items"); set("bars", "seeds"); take("seeds");
+    seen.ticks = document.getElementById("rate-general").layout.xaxis.ticktext;
+    """
+    seen, _, complaints = visit(made, tmp_path, steps)
+    assert complaints == "" and seen["ticks"] == ["1e-4", "1e-3"]
+    for least, most, low, high in seen["items"]:
+        assert low < least < most < high
+    for least, most, low, high in seen["seeds"]:  # two seeds: wider than the plane of scores, which is shown
+        assert low < max(0, least) < min(1, most) < high and -0.1 < low < high < 1.1
+
+
 def test_hover_says_configuration_numbers_and_command(made: Path, tmp_path: Path) -> None:
     steps = """
     seen.text = document.getElementById("tradeoff-plot").data.find((t) => t.name === "talr").text[0];

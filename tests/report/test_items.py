@@ -1,11 +1,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from lit_talr.report.items import average, draw_means, mean_score, read_items, suite_means
+from lit_talr.report.items import answers_of, average, mean_score, read_items, suite_means
 from lit_talr.utils.files import write_json_lines
 from tests.report.synthetic import write_answers
 
@@ -22,7 +21,7 @@ def test_the_order_of_lines_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
     one, two = (read_items(tmp_path / name) for name in ("one.jsonl", "two.jsonl"))
-    assert one is not None and two is not None and one.equals(two) and np.array_equal(draw_means(one).values, draw_means(two).values)
+    assert one is not None and two is not None and one.equals(two) and answers_of(one).interval() == answers_of(two).interval()
 
 
 @pytest.mark.parametrize(
@@ -60,10 +59,12 @@ def test_what_unicode_takes_for_the_end_of_a_line_is_none(tmp_path: Path) -> Non
 
 def test_only_answers_to_the_same_items_are_averaged_or_compared() -> None:
     first, second, other = (
-        draw_means(pd.DataFrame({"suite": "", "id": ["0", "1"], "truth": ["7", truth], "correct": correct}))
+        answers_of(pd.DataFrame({"suite": "", "id": ["0", "1"], "truth": ["7", truth], "correct": correct}))
         for correct, truth in (([1, 0], "7"), ([1, 1], "7"), ([1, 0], "8"))  # the last has the same numbers, another truth
     )
     both = average([first, second])
-    assert both is not None and np.allclose(both.values, (first.values + second.values) / 2)
+    assert both is not None and both.values.tolist() == [1, 0.5]
+    difference = first.minus(both)
+    assert difference is not None and difference.values.tolist() == [0, -0.5] and difference.least == -1
     assert average([first, None]) is None and average([first, other]) is None and average([]) is None
     assert first.minus(other) is None and first.minus(None) is None

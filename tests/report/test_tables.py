@@ -33,17 +33,23 @@ def test_a_row_for_each_run_by_hand(small: Path) -> None:
     assert row["drop"] == pytest.approx((1 + 0.75) / 2 - 0.5) and (row["steps"], row["val/nll"]) == (9, 0.5)
     assert results.loc["talr-0", "drop"] == pytest.approx(0.875 - 0.75)  # from the base's own run
     assert results.loc["talr-0", "drop_lower"] <= 0.125 <= results.loc["talr-0", "drop_upper"]
-    assert list(results.loc["base", ["drop", "drop_lower", "drop_upper"]]) == [0, 0, 0]
+    assert results.loc["base", "drop"] == 0 and results.loc["base", ["drop_lower", "drop_upper"]].isna().all()  # 0 by definition
     assert results["trained"].tolist() == [False, True, True, True] and pd.isna(results.loc["base", "rate"])
 
 
-def test_intervals_are_those_of_a_plain_bootstrap(tmp_path: Path) -> None:
-    right = [1] * 60 + [0] * 40
-    write_run(tmp_path / "run", right, variant=None, remedy="base")
-    row = collect([tmp_path]).results.iloc[0]
-    rng = np.random.default_rng(5)
-    lower, upper = np.quantile([rng.choice(right, 100).mean() for _ in range(4000)], [0.025, 0.975])
-    assert (row["domain_lower"], row["domain_upper"]) == pytest.approx((lower, upper), abs=0.015)
+def test_intervals_by_hand(small: Path) -> None:
+    results = collect([small]).results.set_index("name")
+    # 3 of 4 right, and two more of each kind
+    half = 1.959964 * (5 / 8 * 3 / 8 / 8) ** 0.5
+    assert results.loc["standard-0", ["domain_lower", "domain_upper"]].tolist() == pytest.approx([5 / 8 - half, 5 / 8 + half])
+    # add: 3 of 4; sort: 1 of 4; one more of each kind in each
+    half = 1.959964 * (2 * (4 / 6 * 2 / 6 / 6)) ** 0.5 / 2
+    assert results.loc["standard-0", ["general_lower", "general_upper"]].tolist() == pytest.approx([0.5 - half, 0.5 + half])
+    # add loses 1 item and sort 2; half an item more is lost and half an item gained in each, of 5 then
+    means = np.array([1 / 5, 2 / 5])
+    half = 1.959964 * sum((2 / 5, 3 / 5) - means**2) ** 0.5 / 5**0.5 / 2
+    assert results.loc["standard-0", ["drop_lower", "drop_upper"]].tolist() == pytest.approx([0.3 - half, 0.3 + half])
+    assert results.loc["standard-1", "domain_upper"] == 1  # all four right; no score is above 1
 
 
 def test_means_over_seeds_by_hand(small: Path) -> None:
@@ -51,7 +57,9 @@ def test_means_over_seeds_by_hand(small: Path) -> None:
     row = means.loc["cot standard 1e-3"]
     assert row["seeds"] == 2 and row["domain"] == 0.875 and row["domain_se"] == pytest.approx(0.125)
     assert row["domain_seeds_lower"] == pytest.approx(0.875 - 12.706 * 0.125)
-    assert row["domain_lower"] < 0.875 <= row["domain_upper"]
+    # over items 1, 1, 1/2 and 1, and two more of each kind
+    half = 1.959964 * ((3.25 + 2) / 8 - (5.5 / 8) ** 2) ** 0.5 / 8**0.5
+    assert row["domain_lower"] == pytest.approx(5.5 / 8 - half) and row["domain_upper"] == pytest.approx(min(1, 5.5 / 8 + half))
     assert pd.isna(means.loc["cot talr 1e-3", "domain_se"]) and means.loc["cot talr 1e-3", "seeds"] == 1
 
 
@@ -59,8 +67,9 @@ def test_pairs_are_differences_of_means_with_paired_intervals(small: Path) -> No
     pairs = collect([small]).pairs.set_index(["reference", "point"])
     row = pairs.loc[("cot standard 1e-3", "cot talr 1e-3")]
     assert row["domain"] == pytest.approx(0.5 - 0.875) and row["general"] == pytest.approx(0.75 - 0.5)
-    # TALR fails the last two items; of Standard one seed fails the third: differences 0, 0, -0.5, -1
-    assert row["domain_lower"] == pytest.approx(-0.75, abs=0.13) and row["domain_upper"] == 0
+    # TALR fails the last two items; of Standard one seed fails the third: differences 0, 0, -0.5, -1, and one more of -1 and of 1
+    half = 1.959964 * ((1.25 + 2) / 6 - (1.5 / 6) ** 2) ** 0.5 / 6**0.5
+    assert (row["domain_lower"], row["domain_upper"]) == pytest.approx((-1.5 / 6 - half, -1.5 / 6 + half))
     back = pairs.loc[("cot talr 1e-3", "cot standard 1e-3")]
     assert (back["domain"], back["domain_lower"]) == pytest.approx((-row["domain"], -row["domain_upper"]))
     assert {reference for reference, _ in pairs.index} == {"cot base", "cot standard 1e-3", "cot talr 1e-3"}

@@ -164,7 +164,7 @@ def test_real_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = write_space(tmp_path, rates=["1e-2"], seeds=[0], remedies={"standard": standard})
     main(["sweep", *common, "--space", space, "--out", str(tmp_path / "guided"), "--budget", "general_drop=0.5"])
     found = json.loads((tmp_path / "guided" / "guide.json").read_text())
-    assert found["chosen"]["trials"] == ["standard-1e-2-s0"] and found["test"]["P(drop <= budget)"] == 1 and found["test"]["items"] == {"repeat": 4}
+    assert found["chosen"]["trials"] == ["standard-1e-2-s0"] and found["test"]["P(drop <= budget)"] > 0.9 and found["test"]["items"] == {"repeat": 4}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from lit_talr import __version__
 from lit_talr.checkpoint.find import check_whole, last_checkpoint
 from lit_talr.checkpoint.pickles import refuse_code
 from lit_talr.utils.files import read_json, shipped, write_json
+from lit_talr.utils.identity import DIGITS
 from lit_talr.utils.locks import try_lock
 from lit_talr.utils.weight_files import check_files
 
@@ -76,6 +77,8 @@ class SaveConfig(SaveConfigCallback):
         folder.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, folder / name, skip_unset=False, multifile=False)
         versions = {"lit_talr": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "lightning": lightning.__version__}
-        fit = {"command": self.command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
+        encoded = trainer.datamodule.encoded["train"]  # type: ignore[attr-defined]
+        rows = {"number": len(encoded), "hash": encoded.content_hash[:DIGITS]}
+        fit = {"command": self.command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions, "rows": rows}
         provenance = read_json(folder / "provenance.json")
         write_json(folder / "provenance.json", {"fits": [*provenance.get("fits", []), fit]})

@@ -38,6 +38,9 @@ class Run:
         base: The name of the base model's run.
         scores: Those of its test, each with what it belongs to.
         steps: Optimizer steps of its training.
+        rows: Hash of the rows that it was trained on.
+        num_rows: Their number.
+        marks: Everything in which it differs from most runs.
     """
 
     folder: Path
@@ -57,6 +60,9 @@ class Run:
     test: dict[str, float]
     scores: Scores
     steps: int | None
+    rows: str | None
+    num_rows: int | None
+    marks: tuple[str, ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -67,7 +73,8 @@ class Run:
     def point(self) -> str:
         """The point that its seeds share, in words."""
         words = [self.variant, self.remedy, self.source and f"of {self.source}", None if self.rate is None else scientific(self.rate)]
-        return " ".join(word for word in [*words, None if self.alpha is None else f"alpha {self.alpha:g}"] if word)
+        marks = f"({', '.join(self.marks)})" if self.marks else None
+        return " ".join(word for word in [*words, None if self.alpha is None else f"alpha {self.alpha:g}", marks] if word)
 
 
 def scientific(rate: float) -> str:
@@ -133,6 +140,7 @@ def read_run(folder: Path, name: str) -> Run:
         test=values(metrics["test"]),
         scores=metrics["test"],
         steps=last_step(metrics.get("fit", {})),
+        **trained_rows(folder),
     )
 
 
@@ -176,6 +184,13 @@ def loss_name(loss: dict[str, Any]) -> str:
 def fit_commands(folder: Path) -> list[str]:
     fits = read_object(folder / "provenance.json").get("fits", [])
     return [fit["command"] for fit in fits if isinstance(fit, dict) and isinstance(fit.get("command"), str)] if isinstance(fits, list) else []
+
+
+def trained_rows(folder: Path) -> dict[str, Any]:
+    """The rows of a run's last fit, as its record has them."""
+    fits = read_object(folder / "provenance.json").get("fits")
+    rows = fits[-1].get("rows") if isinstance(fits, list) and fits and isinstance(fits[-1], dict) else None
+    return {"rows": rows.get("hash"), "num_rows": rows.get("number")} if isinstance(rows, dict) else {"rows": None, "num_rows": None}
 
 
 def read_object(file: Path) -> dict[str, Any]:

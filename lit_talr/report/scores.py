@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lit_talr.report.comparable import DOMAIN, GENERAL, why_not_comparable
 from lit_talr.report.items import Answers, answers_of, average, mean_score, read_items, suite_means
 from lit_talr.report.runs import Row, Run
 from lit_talr.report.statistics import standard_error, t_interval
@@ -22,6 +23,7 @@ TOKENS += ["weight", "share_above", "share_at_floor", "temperature"]
 class Scored(NamedTuple):
     """A run's row of the results, and the answers behind its scores where they are known."""
 
+    run: Run
     row: Row
     answers: dict[str, Answers | None]  # by score
 
@@ -47,12 +49,13 @@ def read_scored_answers(run: Run, name: str, score: float | None, sentences: lis
 def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     """Score a run; sentences on what is odd about its answers are added to the list."""
     mean, drop = run.test.get("general/mean"), run.test.get("general/drop")
-    if drop is None and base and mean is not None and "general/mean" in base.test:
-        drop = base.test["general/mean"] - mean
+    if drop is None and base and mean is not None and why_not_comparable(run, base, GENERAL) is None:
+        drop = base.test[GENERAL] - mean
     domain_items = read_scored_answers(run, "test", run.test["test/score"], sentences)
     general_items = read_scored_answers(run, "general-test", mean, sentences)
     base_items = read_answers(run, "general-base-test", sentences)
-    base_items = read_answers(base, "general-test", []) if base_items is None else base_items
+    if base_items is None and base and why_not_comparable(run, base, GENERAL) is None:
+        base_items = read_answers(base, "general-test", [])
     domain, general, base_general = (None if items is None else answers_of(items) for items in (domain_items, general_items, base_items))
     drops = base_general.minus(general) if base_general and base is not run else None  # the base's own drop is 0 by definition
     answers = {"domain": domain, "general": general, "drop": drops}
@@ -62,7 +65,7 @@ def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     row |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
     row |= {f"lenient/{suite}": value for suite, value in lenient.items()}
     row["general_lenient"] = float(np.mean([*lenient.values()])) if lenient else None
-    return Scored(row | bounds(answers), answers)
+    return Scored(run, row | bounds(answers), answers)
 
 
 def bounds(answers: dict[str, Answers | None]) -> Row:
@@ -99,10 +102,11 @@ def pair_rows(points: dict[str, list[Scored]]) -> Iterator[Row]:
                 continue
             row: Row = {"reference": reference, "point": point}
             differences: dict[str, Answers | None] = {}
-            for name in ("domain", "general"):
-                row[name] = None if None in (first[name], second[name]) else second[name] - first[name]
+            for name, score in (("domain", DOMAIN), ("general", GENERAL)):
+                apart = why_not_comparable(points[point][0].run, points[reference][0].run, score)
+                row[name] = None if apart or None in (first[name], second[name]) else second[name] - first[name]
                 of_point = answers[point][name]
-                differences[name] = of_point.minus(answers[reference][name]) if of_point else None
+                differences[name] = of_point.minus(answers[reference][name]) if of_point and not apart else None
             yield row | bounds(differences)
 
 

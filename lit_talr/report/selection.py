@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lit_talr.report.comparable import DOMAIN, mark_runs, why_not_comparable
 from lit_talr.report.runs import LeftOutError, Run, find, read_run
 from lit_talr.utils.files import read_json
 
@@ -29,7 +30,10 @@ def select_runs(paths: Sequence[Path]) -> tuple[list[Run], dict[str, str]]:
             notes[name] = f"{read_failure(folder) or error}; left out"
     if not runs:
         raise ValueError(f"there is no tested run: {'; '.join(f'{name} {sentence}' for name, sentence in notes.items())}.")
-    runs = sorted(place_bases(runs, notes), key=sort_key)
+    runs = sorted(mark_runs(place_bases(runs, notes)), key=sort_key)
+    for run in runs:
+        if run.marks:
+            notes[run.name] = f"differs from most runs: {', '.join(run.marks)}; it is subtracted only from those with its base model and items"
     runs = name_unclear(runs, notes)
     refuse_twins(runs)
     return runs, notes
@@ -82,8 +86,15 @@ def refuse_twins(runs: Sequence[Run]) -> None:
             )
 
 
-def base_of(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The base model's run: the one that the sweep names, or else that of the variant, or one without a variant."""
+def base_of(run: Run, runs: Sequence[Run], sentences: list[str]) -> Run | None:
+    """The run of its base model: the one that the sweep names, or else one of the variant, or without a variant; a sentence is added where none is.
+
+    Its scores must be of the weights that the run began with, on the same items.
+    """
     named = [other for other in runs if run.base and other.folder == run.folder.parent / run.base]
     alike = [other for variant in (run.variant, None) for other in runs if other.remedy == "base" and other.variant == variant]
-    return next(iter([*named, *alike]), None)
+    reasons = {other.name: why_not_comparable(run, other, DOMAIN) for other in (*named, *alike)}
+    fitting = [other for other in (*named, *alike) if reasons[other.name] is None]
+    if reasons and not fitting:
+        sentences.append(f"no base model is there to compare with: {next(iter(reasons.values()))}")
+    return next(iter(fitting), None)

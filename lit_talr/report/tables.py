@@ -73,7 +73,7 @@ def collect(paths: Sequence[Path]) -> Tables:
     tokens: list[Row] = []
     for run in runs:
         sentences = [notes[run.name]] if run.name in notes else []
-        base = base_of(run, runs)
+        base = base_of(run, runs, sentences)
         scored = score_run(run, base, sentences)
         points.setdefault(run.point, []).append(scored)
         results.append(scored.row)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lit_talr.checkpoint.find import last_checkpoint
-from lit_talr.metrics.score import read_scores, values
+from lit_talr.metrics.score import last_step, read_scores, values
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes
 from lit_talr.utils.files import read_json, write_json
@@ -151,7 +151,7 @@ class Runs:
         if "general/mean" in test and "general/mean" in base_test:
             scores["general/drop"] = base_test["general/mean"] - test["general/mean"]  # which a test of merged weights does not log
         settings: dict[str, Any] = {key: value for key in ("variant", "remedy", "rate", "seed", "alpha") if (value := getattr(point, key)) is not None}
-        step = int(self.metrics(point.name, "fit").get("step", 0))
+        step = last_step(read_scores(self.out / point.name / "metrics.json").get("fit", {})) or 0
         with SummaryWriter(str(self.out / point.name), filename_suffix=HPARAMS) as writer:
             assert writer.file_writer is not None
             for summary in hparams(settings, scores):

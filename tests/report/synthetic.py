@@ -56,7 +56,7 @@ def write_run(
     if base_general is not None:
         test["general/drop"] = write_answers(folder, "general-base-test", base_general, suites) - test["general/mean"]
     metrics = {"test": test} if fit is None else {"fit": fit, "test": test}
-    write_values(folder, metrics)
+    write_values(folder, metrics, step=(fit or {}).pop("step", 7))
     if trial:
         (folder / "trial.json").write_text(json.dumps(trial))
     return folder

@@ -57,6 +57,6 @@ def find_fault(path: Path, compare: Callable[[Path], str | None]) -> str | None:
 def state_of(path: Path) -> str:
     """Differs once a file was written, replaced, added or deleted; empty while the last change is too recent to tell the next one by its time."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stats = [(str(file.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for file in files for stat in [file.stat()]]
+    stats = [(str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for file in files for stat in [file.stat()]]
     is_recent = max((times[-1] for times in stats), default=0) > time.time_ns() - 10**9
-    return "" if is_recent else xxh3_128(repr(stats).encode()).hexdigest()
+    return "" if is_recent else xxh3_128(repr((path.absolute(), stats)).encode()).hexdigest()

@@ -23,7 +23,8 @@ from lit_talr.training.building import Compute, Source, build_backbone, restore_
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.non_finite import Guard, NonFinite
-from lit_talr.training.resume import check_model, check_origin, check_same, continue_plan, run_origin
+from lit_talr.training.resume import check_model
+from lit_talr.training.run_record import RunRecord
 from lit_talr.training.schedules import Cosine, Schedule
 from lit_talr.training.supported import check_optimizer, check_run
 
@@ -80,12 +81,12 @@ class DomainSFT(EvaluatedModule):
         super().__init__()
         self.loss, self.schedule = loss, schedule or Cosine(warmup_ratio=0.03)
         self.optimizer = optimizer or partial(AdamW, lr=1e-6, weight_decay=0.0, fused=True)
-        self.pretrained, self.revision, self.tokenizer = pretrained, revision, tokenizer
+        self.pretrained, self.revision, self.architecture, self.tokenizer = pretrained, revision, architecture, tokenizer
         self.source = Source(pretrained, revision, architecture)
         self.lora, self.compute, self.generation, self.bf16_weights = lora, compute, generation, bf16_weights
         self.backbone, self.base, self.guard = None, BaseNumbers(), Guard(non_finite)
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
-        self._optimizer_name = self._loaded_optimizer = ""
+        self.record = RunRecord()
 
     def check(self, trainer: Trainer) -> None:
         """Refuses combinations that are not supported, before weights are loaded."""
@@ -116,8 +117,7 @@ class DomainSFT(EvaluatedModule):
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # gradients are unscaled before hooks and clipping
         check_optimizer(optimizer, self.trainer)
-        self._optimizer_name = type(optimizer).__name__
-        check_same("model.optimizer", self._loaded_optimizer or self._optimizer_name, self._optimizer_name)
+        self.record.describe(self, optimizer)
         self.guard.attach(optimizer, self.trainer, self.data)  # before the penalties, which then see no gradient in a skipped step
         self.loss.attach(optimizer)
         num_steps = self.num_steps
@@ -125,6 +125,7 @@ class DomainSFT(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
+        self.record.restore(self)
         if self.loaded_step is None and self.backbone is not None:
             restore_masters(self.trainer, self.backbone, self.source)
 
@@ -185,7 +186,7 @@ class DomainSFT(EvaluatedModule):
             self.log(name, value, prog_bar=name.endswith("temperature"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["origin"] = {**run_origin(self.loss, self.base, self.lora, self.plan), "model.optimizer": self._optimizer_name}
+        self.record.save(checkpoint)
         checkpoint["num_skipped_steps"] = self.guard.num_skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -193,6 +194,5 @@ class DomainSFT(EvaluatedModule):
         check_model(checkpoint, self.lora, self.state_dict())
         self.loaded_step = checkpoint["global_step"]
         if self.trainer.training:
-            self._loaded_optimizer = check_origin(checkpoint, run_origin(self.loss, self.base, self.lora, self.plan), self._optimizer_name)
+            self.record.load(checkpoint, self)
             self.guard.num_skipped = checkpoint.get("num_skipped_steps", 0)  # absent in older checkpoints
-            continue_plan(checkpoint, self.plan)

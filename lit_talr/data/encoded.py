@@ -1,7 +1,9 @@
 """Encoded examples in one flat array, and the batches cut from it."""
 
+import hashlib
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -57,9 +59,18 @@ class EncodedExamples(Dataset):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of all examples in their order: their tokens, and which of them are supervised."""
+        digest = hashlib.sha256()
+        for array, dtype in ((self.offsets, "<i8"), (self.tokens, "<i4"), (self.supervised, "?")):
+            digest.update(np.ascontiguousarray(array, dtype=dtype).data)
+        return digest.hexdigest()
+
     def followed_by(self, other: "EncodedExamples") -> "EncodedExamples":
         """The concatenation of both."""
         both = copy(self)
+        vars(both).pop("content_hash", None)
         both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
         for name in ("tokens", "supervised", "lengths", "num_supervised"):
             setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))

@@ -56,7 +56,7 @@ class BaseNumbers(NamedTuple):
 
     nll: BaseNLL | None = None  # of every training token, where the loss needs it
     backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with LoRA the trained model, adapters off, serves
-    weights_hash: str | None = None  # where the base's weights are part of every step
+    weights_hash: str | None = None  # where there is a base model
 
 
 def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, lora: bool) -> BaseNumbers:
@@ -70,7 +70,7 @@ def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, b
         loss.prepare(nll.nll.numpy(), encoded.num_supervised)
     runs = "base_kl" in loss.needs
     backbone = base.load(trainer).requires_grad_(False) if runs and not lora else None
-    return BaseNumbers(nll, backbone, base.weights_hash(trainer) if runs or lora else None)
+    return BaseNumbers(nll, backbone, base.weights_hash(trainer))
 
 
 def base_dtype(trainer: Trainer, lora: bool) -> torch.dtype | None:

@@ -24,7 +24,7 @@ from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.non_finite import Guard, NonFinite
 from lit_talr.training.resume import check_model
-from lit_talr.training.run_record import RunRecord
+from lit_talr.training.run_record import RunRecord, ignore_loss_state, trained_weights
 from lit_talr.training.schedules import Cosine, Schedule
 from lit_talr.training.supported import check_optimizer, check_run
 
@@ -87,6 +87,7 @@ class DomainSFT(EvaluatedModule):
         self.backbone, self.base, self.guard = None, BaseNumbers(), Guard(non_finite)
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
         self.record = RunRecord()
+        self.register_load_state_dict_post_hook(ignore_loss_state)
 
     def check(self, trainer: Trainer) -> None:
         """Refuses combinations that are not supported, before weights are loaded."""
@@ -114,7 +115,7 @@ class DomainSFT(EvaluatedModule):
                 try_head_kernel(self.trainer, self.backbone, self.loss.needs)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        optimizer = self.optimizer(trained_weights(self))
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # gradients are unscaled before hooks and clipping
         check_optimizer(optimizer, self.trainer)
         self.record.describe(self, optimizer)

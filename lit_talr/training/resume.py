@@ -17,7 +17,7 @@ WHEN = "when something is measured or written, not what is trained"
 SHOWN = "what is shown and logged"
 LAYOUT = "the layout; a step has the same gradient however it is split, unless the loss depends on the split"
 MAY_DIFFER = {
-    **dict.fromkeys(("run", "ckpt_path", "trainer.default_root_dir", "model.pretrained", "model.revision", "model.tokenizer"), WHERE),
+    **dict.fromkeys(("run", "ckpt_path", "model.pretrained", "model.revision", "model.tokenizer"), WHERE),
     "data": "where rows come from and how they are read; the rows are compared by their tokens",
     **dict.fromkeys(("trainer.max_epochs", "trainer.max_steps", "trainer.min_epochs", "trainer.min_steps", "trainer.max_time"), LENGTH),
     **dict.fromkeys(("trainer.val_check_interval", "trainer.check_val_every_n_epoch", "trainer.num_sanity_val_steps"), WHEN),
@@ -93,13 +93,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chang
     found: dict[str, Change] = {}
     for name in sorted(names):  # an object comes before its options
         above = [other for other in found if is_within(name, other) and why_may_differ(other) == why_may_differ(name)]
-        if not above and not is_same(before.get(name), now.get(name)):
+        if not above and not is_same(before.get(name), now.get(name), name.startswith("trainer.limit_")):
             found[name] = Change(name, before.get(name), now.get(name))
     return list(found.values())
 
 
-def is_same(before: Any, now: Any) -> bool:
-    return before == now or repr(before) == repr(now)  # NaN is not equal to itself
+def is_same(before: Any, now: Any, counts: bool = False) -> bool:
+    """Whether two values are equal; where whole numbers count batches and others are shares, 1 is not 1.0."""
+    return (before == now and not counts) or repr(before) == repr(now)  # NaN is not equal to itself
 
 
 def check_options(

@@ -1,15 +1,23 @@
 """Takes down what a run is, for its checkpoints, and restores the run of a checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.training.base_model import BaseNumbers
 from lit_talr.training.configuration import Options, data_options, module_options, optimizer_options, trainer_options
 from lit_talr.training.position import continue_plan
 from lit_talr.training.rates import GroupOptions, group_options, restore_options
-from lit_talr.training.resume import check_options
+from lit_talr.training.resume import Change, check_options
+
+META = "meta.pt"
+"""The file of a checkpoint of FSDP2 with all that is not a tensor of the model or the optimizer."""
 
 
 class RunRecord:
@@ -29,44 +37,65 @@ class RunRecord:
         self.changed: list[dict[str, Any]] = []
         self._options: Options = {}
         self._groups: GroupOptions = ()
-        self._loaded: Mapping[str, Any] | None = None  # the checkpoint, until it is compared
 
     def describe(self, module: Any, optimizer: Optimizer) -> None:
-        """Takes down this run, whose optimizer is new; compares it where its checkpoint was loaded before."""
+        """Takes down this run, whose optimizer is new."""
         self._groups = group_options(optimizer)
         objects = {**module_options(module), **optimizer_options(optimizer), **trainer_options(module.trainer)}
         self._options = {**self.given, **objects, **data_options(module.data, module.plan), **base_options(module.base)}
-        if not module.trainer.strategy.restore_checkpoint_after_setup:
-            self.compare(module)
+        self.check_before_loading(module)
+
+    def check_before_loading(self, module: Any) -> None:
+        """Compares the run of a checkpoint of FSDP2, which would fail over the state of another loss before ``load`` is called.
+
+        Raises:
+            ValueError: As ``load``, and for another loss, on purpose or not.
+        """
+        trainer = module.trainer
+        path = Path(trainer.ckpt_path or "", META)
+        if not (isinstance(trainer.strategy, FSDP2Strategy) and path.is_file()):
+            return
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        found = self.compare(checkpoint, module) if "configuration" in checkpoint else []
+        if any(change.name.endswith(".loss") for change in found):
+            raise ValueError("`--resume_with` cannot change the class of `model.loss` under FSDP2; `lit-talr export` the checkpoint, and start from the export.")
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"configuration": self._options, "changes": self.changes}
 
     def load(self, checkpoint: Mapping[str, Any], module: Any) -> None:
-        """Continues after the checkpoint's last step; compares its run where this run's optimizer was made before, as by DeepSpeed and FSDP2."""
-        self._loaded = checkpoint
-        if module.trainer.strategy.restore_checkpoint_after_setup:
-            self.compare(module)
-        continue_plan(checkpoint, module.plan)
-
-    def compare(self, module: Any) -> None:
-        """Refuses the checkpoint of another run, once.
+        """Continues after a checkpoint's last step; refuses one of another run.
 
         Raises:
             ValueError: Naming the options that differ, with both values and the way out.
         """
-        if self._loaded is None:
-            return
-        checkpoint, self._loaded = self._loaded, None
-        split_matters = None if module.loss.batching_invariant else type(module.loss).__name__
-        found = check_options(checkpoint["configuration"], self._options, self.resume_with, checkpoint["changes"], split_matters)
+        if not module.trainer.strategy.restore_checkpoint_after_setup:  # in contrast to DeepSpeed and FSDP2, there is no optimizer yet
+            self.describe(module, module.optimizer(trained_weights(module)))
+        found = self.compare(checkpoint, module)
         self.changed = [{"step": checkpoint["global_step"], **change._asdict()} for change in found]
         self.changes = [*checkpoint["changes"], *self.changed]
+        continue_plan(checkpoint, module.plan)
+
+    def compare(self, checkpoint: Mapping[str, Any], module: Any) -> list[Change]:
+        """The options that are changed on purpose; refuses all other differences."""
+        split_matters = None if module.loss.batching_invariant else type(module.loss).__name__
+        return check_options(checkpoint["configuration"], self._options, self.resume_with, checkpoint["changes"], split_matters)
 
     def restore(self, module: Any) -> None:
         """Gives an optimizer that a checkpoint has restored this run's options, and the rate of the next step."""
         if module.loaded_step is not None:
             restore_options(module.trainer, self._groups, module.schedule, module.loaded_step, module.num_steps)
+
+
+def trained_weights(module: LightningModule) -> Iterator[Tensor]:
+    """The weights that the optimizer changes."""
+    return (parameter for parameter in module.parameters() if parameter.requires_grad)
+
+
+def ignore_loss_state(module: LightningModule, keys: Any) -> None:
+    """Leaves a loss of another kind to the comparison of the runs, which names it; torch would refuse its state first."""
+    for names in (keys.missing_keys, keys.unexpected_keys):
+        names[:] = [name for name in names if not name.startswith("loss.")]
 
 
 def base_options(base: BaseNumbers) -> Options:

@@ -20,7 +20,9 @@ def join_entries(words: Sequence[str]) -> list[str]:
     Raises:
         ValueError: For an entry that is not NAME=VALUE, one that is given twice, and a command other than ``fit``.
     """
-    rest, entries, places = [], [], iter(words)
+    rest: list[str] = []
+    entries: list[Any] = []
+    places = iter(words)
     for word in places:
         flag, equals, value = word.partition("=")
         if flag.rstrip("+") != FLAG:

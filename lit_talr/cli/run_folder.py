@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import lightning
 import torch
@@ -74,7 +74,7 @@ class SaveConfig(SaveConfigCallback):
         folder.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, folder / name, skip_unset=False, multifile=False)
         versions = {"lit_talr": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "lightning": lightning.__version__}
-        fit = {"command": self.command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
+        fit: dict[str, Any] = {"command": self.command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
         if changed := pl_module.record.changed:
             fit["resume_with"] = changed  # each with its value before and now
         provenance = read_json(folder / "provenance.json")

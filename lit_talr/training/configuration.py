@@ -109,8 +109,8 @@ def data_options(data: DomainDataModule, plan: BatchPlan) -> Options:
     return {
         **describe("data.batching", data.batching),
         "data.share": mixture and mixture.share,
-        "training rows (hash of their tokens)": data.encoded["train"].content_hash,
-        "validation rows (hash of their tokens)": data.encoded["val"].content_hash,
+        "training rows (hash of their tokens)": data.encoded["train"].content_hash[:16],
+        "validation rows (hash of their tokens)": data.encoded["val"].content_hash[:16],
         "number of the domain's own training rows": mixture.num_own if mixture else len(plan.lengths),
     }
 
@@ -124,7 +124,7 @@ def trainer_options(trainer: Trainer) -> Options:
         "trainer.gradient_clip_algorithm": "norm" if algorithm is None else str(getattr(algorithm, "value", algorithm)),
         "trainer.limit_val_batches": trainer.limit_val_batches,
         "trainer.limit_train_batches": trainer.limit_train_batches,
-        "trainer.overfit_batches": trainer.overfit_batches,
+        "trainer.overfit_batches": trainer.overfit_batches,  # type: ignore[attr-defined]
         "trainer.num_nodes": trainer.num_nodes,
         "trainer.devices": trainer.num_devices,
         "trainer.strategy": class_name(type(trainer.strategy)),

@@ -1,10 +1,9 @@
 """Takes down what a run is, for its checkpoints, and restores the run of a checkpoint."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,9 +14,6 @@ from lit_talr.training.configuration import Options, data_options, module_option
 from lit_talr.training.position import continue_plan
 from lit_talr.training.rates import GroupOptions, group_options, restore_options
 from lit_talr.training.resume import Change, check_options
-
-META = "meta.pt"
-"""The file of a checkpoint of FSDP2 with all that is not a tensor of the model or the optimizer."""
 
 
 class RunRecord:
@@ -43,22 +39,20 @@ class RunRecord:
         self._groups = group_options(optimizer)
         objects = {**module_options(module), **optimizer_options(optimizer), **trainer_options(module.trainer)}
         self._options = {**self.given, **objects, **data_options(module.data, module.plan), **base_options(module.base)}
-        self.check_before_loading(module)
+        if isinstance(module.trainer.strategy, FSDP2Strategy):
+            module.trainer.strategy.before_loading = partial(self.check_before_loading, module)
 
-    def check_before_loading(self, module: Any) -> None:
+    def check_before_loading(self, module: Any, checkpoint: Mapping[str, Any]) -> None:
         """Compares the run of a checkpoint of FSDP2, which would fail over the state of another loss before ``load`` is called.
 
         Raises:
             ValueError: As ``load``, and for another loss, on purpose or not.
         """
-        trainer = module.trainer
-        path = Path(trainer.ckpt_path or "", META)
-        if not (isinstance(trainer.strategy, FSDP2Strategy) and path.is_file()):
-            return
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found = self.compare(checkpoint, module) if "configuration" in checkpoint else []
         if any(change.name.endswith(".loss") for change in found):
-            raise ValueError("`--resume_with` cannot change the class of `model.loss` under FSDP2; `lit-talr export` the checkpoint, and start from the export.")
+            raise ValueError(
+                "`--resume_with` cannot change the class of `model.loss` under FSDP2; `lit-talr export` the checkpoint, and start from the export."
+            )
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"configuration": self._options, "changes": self.changes}

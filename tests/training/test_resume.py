@@ -1,5 +1,6 @@
 """A run that was stopped and resumed ends with the weights of one that was not."""
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_each_step_of_an_extended_run_has_the_rate_of_its_schedule(folder: Path,
     for steps in (9, 7):
         rates = Rates()
         fit(folder, Standard(), steps, make, ADAMW, ckpt_path=str(checkpoint), trainer={"callbacks": [rates]})
-        assert rates.logged == pytest.approx({step: 0.01 * schedule.factor(step, steps) for step in range(5, steps)}, abs=0)
+        assert rates.logged == pytest.approx({step: 0.01 * schedule.factor(step, steps) for step in range(5, steps)}, rel=1e-6)
         assert all(rate > 0 for rate in rates.logged.values())
 
 
@@ -211,3 +212,10 @@ def test_a_checkpoint_without_a_configuration_is_refused(folder: Path, tmp_path:
     torch.save(content, checkpoint)
     with pytest.raises(ValueError, match="The checkpoint does not say which run it is of"):
         fit(folder, Standard(), steps=2, ckpt_path=str(checkpoint))
+
+
+def test_the_page_on_running_lists_what_may_differ() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "running.md").read_text(encoding="utf-8")
+    table = page.split("| what may differ | why |")[1].split("\n## ")[0]
+    named = set(re.findall(r"`([\w.]+)`", table))
+    assert [name for name in MAY_DIFFER if not {name, name.rpartition(".")[2]} & named and name != "resume_with"] == []

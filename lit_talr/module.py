@@ -26,7 +26,8 @@ from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.monitors import adopt_monitors
 from lit_talr.training.non_finite import Guard, NonFinite
-from lit_talr.training.resume import check_model, check_origin, check_same, continue_plan, continue_weights, initial_weights, run_origin
+from lit_talr.training.resume import check_model
+from lit_talr.training.run_record import RunRecord, ignore_loss_state, trained_weights
 from lit_talr.training.schedules import Cosine, Schedule
 from lit_talr.training.supported import check_optimizer, check_run
 from lit_talr.utils.identity import WeightsIdentity
@@ -86,13 +87,14 @@ class DomainSFT(EvaluatedModule):
         super().__init__()
         self.loss, self.schedule = loss, schedule or Cosine(warmup_ratio=0.03)
         self.optimizer = optimizer or partial(AdamW, lr=1e-6, weight_decay=0.0, fused=True)
-        self.pretrained, self.revision, self.tokenizer = pretrained, revision, tokenizer
+        self.pretrained, self.revision, self.architecture, self.tokenizer = pretrained, revision, architecture, tokenizer
         self.source = Source(pretrained, revision, architecture)
         self.lora, self.compute, self.generation, self.bf16_weights = lora, compute, generation, bf16_weights
         self.arithmetic = arithmetic
         self.backbone, self.base, self.guard = None, BaseNumbers(), Guard(non_finite)
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
-        self._optimizer_name = self._loaded_optimizer = ""
+        self.record = RunRecord()
+        self.register_load_state_dict_post_hook(ignore_loss_state)
 
     def check(self, trainer: Trainer) -> None:
         """Refuses combinations that are not supported, before weights are loaded."""
@@ -107,8 +109,7 @@ class DomainSFT(EvaluatedModule):
             adopt_monitors(self.trainer)
             base = self.base_model() if self.pretrained else None
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
-            self.source_weights = initial_weights(self.base, run_origin(self.loss, self.base, self.lora, self.plan), self.num_steps)
-        elif not self.trainer.ckpt_path:
+        elif self.backbone is None and not self.trainer.ckpt_path:
             self.source_weights = self.source.weights(self.trainer)
         set_engine_defaults(self.trainer.strategy)
         check_before_loading(self.trainer.strategy)
@@ -127,11 +128,10 @@ class DomainSFT(EvaluatedModule):
                 try_head_kernel(self.trainer, self.backbone, self.loss.needs)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        optimizer = self.optimizer(trained_weights(self))
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # gradients are unscaled before hooks and clipping
         check_optimizer(optimizer, self.trainer)
-        self._optimizer_name = type(optimizer).__name__
-        check_same("model.optimizer", self._loaded_optimizer or self._optimizer_name, self._optimizer_name)
+        self.record.describe(self, optimizer)
         self.guard.attach(optimizer, self.trainer, self.data)  # before the penalties, which then see no gradient in a skipped step
         self.loss.attach(optimizer)
         num_steps = self.num_steps
@@ -139,6 +139,7 @@ class DomainSFT(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
+        self.record.restore(self)
         if self.loaded_step is None and self.backbone is not None:
             restore_masters(self.trainer, self.backbone, self.source)
         if self.loaded_step is not None:
@@ -201,18 +202,14 @@ class DomainSFT(EvaluatedModule):
             self.log(name, value, prog_bar=name.endswith("temperature"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["origin"] = {**run_origin(self.loss, self.base, self.lora, self.plan), "model.optimizer": self._optimizer_name}
+        self.record.save(checkpoint, self)
         checkpoint["num_skipped_steps"] = self.guard.num_skipped
-        checkpoint["weights"] = self.weights._asdict()
-        checkpoint["validated_step"] = self.validated_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues after the checkpoint's last step; refuses one of another model or run."""
         check_model(checkpoint, self.lora, self.state_dict())
         self.loaded_step = checkpoint["global_step"]
-        self.source_weights = continue_weights(WeightsIdentity(**checkpoint["weights"]), self.source_weights, self.trainer.training)
+        self.source_weights = WeightsIdentity(**checkpoint["weights"])
         if self.trainer.training:
-            self.validated_step = checkpoint["validated_step"]
-            self._loaded_optimizer = check_origin(checkpoint, run_origin(self.loss, self.base, self.lora, self.plan), self._optimizer_name)
+            self.record.load(checkpoint, self)
             self.guard.num_skipped = checkpoint.get("num_skipped_steps", 0)  # absent in older checkpoints
-            continue_plan(checkpoint, self.plan)

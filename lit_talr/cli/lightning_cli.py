@@ -1,11 +1,13 @@
 """``fit``, ``validate`` and ``test``: Lightning's command line for one module and any domain."""
 
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -16,9 +18,11 @@ import lit_talr.modeling.strategies  # noqa: F401
 from lit_talr import __version__
 from lit_talr.checkpoint.find import check_strategy, step_of
 from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
+from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
 from lit_talr.cli.run_folder import SaveConfig, check_run, lock_run
 from lit_talr.domains import DomainDataModule
 from lit_talr.module import DomainSFT
+from lit_talr.training.configuration import flatten
 
 DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. `lit-talr --help` lists all commands."
 
@@ -30,6 +34,7 @@ def run_lightning(words: Sequence[str], typed: Sequence[str]) -> None:
         words: The command line.
         typed: The command line as the run's record shows it.
     """
+    words = join_entries(words)
     refuse_linked(typed_names(words))
     commands = CLI.subcommands()
     # The parser of each command takes a third of a second to build, so that the one that was typed is built alone.
@@ -65,6 +70,12 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str, default="runs/run", help="Folder of the run: checkpoints, logs, answers and the exported model.")
+        parser.add_argument(
+            "--resume_with",
+            type=list[str],
+            default=[],
+            help="With --ckpt_path: NAME=VALUE of an option that is changed on purpose, such as model.optimizer.lr=0.05; may be given several times.",
+        )
         parser.link_arguments("run", "trainer.default_root_dir")
         parser.link_arguments(("model.pretrained", "model.tokenizer"), "data.init_args.tokenizer", compute_fn=tokenizer_name)
         parser.link_arguments(("model.revision", "model.tokenizer"), "data.init_args.tokenizer_revision", compute_fn=tokenizer_revision)
@@ -76,10 +87,16 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        if self.config.subcommand == "fit" and (entries := self.config.fit.resume_with) and f"--resume_with={json.dumps(entries)}" not in args:
+            entry_names(entries)
+            self.config = parser.parse_args([*args, *option_words(entries)])  # those of a file, such as config.resume-1.yaml
 
     def _parse_ckpt_path(self) -> None:
         """Checks the run's folder; Lightning would load hyper-parameters over the configuration, which is our record."""
-        check_run(self.config[self.config.subcommand], self.config.subcommand)
+        config, verb = self.config[self.config.subcommand], self.config.subcommand
+        if verb == "fit":
+            check_resumed(config)
+        check_run(config, verb)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] is None:
@@ -98,6 +115,9 @@ class CLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
+        plain = yaml.safe_load(self._parser("fit").dump(self.config["fit"], skip_unset=False))
+        self.model.record.given = flatten("", plain)
+        self.model.record.resume_with = entry_names(plain["resume_with"])
         self.model.check(self.trainer)  # before the data is read, which can take long
 
     def before_test(self) -> None:

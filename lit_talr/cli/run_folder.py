@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import lightning
 import torch
@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lit_talr import __version__
 from lit_talr.checkpoint.find import check_whole, last_checkpoint
 from lit_talr.checkpoint.pickles import refuse_code
+from lit_talr.module import DomainSFT
 from lit_talr.utils.files import read_json, shipped, write_json
 from lit_talr.utils.identity import DIGITS
 from lit_talr.utils.locks import try_lock
@@ -68,7 +69,7 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes nothing yet, so that a start that is refused does not use up the folder."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
@@ -77,8 +78,10 @@ class SaveConfig(SaveConfigCallback):
         folder.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, folder / name, skip_unset=False, multifile=False)
         versions = {"lit_talr": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "lightning": lightning.__version__}
-        encoded = trainer.datamodule.encoded["train"]  # type: ignore[attr-defined]
+        encoded = pl_module.data.encoded["train"]
         rows = {"number": len(encoded), "hash": encoded.content_hash[:DIGITS]}
-        fit = {"command": self.command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions, "rows": rows}
+        fit: dict[str, Any] = {"command": self.command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions, "rows": rows}
+        if changed := pl_module.record.changed:
+            fit["resume_with"] = changed  # each with its value before and now
         provenance = read_json(folder / "provenance.json")
         write_json(folder / "provenance.json", {"fits": [*provenance.get("fits", []), fit]})

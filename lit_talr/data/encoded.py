@@ -61,16 +61,16 @@ class EncodedExamples(Dataset):
 
     @cached_property
     def content_hash(self) -> str:
-        """The hash of the tokens, of which of them are supervised, and of their order."""
-        content = hashlib.sha256()
-        for array in (self.offsets, self.tokens, self.supervised):
-            content.update(np.ascontiguousarray(array).data.cast("B"))
-        return content.hexdigest()
+        """Hash of all examples in their order: their tokens, and which of them are supervised."""
+        digest = hashlib.sha256()
+        for array, dtype in ((self.offsets, "<i8"), (self.tokens, "<i4"), (self.supervised, "?")):
+            digest.update(np.ascontiguousarray(array, dtype=dtype).data)
+        return digest.hexdigest()
 
     def followed_by(self, other: "EncodedExamples") -> "EncodedExamples":
         """The concatenation of both."""
         both = copy(self)
-        both.__dict__.pop("content_hash", None)
+        vars(both).pop("content_hash", None)
         both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
         for name in ("tokens", "supervised", "lengths", "num_supervised"):
             setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))

@@ -1,6 +1,7 @@
 """Training strategies: which parts each splits among ranks, and two that Lightning does not have."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -8,6 +9,9 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
+
+META = "meta.pt"
+"""The file of a checkpoint of FSDP2 with all that is not a tensor of the model or the optimizer."""
 
 
 def is_deepspeed(strategy: Strategy) -> TypeGuard[DeepSpeedStrategy]:
@@ -93,8 +97,17 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
 class FSDP2Strategy(ModelParallelStrategy):
     """FSDP2 (``fully_shard``): weights, gradients and optimizer state are sharded over all ranks, on GPUs or CPU ranks. The module shards itself."""
 
+    before_loading: Callable[[dict[str, Any]], None] | None = None
+    """Called with all of a checkpoint that is not a tensor before the tensors are loaded, which a checkpoint of another model or loss fails in."""
+
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        path = Path(checkpoint_path, META)
+        if self.before_loading is not None and path.is_file():
+            self.before_loading(torch.load(path, map_location="cpu", weights_only=True))
+        return super().load_checkpoint(checkpoint_path, weights_only)
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes

@@ -45,6 +45,7 @@ class EvaluatedModule(LightningModule):
         super().__init__()
         self.test_metric: DomainMetric | None = None
         self.source_weights: WeightsIdentity | None = None  # those that were loaded
+        self.first_step = 0  # steps of an earlier fit in this process
         self.restored_step: int | None = None  # that of the weights, where earlier ones were put back
         self.measured: dict[str, Measured] = {}  # by the name of the number
         self.validated_step: int | None = None  # of a fit
@@ -82,7 +83,7 @@ class EvaluatedModule(LightningModule):
         assert self.source_weights is not None
         if self.trainer.state.fn != "fit":
             return self.source_weights
-        return self.source_weights._replace(step=self.trainer.global_step if self.restored_step is None else self.restored_step)
+        return self.source_weights._replace(step=self.first_step + self.trainer.global_step if self.restored_step is None else self.restored_step)
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
@@ -154,6 +155,10 @@ class EvaluatedModule(LightningModule):
         self.log_score("val/perplexity", (nll / number).exp(), items)
         self.log_score("val/token_accuracy", correct / number, items)
         self.validated_step = self.trainer.global_step
+
+    def on_fit_end(self) -> None:
+        """Keeps the identity of the trained weights for a command that follows in this process."""
+        self.source_weights = self.weights
 
     def validate_if_missed(self) -> None:
         """Validates a resumed run where the one that it continues was ended just before it would have."""

@@ -1,32 +1,172 @@
-"""Resuming where a checkpoint was written: everything follows from its number of optimizer steps."""
+"""Comparing a run with the one whose checkpoint it continues, option by option."""
 
-from collections.abc import Mapping
-from typing import Any
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lit_talr.data.batch_plan import BatchPlan
-from lit_talr.losses.base import LossStrategy
 from lit_talr.modeling.lora import LoRA
-from lit_talr.training.base_model import BaseNumbers
-from lit_talr.utils.identity import WeightsIdentity, digest
+from lit_talr.training.configuration import Options, describe
+
+WHERE = "a place; what lies there is compared by its content"
+HOW = "memory and speed; the gradient is the same up to rounding"
+LENGTH = "a run may be extended or shortened; every step has the rate of the schedule in force"
+WHEN = "when something is measured or written, not what is trained"
+SHOWN = "what is shown and logged"
+LAYOUT = "the layout; a step has the same gradient however it is split, unless the loss depends on the split"
+MAY_DIFFER = {
+    **dict.fromkeys(("run", "ckpt_path", "model.pretrained", "model.revision", "model.tokenizer"), WHERE),
+    "data": "where rows come from and how they are read; the rows are compared by their tokens",
+    **dict.fromkeys(("trainer.max_epochs", "trainer.max_steps", "trainer.min_epochs", "trainer.min_steps", "trainer.max_time"), LENGTH),
+    **dict.fromkeys(("trainer.val_check_interval", "trainer.check_val_every_n_epoch", "trainer.num_sanity_val_steps"), WHEN),
+    "trainer.callbacks": "they watch; those with a state compare their own settings",
+    **dict.fromkeys(("trainer.logger", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"), SHOWN),
+    **dict.fromkeys(("trainer.enable_autolog_hparams", "trainer.model_registry", "trainer.barebones", "trainer.enable_checkpointing"), SHOWN),
+    **dict.fromkeys(("trainer.detect_anomaly", "trainer.inference_mode"), "checks and speed; no number changes"),
+    **dict.fromkeys(("trainer.deterministic", "trainer.benchmark", "model.compute"), HOW),
+    **dict.fromkeys(("trainer.limit_test_batches", "trainer.limit_predict_batches"), "nothing of it is trained or selected"),
+    "trainer.accumulate_grad_batches": "it follows from the batching, and any other value is refused",
+    "model.non_finite": "what to do with steps that have not been yet",
+    "model.bf16_weights": "a permission; the precision itself must be equal",
+    **dict.fromkeys(("data.batching.eval_batch_size", "data.batching.num_workers"), HOW),
+    **dict.fromkeys(("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator"), LAYOUT),
+    **dict.fromkeys(("data.batching.micro_batch_size", "data.batching.micro_batch_tokens", "data.batching.packing"), LAYOUT),
+    "resume_with": "it names what is changed on purpose",
+}
+"""Options that a resumed run may have otherwise, with all options below them, and why. Every other option must be equal."""
+EQUAL_ALL_THE_SAME = ("data.batching", "data.share")
+"""Options that must be equal although those above them may differ; the longest name decides."""
+SHAPES = "the checkpoint's weights would not fit"
+STATE = "the optimizer's state in the checkpoint is of the old one"
+POSITION = "the position in the data follows from the number of steps"
+FIXED = {
+    **dict.fromkeys(("model.lora", "model.architecture"), SHAPES),
+    "model.optimizer": STATE,
+    **{f"model.optimizer.{name}": STATE for name in ("amsgrad", "centered", "fused", "foreach", "capturable", "differentiable")},
+    **dict.fromkeys(("data.batching.batch_size", "data.share"), POSITION),
+}
+"""Options that a run cannot change on purpose either, and why."""
+MANY = 5
+"""Differences that a sentence names."""
 
 
-def run_origin(loss: LossStrategy, base: BaseNumbers, lora: LoRA | None, plan: BatchPlan) -> dict[str, Any]:
-    """The options and contents that a resumed run must share with the run it continues, apart from the optimizer's class."""
-    nll = {} if base.nll is None else {"base NLL (hash of base weights, rows and precision)": base.nll.key[:16]}
-    weights = {} if base.weights_hash is None else {"model.pretrained (hash of its weights)": base.weights_hash[:16]}
-    return {
-        "model.loss": loss.description,
-        **nll,
-        **weights,
-        "model.lora": str(lora),
-        "data.batching.batch_size": plan.batching.batch_size,
-        "data.batching.seed": plan.seed,
-        "number of training rows": len(plan.lengths),
-        "data.share": None if plan.mixture is None else plan.mixture.share,
-        "number of supervised tokens": int(plan.num_supervised.sum()),
-    }
+class Change(NamedTuple):
+    """An option that a resumed run has otherwise than its checkpoint."""
+
+    name: str
+    before: Any
+    now: Any
+
+
+def why_may_differ(name: str, invariant: bool = True) -> str | None:
+    """The reason why an option may differ, by the longest name in the table that is its own or above it; None if it must be equal."""
+    while name:
+        if name in EQUAL_ALL_THE_SAME:
+            return None
+        if name in MAY_DIFFER:
+            return MAY_DIFFER[name] if invariant or MAY_DIFFER[name] != LAYOUT else None
+        name = name.rpartition(".")[0]
+    return None
+
+
+def why_fixed(name: str) -> str | None:
+    """The reason why an option cannot be changed on purpose; None if it can."""
+    if " " in name:
+        return "it is what the run has learned from"
+    above = next((tree for tree in ("model.lora", "model.architecture") if is_within(name, tree)), name)
+    return FIXED.get(above)
+
+
+def is_within(name: str, above: str) -> bool:
+    return name == above or name.startswith(f"{above}.")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Options of two runs that differ; of a class that differs its name alone, unless another rule holds for an option of it.
+
+    Where a command line made one of them and Python the other, those that both know. An option that one does not have is None.
+    """
+    same_kind = ("seed_everything" in before) == ("seed_everything" in now)
+    names = before.keys() | now.keys() if same_kind else before.keys() & now.keys()
+    found: dict[str, Change] = {}
+    for name in sorted(names):  # an object comes before its options
+        above = [other for other in found if is_within(name, other) and why_may_differ(other) == why_may_differ(name)]
+        if not above and not is_same(before.get(name), now.get(name), name.startswith("trainer.limit_")):
+            found[name] = Change(name, before.get(name), now.get(name))
+    return list(found.values())
+
+
+def is_same(before: Any, now: Any, counts: bool = False) -> bool:
+    """Whether two values are equal; where whole numbers count batches and others are shares, 1 is not 1.0."""
+    return (before == now and not counts) or repr(before) == repr(now)  # NaN is not equal to itself
+
+
+def check_options(
+    before: Options, now: Options, resume_with: Collection[str] = (), changes: Sequence[Mapping[str, Any]] = (), split_matters: str | None = None
+) -> list[Change]:
+    """Refuses to continue another run; returns the options that are changed on purpose.
+
+    Args:
+        before: Options of the checkpoint's run.
+        now: Options of this run.
+        resume_with: Names of options that may differ, each with all below it.
+        changes: Changes of earlier resumes, which may be named again.
+        split_matters: The loss, where it depends on how a step is split.
+
+    Raises:
+        ValueError: Naming the options, both values and the way out.
+    """
+    found = differences(before, now)
+    for name in resume_with:
+        check_changeable(name, found, now, changes)
+    changed = [change for change in found if any(is_within(change.name, name) for name in resume_with)]
+    refused = [change for change in found if change not in changed and why_may_differ(change.name, split_matters is None) is None]
+    if refused:
+        raise ValueError(refusal(refused, split_matters))
+    return changed
+
+
+def check_changeable(name: str, found: Sequence[Change], now: Options, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses to change an option on purpose that cannot be changed, or that does not differ.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    if not any(is_within(option, name) for option in (*now, *(change.name for change in found))):
+        raise ValueError(f"`--resume_with {name}`: there is no such option; name one of the configuration, such as model.optimizer.lr.")
+    within = [change.name for change in found if is_within(change.name, name)]
+    if reasons := [reason for option in (name, *within) if (reason := why_fixed(option))]:
+        raise ValueError(f"`--resume_with {name}` cannot change a run that has begun: {reasons[0]}; start a new run.")
+    again = any(is_within(change["name"], name) and is_same(change["now"], now.get(change["name"])) for change in changes)
+    if not (within or again):
+        raise ValueError(f"`--resume_with {name}` changes nothing: the checkpoint's run has {shown(now.get(name))} too; leave it out.")
+
+
+def refusal(refused: Sequence[Change], split_matters: str | None) -> str:
+    """The sentence about options that differ."""
+    facts = []
+    for name, before, now in refused[:MANY]:
+        two = (before, now) if short(before) == short(now) else (short(before), short(now))
+        layout = why_may_differ(name) == LAYOUT
+        facts.append(f"its {name} is {shown(two[0])}, here {shown(two[1])}" + (f" ({split_matters} depends on how a step is split)" if layout else ""))
+    more = f"; and {len(refused) - MANY} more" if len(refused) > MANY else ""
+    changeable = [change for change in refused[:MANY] if why_fixed(change.name) is None]
+    words = " ".join(f"--resume_with {change.name}={shown(change.now)}" for change in changeable)
+    pronoun = "it" if len(refused) == 1 else "them" if len(changeable) == len(refused) else "what can be changed"
+    way = f" change {pronoun} on purpose with `{words}`," if changeable else ""
+    return f"The checkpoint is of another run: {'; '.join(facts)}{more}; resume with what it was started with,{way} or start a new run."
+
+
+def short(value: Any) -> Any:
+    """A class by the last part of its name."""
+    return value.rpartition(".")[2] if isinstance(value, str) and re.fullmatch(r"(\w+\.)+[A-Z]\w*", value) else value
+
+
+def shown(value: Any) -> str:
+    """A value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
 
 
 def check_same(name: str, loaded: Any, current: Any) -> None:
@@ -35,30 +175,22 @@ def check_same(name: str, loaded: Any, current: Any) -> None:
         raise ValueError(f"The checkpoint is of another run: its {name} is {loaded}, here {current}; resume with what it was started with, or start a new run.")
 
 
-def check_origin(checkpoint: Mapping[str, Any], origin: Mapping[str, Any], optimizer: str) -> str:
-    """Refuses a checkpoint of a run with another loss, optimizer, step size or data; returns its optimizer's class.
-
-    Args:
-        checkpoint: As Lightning loads it.
-        origin: ``run_origin`` of this run.
-        optimizer: Class of this run's optimizer; empty while no optimizer exists (DeepSpeed makes it before).
-    """
-    for name, current in origin.items():
-        check_same(name, checkpoint["origin"].get(name), current)
-    loaded: str = checkpoint["origin"]["model.optimizer"]
-    check_same("model.optimizer", loaded, optimizer or loaded)
-    return loaded
-
-
 def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint of another model, by the first tensor whose shape differs.
+    """Refuses a checkpoint of another model, by its adapters and the first tensor whose shape differs.
 
     Args:
         checkpoint: As Lightning loads it; DeepSpeed keeps its weights elsewhere.
         lora: Adapters of this module.
         state: State dict of this module.
+
+    Raises:
+        ValueError: Naming what differs; for a checkpoint that does not say what run it is of.
     """
-    check_same("model.lora", checkpoint["origin"].get("model.lora"), str(lora))
+    if "configuration" not in checkpoint:
+        raise ValueError("The checkpoint does not say which run it is of: an older version wrote it; `lit-talr export` it, and start from the export.")
+    loaded = {name: value for name, value in checkpoint["configuration"].items() if is_within(name, "model.lora")}
+    if found := differences(loaded, describe("model.lora", lora)):
+        raise ValueError(refusal(found, None))
     shapes = {name: value.shape for name, value in state.items() if isinstance(value, Tensor)}
     for name, value in checkpoint.get("state_dict", {}).items():
         if isinstance(value, Tensor) and shapes.get(name) != value.shape:
@@ -66,38 +198,3 @@ def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping
                 f"The checkpoint is of another model: its `{name}` is {list(value.shape)}, here {list(shapes.get(name, []))}; "
                 "give the model it was trained with."
             )
-
-
-def initial_weights(base: BaseNumbers, origin: Mapping[str, Any], num_steps: int) -> WeightsIdentity:
-    """The weights that a run begins with, and what makes others of them."""
-    return WeightsIdentity(base.weights_hash, digest(dict(origin), num_steps), 0)
-
-
-def continue_weights(loaded: WeightsIdentity, own: WeightsIdentity | None, fits: bool) -> WeightsIdentity:
-    """The weights of a checkpoint, from which a run goes on that may differ from the one that made them, in its number of steps for example."""
-    if not fits or own is None or loaded.origin == own.origin:
-        return loaded
-    return loaded._replace(origin=digest(loaded.origin, loaded.step, own.origin))
-
-
-def continue_plan(checkpoint: Mapping[str, Any], plan: BatchPlan) -> None:
-    """Continues the batch plan, and Lightning's loops, after the checkpoint's last optimizer step."""
-    num_steps = checkpoint["global_step"]
-    plan.resume(*divmod(num_steps, plan.steps_per_epoch))
-    if num_steps:
-        set_progress(checkpoint["loops"]["fit_loop"], num_steps, plan.steps_per_epoch, plan.accumulate)
-
-
-def set_progress(fit_loop: dict[str, Any], num_steps: int, steps_per_epoch: int, accumulate: int) -> None:
-    """Sets a checkpoint's loops to their state right after optimizer step ``num_steps``.
-
-    Lightning counts micro-batches, whose number per step may differ now, and it may have saved at any moment of the epoch.
-    """
-    epoch = (num_steps - 1) // steps_per_epoch
-    done = (num_steps - epoch * steps_per_epoch) * accumulate
-    for part in ("total", "current"):
-        fit_loop["epoch_progress"][part].update(ready=epoch + 1, started=epoch + 1, processed=epoch, completed=epoch)
-    for part, number in (("total", num_steps * accumulate), ("current", done)):
-        fit_loop["epoch_loop.batch_progress"][part].update(ready=number, started=number, processed=number, completed=number - 1)
-    fit_loop["epoch_loop.batch_progress"]["is_last_batch"] = done == steps_per_epoch * accumulate
-    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = num_steps - 1

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,9 +92,16 @@ def fingerprint(folder: Path) -> str:
     """Hashes a model's configuration and weights."""
     digest = hashlib.sha256()
     for path in (folder / "config.json", *weight_files(folder)):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+        status = path.stat()
+        digest.update(f"{path.name} {file_hash(path.resolve(), status.st_size, status.st_mtime_ns)}".encode())
     return digest.hexdigest()
+
+
+@cache
+def file_hash(path: Path, size: int, modified: int) -> str:
+    """Hashes a file once in a process, as long as its size and its time of change stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensors(folder: Path) -> dict[str, TensorInfo]:

@@ -1,0 +1,48 @@
+"""Gives an optimizer the options of this run once a checkpoint has restored those of another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_talr.training.configuration import NOT_OPTIONS
+from lit_talr.training.schedules import Schedule
+
+GroupOptions = Sequence[Mapping[str, Any]]
+"""Options of each group of an optimizer."""
+
+
+def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The options of a new optimizer's groups, before a schedule or a checkpoint changes them."""
+    return [
+        {name: value.clone() if isinstance(value, Tensor) else value for name, value in group.items() if name not in NOT_OPTIONS}
+        for group in optimizer.param_groups
+    ]
+
+
+def restore_options(trainer: Trainer, options: GroupOptions, schedule: Schedule, step: int, num_steps: int) -> None:
+    """Gives the groups their options, and the rate of the next step as the schedule has it in this run; the moments stay.
+
+    Optimizer and scheduler of a checkpoint bring the options that they were saved with, and the rate of a run of another length.
+
+    Args:
+        trainer: With its optimizer, scheduler and any strategy; engines wrap the optimizer and share its groups.
+        options: ``group_options`` of this run's optimizer.
+        schedule: The schedule in force.
+        step: Optimizer steps that are done.
+        num_steps: Optimizer steps of the whole run.
+    """
+    (optimizer,), (config,) = trainer.optimizers, trainer.lr_scheduler_configs
+    factor, rates = schedule.factor(step, num_steps), [given["lr"] for given in options]
+    for group, given, rate in zip(optimizer.param_groups, options, rates, strict=True):
+        group.update({name: value for name, value in given.items() if name != "lr"})
+        group["initial_lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate * factor)
+        else:
+            group["lr"] = rate * factor
+    scheduler = config.scheduler
+    scheduler.base_lrs, scheduler.last_epoch = list(rates), step  # type: ignore[union-attr]
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from lit_talr.callbacks.hf_export import HFExport
 from lit_talr.callbacks.lm_eval import LMEval
 from lit_talr.callbacks.terminal import Summary, TokenProgressBar
 from lit_talr.callbacks.token_probability import TokenProbability
+from lit_talr.callbacks.visible_update import VisibleUpdate
 
 __all__ = [
     "DomainScore",
@@ -22,5 +23,6 @@ __all__ = [
     "Summary",
     "TokenProbability",
     "TokenProgressBar",
+    "VisibleUpdate",
     "WholeCheckpoint",
 ]

@@ -62,6 +62,7 @@ def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     lenient = {} if general_items is None else suite_means(general_items, "lenient")
     row: Row = {**asdict(run), "point": run.point, "trained": run.trained, "domain": run.test["test/score"], "general": mean, "drop": drop}
     row |= {"val/score": run.fit.get("val/score"), "val/nll": run.fit.get("val/nll"), "steps": run.steps}
+    row["update/visible"] = run.fit.get("update/visible")
     row |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
     row |= {f"lenient/{suite}": value for suite, value in lenient.items()}
     row["general_lenient"] = float(np.mean([*lenient.values()])) if lenient else None

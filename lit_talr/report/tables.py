@@ -14,7 +14,7 @@ from lit_talr.utils.files import write_bytes
 
 BOUNDS = ("", "_lower", "_upper")
 RESULTS = ["name", "point", "variant", "remedy", "source", "rate", "seed", "alpha", "of", "trained", *(f"{name}{end}" for name in SCORES for end in BOUNDS)]
-REST = ["general_lenient", "val/score", "val/nll", "steps", "paper_domain", "paper_general", "command"]
+REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", "paper_domain", "paper_general", "command"]
 """The last columns of the results, after those of the suites. ``general_lenient`` is the mean over suites as a lenient reader (``ExactMatch``) scores them."""
 MEANS = [*SHARED, "seeds", *(f"{name}{end}" for name in SCORES for end in (*BOUNDS, "_se", "_seeds_lower", "_seeds_upper"))]
 PAIRS = ["reference", "point", *(f"{name}{end}" for name in ("domain", "general") for end in BOUNDS)]

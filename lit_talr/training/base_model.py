@@ -92,3 +92,9 @@ def base_dtype(trainer: Trainer, lora: bool) -> torch.dtype | None:
 def mixed_dtype(trainer: Trainer) -> torch.dtype | None:
     """The dtype that mixed precision multiplies in."""
     return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(trainer.precision))
+
+
+def compute_dtype(trainer: Trainer) -> torch.dtype:
+    """The dtype that matrices are multiplied in."""
+    whole = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+    return mixed_dtype(trainer) or whole.get(str(trainer.precision), torch.float32)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import torch
 from lightning.pytorch import Trainer
 from transformers import PreTrainedModel
 
@@ -16,7 +15,7 @@ from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
 from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
-from lit_talr.training.base_model import mixed_dtype
+from lit_talr.training.base_model import compute_dtype, mixed_dtype
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.identity import WeightsIdentity, digest, folder_weights
 from lit_talr.utils.weight_files import model_folder, weight_files
@@ -146,8 +145,7 @@ def try_head_kernel(trainer: Trainer, backbone: Backbone, needs: frozenset[str])
         ValueError: With the way out.
     """
     if backbone.head.kernel != "own":
-        dtype = torch.bfloat16 if trainer.precision == "bf16-true" else mixed_dtype(trainer) or torch.float32
-        backbone.head.try_kernel(trainer.strategy.root_device, dtype, "entropy" in needs, "top_entropy" in needs)
+        backbone.head.try_kernel(trainer.strategy.root_device, compute_dtype(trainer), "entropy" in needs, "top_entropy" in needs)
 
 
 def restore_masters(trainer: Trainer, backbone: Backbone, source: Source) -> None:

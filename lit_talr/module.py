@@ -14,12 +14,12 @@ from lit_talr.checkpoint.find import check_before_loading
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
-from lit_talr.modeling.arithmetic import Arithmetic, check_arithmetic
+from lit_talr.modeling.arithmetic import Arithmetic
 from lit_talr.modeling.backbone import BackboneOutput
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.lora import LoRA
-from lit_talr.modeling.strategies import set_engine_defaults
+from lit_talr.modeling.strategies import layout_factor, set_engine_defaults
 from lit_talr.training.base_model import BaseModel, BaseNumbers, base_dtype, prepare_base
 from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, try_head_kernel
 from lit_talr.training.empty import can_skip, empty_stats
@@ -101,16 +101,12 @@ class DomainSFT(EvaluatedModule):
         check_run(trainer, self.loss, self.pretrained is not None, self.lora is not None, self.compute.compile_layers, self.bf16_weights)
 
     def setup(self, stage: str) -> None:
-        check_arithmetic(self.trainer, self.arithmetic)
-        if stage == "test":
-            self.check_generation(self.trainer)
+        super().setup(stage)
         if stage == "fit":
             self.check(self.trainer)
             adopt_monitors(self.trainer)
             base = self.base_model() if self.pretrained else None
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
-        elif self.backbone is None and not self.trainer.ckpt_path:
-            self.source_weights = self.source.weights(self.trainer)
         set_engine_defaults(self.trainer.strategy)
         check_before_loading(self.trainer.strategy)
 
@@ -139,11 +135,10 @@ class DomainSFT(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        self.record.restore(self)
-        if self.loaded_step is None and self.backbone is not None:
-            restore_masters(self.trainer, self.backbone, self.source)
         if self.loaded_step is not None:
-            self.validate_if_missed()
+            self.record.restore(self)
+        elif self.backbone is not None:
+            restore_masters(self.trainer, self.backbone, self.source)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.plan.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)) % 2**63)
@@ -174,13 +169,7 @@ class DomainSFT(EvaluatedModule):
         loss = self.loss(stats, weights) / batch["num_items_in_batch"]
         sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_items_in_batch"]])
         self.guard.see(batch["ids"], batch["packing"] is not None, stats, sums)
-        return {"loss": loss * self.layout_factor(), "stats": stats.detach(), "weights": weights}
-
-    def layout_factor(self) -> int:
-        """The factor that undoes the averages over ranks and micro-batches."""
-        accumulate = self.trainer.accumulate_grad_batches
-        divisions = 2 if self.trainer.strategy.handles_gradient_accumulation else 1  # DeepSpeed divides on top of Lightning
-        return accumulate**divisions * self.trainer.world_size
+        return {"loss": loss * layout_factor(self.trainer), "stats": stats.detach(), "weights": weights}
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -203,7 +192,6 @@ class DomainSFT(EvaluatedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.record.save(checkpoint, self)
-        checkpoint["num_skipped_steps"] = self.guard.num_skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues after the checkpoint's last step; refuses one of another model or run."""
@@ -212,4 +200,3 @@ class DomainSFT(EvaluatedModule):
         self.source_weights = WeightsIdentity(**checkpoint["weights"])
         if self.trainer.training:
             self.record.load(checkpoint, self)
-            self.guard.num_skipped = checkpoint.get("num_skipped_steps", 0)  # absent in older checkpoints

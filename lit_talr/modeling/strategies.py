@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeGuard
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 
 META = "meta.pt"
@@ -43,6 +44,12 @@ def set_engine_defaults(strategy: Strategy) -> None:
     """Gives DeepSpeed the micro-batch size that it only logs; Lightning would ask a batch sampler, which a batch plan is not."""
     if is_deepspeed(strategy) and isinstance(strategy.config, dict):
         strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)
+
+
+def layout_factor(trainer: Trainer) -> int:
+    """The factor of a micro-batch's loss that undoes the averages over ranks and micro-batches."""
+    divisions = 2 if trainer.strategy.handles_gradient_accumulation else 1  # DeepSpeed divides on top of Lightning
+    return trainer.accumulate_grad_batches**divisions * trainer.world_size
 
 
 def checkpoint_kind(strategy: Strategy) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import torch
 from lightning.pytorch import Trainer
 from transformers import PreTrainedModel
 

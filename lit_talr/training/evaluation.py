@@ -14,11 +14,12 @@ from lit_talr.domains.base import DomainDataModule
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.metrics.score import Items, Score
-from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, forward_context, scored_weights
+from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, check_arithmetic, forward_context, scored_weights
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.generation import Generation, Response
 from lit_talr.modeling.responder import Responder
 from lit_talr.modeling.strategies import shards_weights
+from lit_talr.training.building import Source
 from lit_talr.training.supported import check_generation
 from lit_talr.utils.collectives import sum_over_ranks
 from lit_talr.utils.identity import DIGITS, WeightsIdentity
@@ -39,6 +40,7 @@ class EvaluatedModule(LightningModule):
     pretrained: str | None
     revision: str | None
     generation: Generation
+    source: Source
     arithmetic: Arithmetic
 
     def __init__(self) -> None:
@@ -54,6 +56,13 @@ class EvaluatedModule(LightningModule):
         self._val_sums: Tensor | None = None  # float64: this rank's sum of NLL, number of correct tokens, number of tokens
         self._scoring = ExitStack()  # holds the weights that are scored for the length of an evaluation
         self._scoring_depth = 0
+
+    def setup(self, stage: str) -> None:
+        check_arithmetic(self.trainer, self.arithmetic)
+        if stage == "test":
+            self.check_generation(self.trainer)
+        if stage != "fit" and self.backbone is None and not self.trainer.ckpt_path:
+            self.source_weights = self.source.weights(self.trainer)
 
     @property
     def data(self) -> DomainDataModule:

@@ -66,7 +66,7 @@ class RunRecord:
             )
 
     def save(self, checkpoint: dict[str, Any], module: Any) -> None:
-        position = {"weights": module.weights._asdict(), "validated_step": module.validated_step}
+        position = {"weights": module.weights._asdict(), "validated_step": module.validated_step, "num_skipped_steps": module.guard.num_skipped}
         checkpoint |= {"configuration": self._options, "changes": self.changes, **position}
 
     def load(self, checkpoint: Mapping[str, Any], module: Any) -> None:
@@ -81,7 +81,7 @@ class RunRecord:
         self.changed = [{"step": checkpoint["global_step"], **change._asdict()} for change in found]
         self.changes = [*checkpoint["changes"], *self.changed]
         self.identify(module)
-        module.validated_step = checkpoint["validated_step"]
+        module.validated_step, module.guard.num_skipped = checkpoint["validated_step"], checkpoint["num_skipped_steps"]
         continue_plan(checkpoint, module.plan)
 
     def compare(self, checkpoint: Mapping[str, Any], module: Any) -> list[Change]:
@@ -90,9 +90,9 @@ class RunRecord:
         return check_options(checkpoint["configuration"], self._options, self.resume_with, checkpoint["changes"], split_matters)
 
     def restore(self, module: Any) -> None:
-        """Gives an optimizer that a checkpoint has restored this run's options, and the rate of the next step."""
-        if module.loaded_step is not None:
-            restore_options(module.trainer, self._groups, module.schedule, module.loaded_step, module.num_steps)
+        """Gives an optimizer that a checkpoint has restored this run's options, and the rate of the next step. Validates where that was missed."""
+        restore_options(module.trainer, self._groups, module.schedule, module.loaded_step, module.num_steps)
+        module.validate_if_missed()
 
 
 def trained_weights(module: LightningModule) -> Iterator[Tensor]:

@@ -98,7 +98,7 @@ class DomainSFT(EvaluatedModule):
             self.check_generation(self.trainer)
         if stage == "fit":
             self.check(self.trainer)
-            base = self.base_model() if self.pretrained else None
+            base = self.base_model() if self.pretrained and not self.architecture else None  # both are refused as the model is built
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
         set_engine_defaults(self.trainer.strategy)
 

@@ -105,7 +105,7 @@ class DomainSFT(EvaluatedModule):
         if stage == "fit":
             self.check(self.trainer)
             adopt_monitors(self.trainer)
-            base = self.base_model() if self.pretrained else None
+            base = self.base_model() if self.pretrained and not self.source.architecture else None  # both are refused later
             self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
         set_engine_defaults(self.trainer.strategy)
         check_before_loading(self.trainer.strategy)

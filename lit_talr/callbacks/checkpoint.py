@@ -32,9 +32,6 @@ class WholeCheckpoint(ModelCheckpoint):
     With ``monitor`` a checkpoint is written only where the metric has just been measured, and so on these very weights. It is written before one without
     ``monitor``, which then knows it; checkpoints that it replaces are deleted only after that one. So a run that is killed at any moment, or extended, goes
     on to have the same best checkpoints as an uninterrupted one.
-
-    Raises:
-        ValueError: For ``monitor`` together with ``every_n_train_steps``.
     """
 
     def __init__(
@@ -46,11 +43,6 @@ class WholeCheckpoint(ModelCheckpoint):
         every_n_epochs: int | None = None,
         every_n_train_steps: int | None = None,
     ) -> None:
-        if monitor is not None and every_n_train_steps is not None:
-            raise ValueError(
-                f"`WholeCheckpoint`: `monitor: {monitor}` writes where the metric is measured, and `every_n_train_steps` elsewhere; leave one out "
-                "(`trainer.val_check_interval` says when validation measures)."
-            )
         super().__init__(
             filename=filename,
             monitor=monitor,

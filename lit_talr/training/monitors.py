@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
 
 from lit_talr.training.evaluation import EvaluatedModule
 
@@ -36,23 +37,32 @@ def is_measured_now(module: LightningModule | None, metric: str | None) -> bool:
     return measured is not None and measured.weights == module.weights
 
 
+class FreshModelCheckpoint(ModelCheckpoint):
+    """Lightning's ``ModelCheckpoint``, which ranks a checkpoint by a metric of its own weights only."""
+
+    def _save_monitor_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        if is_measured_now(trainer.lightning_module, self.monitor):
+            super()._save_monitor_checkpoint(trainer, monitor_candidates)
+
+
 def adopt_monitors(trainer: Trainer) -> None:
-    """Lets ``EarlyStopping`` judge new measurements only, and refuses callbacks that would take a metric for that of other weights.
+    """Lets Lightning's callbacks that watch a metric use it with its own weights only, and refuses what cannot be so.
 
     Raises:
         ValueError: With the way out.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        monitor = getattr(callback, "monitor", None)
+        if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor is None:
+            continue
+        name = type(callback).__name__
+        if callback.monitor.startswith("train/"):
+            raise ValueError(f"`{name}` cannot watch `{callback.monitor}`, which is of the weights before a step and of its examples only; watch `val/nll`.")
+        if isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps:
+            raise ValueError(
+                f"`{name}`: `monitor: {callback.monitor}` asks for checkpoints where the metric is measured, and `every_n_train_steps` for others; "
+                "leave one out (`trainer.val_check_interval` says when validation measures)."
+            )
         if type(callback) is EarlyStopping:
             callback.__class__ = FreshEarlyStopping
-        if type(callback) is ModelCheckpoint and monitor is not None:
-            raise ValueError(
-                f"Lightning's `ModelCheckpoint` with `monitor: {monitor}` can name a checkpoint by the metric of earlier weights; "
-                "use `WholeCheckpoint`, which takes the same options."
-            )
-        if isinstance(callback, EarlyStopping | ModelCheckpoint) and str(monitor).startswith("train/"):
-            raise ValueError(
-                f"`{type(callback).__name__.removeprefix('Fresh')}` cannot watch `{monitor}`, which is of the weights before a step and of its examples only; "
-                "watch `val/nll`."
-            )
+        if type(callback) is ModelCheckpoint:
+            callback.__class__ = FreshModelCheckpoint

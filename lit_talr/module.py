@@ -89,11 +89,9 @@ class DomainSFT(EvaluatedModule):
         self.optimizer = optimizer or partial(AdamW, lr=1e-6, weight_decay=0.0, fused=True)
         self.pretrained, self.revision, self.architecture, self.tokenizer = pretrained, revision, architecture, tokenizer
         self.source = Source(pretrained, revision, architecture)
-        self.lora, self.compute, self.generation, self.bf16_weights = lora, compute, generation, bf16_weights
-        self.arithmetic = arithmetic
-        self.backbone, self.base, self.guard = None, BaseNumbers(), Guard(non_finite)
+        self.lora, self.compute, self.arithmetic, self.generation, self.bf16_weights = lora, compute, arithmetic, generation, bf16_weights
+        self.backbone, self.base, self.guard, self.record = None, BaseNumbers(), Guard(non_finite), RunRecord()
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
-        self.record = RunRecord()
         self.register_load_state_dict_post_hook(ignore_loss_state)
 
     def check(self, trainer: Trainer) -> None:

@@ -10,18 +10,40 @@ from collections.abc import Sequence
 from contextlib import suppress
 from math import comb
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 CPU_SECONDS = 3
 """Processor time of a program; ``code_eval`` limits the wall time to as much, which passes sooner on a busy machine."""
 SECONDS = 20
 """Wall time of a program, with the start of the interpreter."""
+MARK_LENGTH = 32
 START = f"""
-import resource, runpy
+import builtins, os, resource, sys, types
 for name, limit in (("CPU", {CPU_SECONDS}), ("AS", 4 << 30), ("FSIZE", 16 << 20), ("CORE", 0)):
     resource.setrlimit(getattr(resource, "RLIMIT_" + name), (limit, limit))
-runpy.run_path("program.py", run_name="program")
+
+def codes():
+    with open(0, "rb", closefd=False) as file:
+        tests = compile(file.read(), "tests.py", "exec")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with open("program.py", "rb") as file:
+        return compile(file.read(), "program.py", "exec"), tests
+
+def names(own, tests, builtins):
+    yield own
+    kept = {{name: value for name, value in own.items() if name not in builtins or name.startswith("__") or name in tests.co_names}}
+    yield kept | {{"__builtins__": builtins}}
+
+def run(program, tests):
+    sys.modules["program"] = module = types.ModuleType("program")
+    module.__file__ = "program.py"
+    any(map(exec, (program, tests), names(vars(module), tests, dict(vars(builtins)))))
+    return b""
+
+os.write(1, os.read(0, {MARK_LENGTH}) + run(*codes()))
 """
+# Python evaluates the last line from left to right. While `run` runs, `os.write` as it was and the mark are values on the interpreter's stack alone:
+# no file, argument, environment or variable holds the mark, the pipe that brought it is empty, and what the program replaces is not called.
 
 
 def pass_at_k(references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int]) -> dict[str, float]:
@@ -50,32 +72,37 @@ def pass_at_k(references: Sequence[str], predictions: Sequence[Sequence[str]], k
 def passes(program: str, tests: str) -> bool:
     """Whether a program and then its tests run to their end, in a separate process with an empty folder, no environment, and limits of time and memory.
 
-    This is no sandbox: the code acts on files and the network as the user. The folder is removed afterwards, except files that are still being written.
+    The process says so by a random mark, which it writes when the tests have ended without an error. The mark is in no file, argument, environment or
+    variable that the program could read, so printing, an early exit or reading its own source is no pass. The tests see Python's builtins as they were
+    before the program. Builtins that it defines anew are hidden from them, unless the tests use the name outside functions.
+
+    This is no sandbox: the code acts on files and the network as the user. Nor is it proof against a program written to deceive, which shares a process with
+    its tests: it can return objects that equal everything, replace functions of modules that the tests use, search the memory or trace the interpreter.
+    The folder is removed afterwards, except files that are still being written.
     """
-    mark, passed, folder = secrets.token_hex(16), False, ""  # the tests end by printing the mark, so an early exit is no pass
+    mark, passed, folder = secrets.token_hex(MARK_LENGTH // 2).encode(), False, ""
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            Path(folder, "program.py").write_text(f"{program}\n{tests}\nprint('\\n{mark}')\n", encoding="utf-8", errors="replace")
-            output = Path(folder, "output")
-            with output.open("wb") as file:
-                ended = run_command([sys.executable, "-I", "-c", START], folder, file.fileno())
-            passed = ended and output.is_file() and output.read_bytes().rstrip().endswith(mark.encode())
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, tempfile.TemporaryFile() as output:
+            Path(folder, "program.py").write_text(f"{program}\n", encoding="utf-8", errors="replace")
+            ended = run_command([sys.executable, "-I", "-c", START], folder, mark + tests.encode(errors="replace"), output)
+            output.seek(0)
+            passed = ended and mark in output.read()  # what the program printed is written after it, when the interpreter ends
     except RecursionError:  # nested too deeply for Python to remove
         subprocess.run(["rm", "-rf", folder], stderr=subprocess.DEVNULL)
     return passed
 
 
-def run_command(command: Sequence[str], folder: str, output: int) -> bool:
-    """Whether a command succeeds in time; the processes of its group end with it."""
-    process = subprocess.Popen(command, cwd=folder, env={}, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        return process.wait(SECONDS) == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def run_command(command: Sequence[str], folder: str, content: bytes, output: IO[bytes]) -> bool:
+    """Whether a command that reads some content succeeds in time; the processes of its group end with it."""
+    with subprocess.Popen(command, cwd=folder, env={}, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            process.communicate(content, timeout=SECONDS)
+            return process.returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def programs(resps: Sequence[Sequence[str]], docs: Sequence[dict[str, Any]]) -> list[list[str]]:

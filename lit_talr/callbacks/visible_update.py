@@ -81,9 +81,9 @@ class VisibleUpdate(Callback):
         dtype = name_of(self.rounding.dtype)
         logger.warning(
             f"update/visible is {self.rounding.visible:.2g}: {1 - self.rounding.visible:.1%} of what training changed is lost where weights are rounded to "
-            f"{dtype}, so scores in {dtype}, such as val/nll here, and a model that is served in it may show far less than the fp32 weights have learned. Ways out: "
-            "score and serve in fp32 (`--trainer.precision 32-true`), a larger rate or more steps, or LoRA, which keeps the update apart from the weights "
-            "(docs/precision.md)."
+            f"{dtype}, so scores in {dtype}, such as val/nll here, and a model that is served in it may show far less than the fp32 weights have learned. "
+            "Ways out: score and serve in fp32 (`--trainer.precision 32-true`), a larger rate or more steps, or LoRA, which keeps the update apart from "
+            "the weights (docs/precision.md)."
         )
 
 

@@ -50,7 +50,7 @@ class VisibleUpdate(Callback):
         if rate and reach < needed:
             logger.info(
                 f"{type(optimizer).__name__} moves a weight by at most about {reach:.2g} in this run (rate {rate:g}, {num_steps:,} steps), and half of the "
-                f"weights need {needed:.2g} to round to another {name_of(dtype)}: {needed / rate:,.0f} steps at the full rate. Scores in {name_of(dtype)} will "
+                f"weights need {needed:.2g} to round to another {name_of(dtype)}: {needed / rate:,.0f} steps at the full rate. Scores in {name_of(dtype)} may "
                 "hardly show what is learned (docs/precision.md)."
             )
 
@@ -81,10 +81,10 @@ class VisibleUpdate(Callback):
             return
         dtype = name_of(self.rounding.dtype)
         logger.warning(
-            f"update/visible is {self.rounding.visible:.2g}: {1 - self.rounding.visible:.0%} of what training changed is lost where weights are rounded to "
-            f"{dtype}, so scores in {dtype}, such as val/nll here, and a model that is served in it do not show what the fp32 weights have learned. Ways out: "
-            "score in fp32 (`--model.arithmetic fp32`) and serve in it, a larger rate or more steps, or LoRA, which keeps the update apart from the weights "
-            "(docs/precision.md)."
+            f"update/visible is {self.rounding.visible:.2g}: {1 - self.rounding.visible:.1%} of what training changed is lost where weights are rounded to "
+            f"{dtype}, so scores in {dtype}, such as val/nll here, and a model that is served in it may show far less than the fp32 weights have learned. "
+            "Ways out: score in fp32 (`--model.arithmetic fp32`) and serve in it, a larger rate or more steps, or LoRA, which keeps the update apart from "
+            "the weights (docs/precision.md)."
         )
 
 

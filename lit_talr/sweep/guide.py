@@ -13,6 +13,7 @@ from lit_talr.sweep.runs import Runs
 from lit_talr.sweep.workers import Plan, run_points
 from lit_talr.utils.files import read_json_lines, write_json
 
+CHOSEN_BY = ("val/score", "general/drop")
 RULE = "the highest val/score among settings whose general/drop on validation is within the budget; both are means over seeds"
 Setting = dict[str, Any]
 
@@ -26,6 +27,7 @@ def run_guide(plan: Plan, budget: float) -> None:
     if plan.space.alphas:
         print("`--budget` chooses by validation, which points of Wise-FT do not have: `alphas` is ignored.")
     runs, failed = run_points(plan, [point for point in plan.points if point.is_trial], tested=False)
+    check_comparable(runs)
     settings = list_settings(runs)
     chosen, closest = choose_setting(settings, budget)
     record = {"budget": {"general_drop": budget}, "rule": RULE, "settings": settings, "failed": failed, "chosen": chosen, "closest": closest}
@@ -47,6 +49,25 @@ def run_guide(plan: Plan, budget: float) -> None:
         raise ValueError(f"{len(failed)} trial(s) failed, and their settings were left out: {', '.join(failed)}. The same command tries them again.")
 
 
+def check_comparable(runs: Runs) -> None:
+    """Refuses to choose among trials of a variant whose scores are of different base models, items or arithmetics.
+
+    Raises:
+        ValueError: Naming two trials and what differs.
+    """
+    first: dict[tuple[Any, ...], tuple[str, Any]] = {}
+    for point in runs.points.values():
+        for key, score in runs.records(point.name, "fit").items() if runs.is_finished(point.name) else ():
+            facts = {"base model": score.base, "arithmetic": score.arithmetic, "items": score.items}
+            for kind, value in facts.items() if key in CHOSEN_BY else ():
+                other, before = first.setdefault((point.variant, point.seed, key, kind), (point.name, value))
+                if value != before:
+                    raise ValueError(
+                        f"`--budget` cannot choose between {other} and {point.name}: the {kind} of their {key} differ ({before} and {value}); "
+                        "give all remedies the same, or sweep them apart."
+                    )
+
+
 def list_settings(runs: Runs) -> list[Setting]:
     """Validation scores of each variant, remedy and rate, means over its seeds; a setting with a trial that failed has none."""
     groups: dict[tuple[Any, ...], list[Point]] = {}
@@ -56,7 +77,7 @@ def list_settings(runs: Runs) -> list[Setting]:
     for (variant, remedy, rate), trials in groups.items():
         setting: Setting = {"variant": variant, "remedy": remedy, "rate": rate, "trials": [trial.name for trial in trials]}
         metrics = [runs.metrics(trial.name, "fit") if runs.is_finished(trial.name) else {} for trial in trials]
-        for key in ("val/score", "general/drop"):
+        for key in CHOSEN_BY:
             values = [numbers[key] for numbers in metrics if key in numbers]
             setting[key] = sum(values) / len(values) if len(values) == len(trials) else None
         settings.append(setting)

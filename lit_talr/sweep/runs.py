@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lit_talr.checkpoint.find import last_checkpoint
-from lit_talr.metrics.score import last_step, read_scores, values
+from lit_talr.metrics.score import Scores, last_step, read_scores, values
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes
 from lit_talr.utils.files import read_json, write_json
@@ -51,8 +51,11 @@ class Runs:
         """The command that scores a point, and the names of domain and general score."""
         return ("test", ("test/score", "general/mean")) if self.tested else ("fit", ("val/score", "general/drop"))
 
+    def records(self, name: str, verb: str) -> Scores:
+        return read_scores(self.out / name / "metrics.json").get(verb, {})
+
     def metrics(self, name: str, verb: str) -> dict[str, float]:
-        return values(read_scores(self.out / name / "metrics.json").get(verb, {}))
+        return values(self.records(name, verb))
 
     def is_finished(self, name: str) -> bool:
         """Whether all of it is on the disk."""
@@ -151,7 +154,7 @@ class Runs:
         if "general/mean" in test and "general/mean" in base_test:
             scores["general/drop"] = base_test["general/mean"] - test["general/mean"]  # which a test of merged weights does not log
         settings: dict[str, Any] = {key: value for key in ("variant", "remedy", "rate", "seed", "alpha") if (value := getattr(point, key)) is not None}
-        step = last_step(read_scores(self.out / point.name / "metrics.json").get("fit", {})) or 0
+        step = last_step(self.records(point.name, "fit")) or 0
         with SummaryWriter(str(self.out / point.name), filename_suffix=HPARAMS) as writer:
             assert writer.file_writer is not None
             for summary in hparams(settings, scores):

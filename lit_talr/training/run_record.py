@@ -13,7 +13,7 @@ from lit_talr.training.base_model import BaseNumbers
 from lit_talr.training.configuration import Options, data_options, module_options, optimizer_options, trainer_options
 from lit_talr.training.position import continue_plan
 from lit_talr.training.rates import GroupOptions, group_options, restore_options
-from lit_talr.training.resume import Change, check_options
+from lit_talr.training.resume import Change, check_options, why_may_differ
 from lit_talr.utils.identity import WeightsIdentity, digest
 
 
@@ -33,6 +33,7 @@ class RunRecord:
         self.changes: list[dict[str, Any]] = []
         self.changed: list[dict[str, Any]] = []
         self._options: Options = {}
+        self._hash = ""
         self._groups: GroupOptions = ()
 
     def describe(self, module: Any, optimizer: Optimizer) -> None:
@@ -40,17 +41,24 @@ class RunRecord:
         self._groups = group_options(optimizer)
         objects = {**module_options(module), **optimizer_options(optimizer), **trainer_options(module.trainer)}
         self._options = {**self.given, **objects, **data_options(module.data, module.plan), **base_options(module.base)}
-        self.identify(module)
+        self._hash = digest([item for item in sorted(self._options.items()) if why_may_differ(item[0]) is None], module.num_steps)
+        if module.loaded_step is None:
+            self.identify(module)
         if isinstance(module.trainer.strategy, FSDP2Strategy):
             module.trainer.strategy.before_loading = partial(self.check_before_loading, module)
 
-    def identify(self, module: Any) -> None:
-        """Tells the module which weights this run changes: the base model's, a checkpoint's, or those of an earlier fit in this process."""
-        weights, own = module.source_weights, digest(sorted(self._options.items()), module.num_steps)
+    def identify(self, module: Any, before: str | None = None) -> None:
+        """Tells the module which weights this run changes: the base model's, a checkpoint's, or those of an earlier fit in this process.
+
+        Args:
+            module: With the weights that were loaded.
+            before: Hash of the run that made them; None where it is not known.
+        """
+        weights = module.source_weights
         if weights is None:
-            module.source_weights = WeightsIdentity(module.base.weights_hash, own, 0)
-        elif weights.origin != own:
-            module.source_weights = weights._replace(origin=digest(weights.digest, own), folder=None)
+            module.source_weights = WeightsIdentity(module.base.weights_hash, self._hash, 0)
+        elif self._hash not in (before, weights.origin):
+            module.source_weights = weights._replace(origin=digest(weights.digest, self._hash), folder=None)
         module.first_step = max(0, (module.source_weights.step or 0) - (module.loaded_step or 0))
 
     def check_before_loading(self, module: Any, checkpoint: Mapping[str, Any]) -> None:
@@ -66,7 +74,12 @@ class RunRecord:
             )
 
     def save(self, checkpoint: dict[str, Any], module: Any) -> None:
-        position = {"weights": module.weights._asdict(), "validated_step": module.validated_step, "num_skipped_steps": module.guard.num_skipped}
+        position = {
+            "weights": module.weights._asdict(),
+            "validated_step": module.validated_step,
+            "num_skipped_steps": module.guard.num_skipped,
+            "run": self._hash,
+        }
         checkpoint |= {"configuration": self._options, "changes": self.changes, **position}
 
     def load(self, checkpoint: Mapping[str, Any], module: Any) -> None:
@@ -80,7 +93,7 @@ class RunRecord:
         found = self.compare(checkpoint, module)
         self.changed = [{"step": checkpoint["global_step"], **change._asdict()} for change in found]
         self.changes = [*checkpoint["changes"], *self.changed]
-        self.identify(module)
+        self.identify(module, checkpoint["run"])
         module.validated_step, module.guard.num_skipped = checkpoint["validated_step"], checkpoint["num_skipped_steps"]
         continue_plan(checkpoint, module.plan)
 

@@ -16,9 +16,9 @@ from lit_talr.callbacks import Drift, DriftBudget, HFExport, Summary, VisibleUpd
 from lit_talr.checkpoint.rounding import PIECE, PIECES, Rounding, boundary_distance, median_distance
 from lit_talr.losses import Standard
 from lit_talr.modeling.lora import LoRA
-from lit_talr.utils.files import read_json
 from lit_talr.utils.weight_files import tensors
 from tests.helpers.fits import QWEN3, fit, write_data
+from tests.helpers.scores import read_values
 
 RATE = 3e-5
 """At which some steps move some of the tiny model's weights to another number, and not others."""
@@ -47,7 +47,7 @@ def naive(base: Path, tuned: Path, dtype: torch.dtype) -> float:
 
 
 def logged(out: Path) -> dict[str, float]:
-    return read_json(out / "metrics.json")["fit"]
+    return read_values(out, "fit")
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 from lit_talr.callbacks import HFExport, Summary, VisibleUpdate
 from lit_talr.losses import Standard
 from lit_talr.modeling.strategies import end_ranks
-from lit_talr.utils.files import read_json
 from tests.callbacks.test_visible_update import RATE, naive
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.helpers.fits import fit, write_data
+from tests.helpers.scores import read_values
 
 CASES = [*(f"{strategy}:bf16-mixed" for strategy in ("ddp", "zero1", "zero2", "zero3", "fsdp2")), "zero1:bf16-true"]
 FAST = CASES[:-1]
@@ -34,7 +34,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 @pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
 def test_it_is_the_naive_formula(out: Path, case: str) -> None:
     run = out / case.replace(":", "_")
-    visible = read_json(run / "metrics.json")["fit"]["update/visible"]
+    visible = read_values(run, "fit")["update/visible"]
     assert visible == pytest.approx(naive(out / "data" / "model", run / "export", torch.bfloat16), rel=1e-6) and 0.05 < visible < 0.95
 
 

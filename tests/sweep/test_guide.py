@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from lit_talr.cli.command_line import main
-from lit_talr.sweep.guide import item_losses, probability_within
+from lit_talr.sweep.guide import check_comparable, item_losses, probability_within
+from lit_talr.sweep.points import Point
+from lit_talr.sweep.processes import Processes
+from lit_talr.sweep.runs import Runs
+from tests.helpers.scores import write_values
 from tests.sweep.stub import COMMON, calls, fails, record, words, write_space
 
 
@@ -82,3 +86,17 @@ def test_the_probability_by_hand(tmp_path: Path) -> None:
     write_answers(tmp_path / "other", "general-test", {"a": [True, True]})
     with pytest.raises(ValueError, match="must be of the same items"):
         item_losses([tmp_path / "other"])
+
+
+@pytest.mark.parametrize(
+    ("belongs", "kind"), [({"arithmetic": "bf16 autocast"}, "arithmetic"), ({"base": "other"}, "base model"), ({"items": "others"}, "items")]
+)
+def test_it_does_not_choose_between_what_cannot_be_compared(tmp_path: Path, belongs: dict[str, str], kind: str) -> None:
+    points = {name: Point(name, None, name, 1e-3, 0, "base", [["fit"]]) for name in ("standard", "talr")}
+    runs = Runs(tmp_path, points, False, False, True, Processes(1))
+    for name, more in (("standard", {}), ("talr", belongs)):
+        write_values(tmp_path / name, {"fit": {"val/score": 0.5}}, **{"items": "i", **more})
+        (tmp_path / name / "trial.json").write_text("{}")
+        (tmp_path / name / "config.yaml").write_text("callbacks: []")
+    with pytest.raises(ValueError, match=f"`--budget` cannot choose between standard and talr: the {kind} of their val/score differ"):
+        check_comparable(runs)

@@ -9,8 +9,8 @@ from rich.console import Console
 from lit_talr.report.figures import write_figures
 from lit_talr.report.latex import latex_table
 from lit_talr.report.page import page
-from lit_talr.report.tables import Tables, collect, read_tables
-from lit_talr.utils.files import write_bytes, write_text
+from lit_talr.report.tables import collect, read_tables
+from lit_talr.utils.files import write_text
 
 
 def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"), results: Path | None = None) -> None:
@@ -36,8 +36,9 @@ def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"
         collect(runs or []).write(out.parent)
     tables = read_tables(results or out.parent)  # also what was just written, so that the page does not depend on where its numbers come from
     if results is not None:
-        for name in Tables._fields:
-            write_bytes(out.parent / f"{name}.parquet", (results / f"{name}.parquet").read_bytes())
+        for file in (results / f"{name}.parquet" for name in Tables._fields):
+            if file.is_file():
+                write_bytes(out.parent / file.name, file.read_bytes())
     write_text(out.parent / "results.csv", tables.results.to_csv(index=False))
     write_text(out.parent / "results.tex", latex_table(tables.means))
     write_figures(tables, out.parent / "figures")

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from lit_talr.report.comparable import DOMAIN, GENERAL, why_not_comparable
-from lit_talr.report.items import Answers, answers_of, average, mean_score, read_items, suite_means
+from lit_talr.report.items import KEY, Answers, answers_of, average, mean_score, read_items, suite_means
 from lit_talr.report.runs import Row, Run
 from lit_talr.report.statistics import standard_error, t_interval
 
 SCORES = ("domain", "general", "drop")
 SHARED = ("point", "variant", "remedy", "source", "rate", "alpha", "trained")
 """The columns that the runs of a point, which differ in their seed, have in common."""
+ANSWERS = ["name", "score", *KEY, "correct"]
 NOT_A_SUITE = ("general/mean", "general/drop", "general/drop_se")
 TOKENS = ["name", "epoch", "threshold", "set", "group", "lower", "upper", "num_tokens", "probability", "nll"]
 TOKENS += ["weight", "share_above", "share_at_floor", "temperature"]
@@ -26,6 +27,7 @@ class Scored(NamedTuple):
     run: Run
     row: Row
     answers: dict[str, Answers | None]  # by score
+    items: pd.DataFrame  # every answer that its scores are over
 
 
 def read_answers(run: Run | None, name: str, sentences: list[str]) -> pd.DataFrame | None:
@@ -66,7 +68,16 @@ def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     row |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
     row |= {f"lenient/{suite}": value for suite, value in lenient.items()}
     row["general_lenient"] = float(np.mean([*lenient.values()])) if lenient else None
-    return Scored(run, row | bounds(answers), answers)
+    parts = {"domain": domain_items, "general": general_items, "general of the base": base_items if base is not run else None}
+    items = [table.assign(name=run.name, score=score)[ANSWERS] for score, table in parts.items() if table is not None]
+    return Scored(run, row | belongings(run) | bounds(answers), answers, pd.concat(items) if items else pd.DataFrame(columns=ANSWERS))
+
+
+def belongings(run: Run) -> Row:
+    """Everything that a run's scores belong to."""
+    domain, general = run.scores[DOMAIN], run.scores.get(GENERAL)
+    about = {"weights": domain.weights, "base_model": domain.base, "arithmetic": domain.arithmetic, "domain_items": domain.items}
+    return {**about, "general_items": general.items if general else None}
 
 
 def bounds(answers: dict[str, Answers | None]) -> Row:

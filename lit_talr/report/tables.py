@@ -8,18 +8,20 @@ from typing import NamedTuple
 import pandas as pd
 
 from lit_talr.report.runs import Row
-from lit_talr.report.scores import SCORES, SHARED, TOKENS, Scored, mean_row, pair_rows, read_curve, read_tokens, score_run
+from lit_talr.report.scores import ANSWERS, SCORES, SHARED, TOKENS, Scored, mean_row, pair_rows, read_curve, read_tokens, score_run
 from lit_talr.report.selection import base_of, select_runs
 from lit_talr.utils.files import write_bytes
 
 BOUNDS = ("", "_lower", "_upper")
 RESULTS = ["name", "point", "variant", "remedy", "source", "rate", "seed", "alpha", "of", "trained", *(f"{name}{end}" for name in SCORES for end in BOUNDS)]
-REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", "paper_domain", "paper_general", "command"]
+BELONGS = ["weights", "base_model", "arithmetic", "domain_items", "general_items", "rows", "num_rows"]
+REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", *BELONGS, "paper_domain", "paper_general", "command"]
 """The last columns of the results, after those of the suites. ``general_lenient`` is the mean over suites as a lenient reader (``ExactMatch``) scores them."""
 MEANS = [*SHARED, "seeds", *(f"{name}{end}" for name in SCORES for end in (*BOUNDS, "_se", "_seeds_lower", "_seeds_upper"))]
 PAIRS = ["reference", "point", *(f"{name}{end}" for name in ("domain", "general") for end in BOUNDS)]
 TYPES = dict.fromkeys(("name", "point", "variant", "remedy", "source", "of", "command", "reference", "set", "group", "sentence"), "object")
-TYPES |= {"trained": "bool", **dict.fromkeys(("seed", "seeds", "steps", "epoch", "num_tokens"), "Int64")}
+TYPES |= dict.fromkeys(BELONGS[:-1], "object")
+TYPES |= {"trained": "bool", **dict.fromkeys(("seed", "seeds", "steps", "num_rows", "epoch", "num_tokens"), "Int64")}
 
 
 class Tables(NamedTuple):
@@ -32,6 +34,8 @@ class Tables(NamedTuple):
         tokens: The rows of ``token_probability.parquet`` by run and epoch, without the hardest tokens.
         pairs: Differences of the means of two points of a variant, with intervals paired by item.
         notes: Sentences on runs: why one was left out, or what is odd about it.
+        answers: Every answer that a run's scores are over: whether it is ``correct``, by ``score`` and item. Neither page nor figures need it, and reports
+            of earlier versions have none.
     """
 
     results: pd.DataFrame
@@ -40,6 +44,7 @@ class Tables(NamedTuple):
     tokens: pd.DataFrame
     pairs: pd.DataFrame
     notes: pd.DataFrame
+    answers: pd.DataFrame
 
     def write(self, folder: Path) -> None:
         """Write each table as a Parquet file."""
@@ -55,9 +60,11 @@ def read_tables(folder: Path) -> Tables:
     Raises:
         ValueError: For a folder that lacks one.
     """
-    if missing := [name for name in Tables._fields if not (folder / f"{name}.parquet").is_file()]:
+    missing = [name for name in Tables._fields if not (folder / f"{name}.parquet").is_file()]
+    if missing and missing != ["answers"]:
         raise ValueError(f"`from`: {folder} has no {missing[0]}.parquet; name the folder of an earlier report.")
-    return Tables(*(pd.read_parquet(folder / f"{name}.parquet") for name in Tables._fields))
+    tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in Tables._fields if name not in missing}
+    return Tables(**{"answers": pd.DataFrame(columns=ANSWERS), **tables})
 
 
 def collect(paths: Sequence[Path]) -> Tables:
@@ -71,12 +78,14 @@ def collect(paths: Sequence[Path]) -> Tables:
     results: list[Row] = []
     curves: list[Row] = []
     tokens: list[Row] = []
+    answers: list[pd.DataFrame] = []
     for run in runs:
         sentences = [notes[run.name]] if run.name in notes else []
         base = base_of(run, runs, sentences)
         scored = score_run(run, base, sentences)
         points.setdefault(run.point, []).append(scored)
         results.append(scored.row)
+        answers.append(scored.items)
         curves += read_curve(run, base, sentences)
         tokens += read_tokens(run, sentences)
         if sentences:
@@ -89,6 +98,7 @@ def collect(paths: Sequence[Path]) -> Tables:
         tokens=frame(tokens, TOKENS),
         pairs=frame(pair_rows(points), PAIRS),
         notes=frame(({"name": name, "sentence": sentence} for name, sentence in sorted(notes.items())), ["name", "sentence"]),
+        answers=pd.concat(answers, ignore_index=True).astype({"correct": bool}),
     )
 
 

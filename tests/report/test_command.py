@@ -24,7 +24,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_page_tables_and_figures_are_written(made: Path) -> None:
     names = [f"figures/{name}.{kind}" for name in ("hypervolume", "rates", "tokens", "tradeoff", "training") for kind in ("pdf", "png")]
-    tables = [f"{name}.parquet" for name in ("curves", "means", "notes", "pairs", "results", "tokens")]
+    tables = [f"{name}.parquet" for name in ("answers", "curves", "means", "notes", "pairs", "results", "tokens")]
     found = files(made / "out")
     assert sorted(found) == sorted([*names, *tables, "page.html", "results.csv", "results.tex"])
     assert all(found[name].startswith(b"\x89PNG" if name.endswith("png") else b"%PDF") for name in names)

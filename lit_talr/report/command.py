@@ -9,8 +9,8 @@ from rich.console import Console
 from lit_talr.report.figures import write_figures
 from lit_talr.report.latex import latex_table
 from lit_talr.report.page import page
-from lit_talr.report.tables import collect, read_tables
-from lit_talr.utils.files import write_text
+from lit_talr.report.tables import Tables, collect, read_tables
+from lit_talr.utils.files import write_bytes, write_text
 
 
 def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"), results: Path | None = None) -> None:

@@ -90,10 +90,10 @@ def scored_weights(trainer: Trainer, model: nn.Module, arithmetic: Arithmetic) -
 @contextmanager
 @torch.no_grad()
 def weights_in(model: nn.Module, dtype: torch.dtype, masters: bool) -> Iterator[None]:
-    """Puts a model's weights into another dtype inside the block; buffers stay as they are, as transformers keeps them.
+    """Gives a model weights of another dtype inside the block; buffers stay as they are, as transformers keeps them.
 
-    In half precision adapters are merged into their weights before these are rounded, as an export has them. The old values are kept, so this takes memory
-    for a second copy in the new dtype.
+    In half precision adapters are merged into their weights before these are rounded, as an export has them. The trained weights are set aside untouched:
+    a change of their dtype would detach the hooks by which DDP averages their gradients. This takes memory for a second copy in the new dtype.
 
     Args:
         model: Not sharded.
@@ -102,22 +102,24 @@ def weights_in(model: nn.Module, dtype: torch.dtype, masters: bool) -> Iterator[
     """
     adapted = [module for module in model.modules() if isinstance(module, LoraLayer)] if dtype.itemsize < 4 else []
     disabled = [module.disable_adapters for module in adapted]
-    old: list[tuple[nn.Parameter, Tensor]] = []
-    merged = {id(layer.get_base_layer().weight): merged_weight(layer) for layer in adapted}
+    merged = {id(layer.get_base_layer().weight): layer for layer in adapted}
+    places = [(module, name, weight) for module in model.modules() for name, weight in module._parameters.items() if weight is not None]
+    scored: dict[int, nn.Parameter] = {}  # a tied weight once
+    for _, _, weight in places:
+        if weight.is_floating_point() and id(weight) not in scored:
+            value = merged_weight(merged[id(weight)]) if id(weight) in merged else whole(weight) if masters else weight.detach()
+            scored[id(weight)] = nn.Parameter(value.to(dtype), requires_grad=False)
     try:
-        for parameter in model.parameters():
-            value = merged.pop(id(parameter)) if id(parameter) in merged else whole(parameter) if masters else parameter.data
-            if value.is_floating_point():
-                old.append((parameter, parameter.data))
-                parameter.data = value.to(dtype)
-        for module in adapted:
-            module.enable_adapters(False)
+        for module, name, weight in places:
+            module._parameters[name] = scored.get(id(weight), weight)
+        for layer in adapted:
+            layer.enable_adapters(False)
         yield
     finally:
-        for parameter, value in old:
-            parameter.data = value
-        for module, was_disabled in zip(adapted, disabled, strict=True):
-            module.enable_adapters(not was_disabled)
+        for module, name, weight in places:
+            module._parameters[name] = weight
+        for layer, was_disabled in zip(adapted, disabled, strict=True):
+            layer.enable_adapters(not was_disabled)
 
 
 def merged_weight(layer: LoraLayer) -> Tensor:

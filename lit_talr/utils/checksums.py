@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from xxhash import xxh3_128
 
 logger = logging.getLogger(__name__)
@@ -37,9 +36,10 @@ def find_fault(path: Path, compare: Callable[[Path], str | None]) -> str | None:
         path: The file or folder.
         compare: Reads all of it and returns its fault, such as "lacks FILE"; None if it has none.
     """
-    timer = Timer(SECONDS, rank_zero_only(logger.info), [f"Checking {path} ..."])
+    timer = Timer(SECONDS, logger.info, [f"Checking {path} ..."])
     timer.daemon = True
-    timer.start()
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":  # there may be no process group yet
+        timer.start()
     try:
         state, known = state_of(path), os.environ.get(CHECKED, "").split()
         if state in known:

@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from lit_talr.callbacks import VisibleUpdate
 from lit_talr.cli.command_line import main as lit_talr
 from lit_talr.data.encoded import Batch
-from lit_talr.metrics.score import read_scores
 from lit_talr.module import DomainSFT
 from lit_talr.report.runs import scientific
 from lit_talr.utils.files import read_json_lines, write_json, write_json_lines, write_text
+from lit_talr.utils.score import read_scores
 
 RATES = (1e-6, 1e-5, 1e-4)
 MEASURED = (1, 2, 4, 8, 16, 24, 32)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from lit_talr.cli.command_line import main as lit_talr
-from lit_talr.metrics.score import read_scores
+from lit_talr.utils.score import read_scores
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HEAD = "| remedy | val/nll | test/score | mean weight | p > .2 of the probe |\n|---|---|---|---|---|"

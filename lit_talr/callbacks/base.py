@@ -15,7 +15,6 @@ from transformers import GenerationConfig
 from lit_talr.data.encoded import Batch
 from lit_talr.data.example import Example, Split
 from lit_talr.metrics.base import DomainMetric
-from lit_talr.metrics.score import Items
 from lit_talr.modeling.generation import Response
 from lit_talr.module import DomainSFT
 from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
@@ -23,6 +22,7 @@ from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import check_in
 from lit_talr.utils.files import write_json_lines
 from lit_talr.utils.identity import DIGITS, digest
+from lit_talr.utils.score import Items
 
 logger = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]

@@ -17,7 +17,6 @@ from torch.nn.utils.rnn import pad_sequence
 from lit_talr.callbacks.base import Measure, epoch_is_due
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.metrics.score import Items
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.sharded import model_tensors
@@ -30,6 +29,7 @@ from lit_talr.training.resume import check_same
 from lit_talr.utils.collectives import sum_over_ranks
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.files import write_json_lines
+from lit_talr.utils.score import Items
 from lit_talr.utils.weight_files import model_folder, read_tensor
 
 

@@ -18,7 +18,6 @@ from lit_talr.callbacks.base import exported_generation
 from lit_talr.checkpoint.export import RECORD, SKELETON, copy_skeleton
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import Weights, merged_weights, widest, write_shards
-from lit_talr.metrics.score import Score, Scores, read_scores
 from lit_talr.modeling.lora import save_adapters
 from lit_talr.modeling.sharded import whole
 from lit_talr.modeling.strategies import is_deepspeed
@@ -26,6 +25,7 @@ from lit_talr.module import DomainSFT
 from lit_talr.utils.files import new_folder, read_json, shipped, write_json, write_text
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.manifest import write_manifest
+from lit_talr.utils.score import Score, Scores, read_scores
 
 logger = getLogger(__name__)
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from lit_talr.data.batch_plan import BatchPlan
 from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import format_counts
-from lit_talr.metrics.score import Score, Scores, read_scores, write_scores
 from lit_talr.module import DomainSFT
 from lit_talr.utils.identity import WeightsIdentity
+from lit_talr.utils.score import Score, Scores, read_scores, write_scores
 
 
 class TokenProgressBar(RichProgressBar):
@@ -49,7 +49,7 @@ class TokenProgressBar(RichProgressBar):
 class Summary(Callback):
     """Prints ten lines at the start of a run and a table of scores at its end, and writes them to ``metrics.json`` of the run folder.
 
-    Each score there has the weights, the arithmetic, the items and the base model that it belongs to (``lit_talr.metrics.score.Score``). The table names
+    Each score there has the weights, the arithmetic, the items and the base model that it belongs to (``lit_talr.utils.score.Score``). The table names
     the step of the weights, and the step of every score that is of earlier ones.
     """
 

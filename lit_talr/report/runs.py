@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lit_talr.metrics.score import Scores, last_step, read_scores, values
 from lit_talr.utils.files import read_json
+from lit_talr.utils.score import Scores, last_step, read_scores, values
 
 MARKS = ("trial.json", "metrics.json", "config.yaml")
 """A folder that holds one of these is a run."""

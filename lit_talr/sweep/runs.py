@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from lit_talr.checkpoint.find import last_checkpoint
-from lit_talr.metrics.score import Scores, last_step, read_scores, values
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes
 from lit_talr.utils.files import read_json, write_json
+from lit_talr.utils.score import Scores, last_step, read_scores, values
 
 HPARAMS = ".hparams"
 """The ending of the event file for TensorBoard's page of that name."""

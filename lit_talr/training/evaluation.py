@@ -13,7 +13,6 @@ from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.metrics.base import DomainMetric
-from lit_talr.metrics.score import Items, Score
 from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, check_arithmetic, forward_context, scored_weights
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.generation import Generation, Response
@@ -23,6 +22,7 @@ from lit_talr.training.building import Source
 from lit_talr.training.supported import check_generation
 from lit_talr.utils.collectives import sum_over_ranks
 from lit_talr.utils.identity import DIGITS, WeightsIdentity
+from lit_talr.utils.score import Items, Score
 
 
 class Measured(NamedTuple):

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lit_talr.callbacks import Summary, WholeCheckpoint
 from lit_talr.losses import Standard
-from lit_talr.metrics.score import read_scores
 from lit_talr.module import DomainSFT
+from lit_talr.utils.score import read_scores
 from tests.helpers.fits import fit, records, write_data
 
 ROWS = {"batch_size": 4, "micro_batch_size": 2}

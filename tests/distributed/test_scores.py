@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from lit_talr.callbacks import HFExport, Summary, WholeCheckpoint
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses import Standard
-from lit_talr.metrics.score import read_scores
 from lit_talr.modeling.strategies import end_ranks
 from lit_talr.module import DomainSFT
+from lit_talr.utils.score import read_scores
 from tests.callbacks.test_checkpoint import Validations
 from tests.distributed.cases import chosen, torchrun
 from tests.distributed.worker import STRATEGIES

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from lit_talr.metrics.score import Score, read_scores, values, write_scores
+from lit_talr.utils.score import Score, read_scores, values, write_scores
 
 RECORD = {"step": 7, "weights": "w", "base": "b", "arithmetic": "fp32"}
 

@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM
 from lit_talr.callbacks import DomainScore, Drift, GeneralScore, HFExport, Summary, TokenProbability, WholeCheckpoint
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses import Standard
-from lit_talr.metrics.score import read_scores
 from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, check_arithmetic
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.module import DomainSFT
+from lit_talr.utils.score import read_scores
 from tests.helpers.fits import records, write_data
 
 NAMES: dict[Arithmetic, str] = {"training": "bf16 autocast", "fp32": "fp32", "bf16": "bf16 weights"}

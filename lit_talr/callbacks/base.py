@@ -21,8 +21,7 @@ from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
 from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import check_in
 from lit_talr.utils.files import write_json_lines
-from lit_talr.utils.identity import DIGITS, digest
-from lit_talr.utils.score import Items
+from lit_talr.utils.score import DIGITS, Items, digest
 
 logger = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]

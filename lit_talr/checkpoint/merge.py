@@ -15,8 +15,9 @@ from transformers import AutoConfig
 
 from lit_talr.checkpoint.weights import INDEX, write_files
 from lit_talr.utils.files import check_unused, new_folder, write_text
-from lit_talr.utils.identity import WeightsIdentity, digest, folder_weights
+from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.manifest import MANIFEST, write_manifest
+from lit_talr.utils.score import digest
 from lit_talr.utils.weight_files import TensorInfo, model_folder, read_tensor, tensors
 
 HEAD = "lm_head.weight"

@@ -18,8 +18,8 @@ from lit_talr.checkpoint.find import check_whole, last_checkpoint
 from lit_talr.checkpoint.pickles import refuse_code
 from lit_talr.module import DomainSFT
 from lit_talr.utils.files import read_json, shipped, write_json
-from lit_talr.utils.identity import DIGITS
 from lit_talr.utils.locks import try_lock
+from lit_talr.utils.score import DIGITS
 from lit_talr.utils.weight_files import check_files
 
 

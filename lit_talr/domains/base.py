@@ -20,8 +20,7 @@ from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.metrics.base import DomainMetric
-from lit_talr.utils.identity import digest
-from lit_talr.utils.score import Items
+from lit_talr.utils.score import Items, digest
 
 TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
 

@@ -18,7 +18,8 @@ from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters,
 from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
 from lit_talr.training.base_model import compute_dtype, mixed_dtype
 from lit_talr.utils.errors import check_least
-from lit_talr.utils.identity import WeightsIdentity, digest, folder_weights
+from lit_talr.utils.identity import WeightsIdentity, folder_weights
+from lit_talr.utils.score import digest
 from lit_talr.utils.weight_files import model_folder, weight_files
 
 

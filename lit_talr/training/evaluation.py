@@ -21,8 +21,8 @@ from lit_talr.modeling.strategies import shards_weights
 from lit_talr.training.building import Source
 from lit_talr.training.supported import check_generation
 from lit_talr.utils.collectives import sum_over_ranks
-from lit_talr.utils.identity import DIGITS, WeightsIdentity
-from lit_talr.utils.score import Items, Score
+from lit_talr.utils.identity import WeightsIdentity
+from lit_talr.utils.score import DIGITS, Items, Score
 
 
 class Measured(NamedTuple):

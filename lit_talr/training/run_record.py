@@ -14,7 +14,8 @@ from lit_talr.training.configuration import Options, data_options, module_option
 from lit_talr.training.position import continue_plan
 from lit_talr.training.rates import GroupOptions, group_options, restore_options
 from lit_talr.training.resume import Change, check_options, why_may_differ
-from lit_talr.utils.identity import WeightsIdentity, digest
+from lit_talr.utils.identity import WeightsIdentity
+from lit_talr.utils.score import digest
 
 
 class RunRecord:

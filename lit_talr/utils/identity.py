@@ -1,16 +1,12 @@
 """Identifies weights without hashing those in memory."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from lit_talr.utils.files import read_json
 from lit_talr.utils.manifest import MANIFEST
+from lit_talr.utils.score import DIGITS, digest
 from lit_talr.utils.weight_files import fingerprint
-
-DIGITS = 16
-"""Hexadecimal digits of a hash in a record."""
 
 
 class WeightsIdentity(NamedTuple):
@@ -26,22 +22,3 @@ class WeightsIdentity(NamedTuple):
     folder: str | None = None  # hash of the folder's files
 
     @property
-    def digest(self) -> str:
-        """Identifies the weights; those of no step are the base model's."""
-        return (self.folder or (self.base if self.step == 0 else None) or digest(self.base, self.origin, self.step))[:DIGITS]
-
-    def about(self) -> dict[str, object]:
-        """The part of a folder's manifest that tells where its weights come from."""
-        return {"base": self.base, "origin": self.origin, "step": self.step}
-
-
-def folder_weights(folder: Path) -> WeightsIdentity:
-    """Identifies the weights of a model folder by its files; an export or a merge of this package tells their origin."""
-    files = fingerprint(folder)
-    about = read_json(folder / MANIFEST).get("about") or {}
-    return WeightsIdentity(about.get("base", files), about.get("origin", ""), about.get("step", 0), files)
-
-
-def digest(*parts: object) -> str:
-    """The hash of some values, in hexadecimal."""
-    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from lit_talr.utils.files import read_json, write_json
 
-
 DIGITS = 16
 """Hexadecimal digits of a hash in a record."""
 
@@ -86,22 +85,6 @@ def last_step(scores: Scores) -> int | None:
 def values(scores: Scores) -> dict[str, float]:
     """The finite values by name."""
     return {name: float(score.value) for name, score in scores.items() if isfinite(score.value)}
-
-
-def digest(self) -> str:
-        """Identifies the weights; those of no step are the base model's."""
-        return (self.folder or (self.base if self.step == 0 else None) or digest(self.base, self.origin, self.step))[:DIGITS]
-
-    def about(self) -> dict[str, object]:
-        """The part of a folder's manifest that tells where its weights come from."""
-        return {"base": self.base, "origin": self.origin, "step": self.step}
-
-
-def folder_weights(folder: Path) -> WeightsIdentity:
-    """Identifies the weights of a model folder by its files; an export or a merge of this package tells their origin."""
-    files = fingerprint(folder)
-    about = read_json(folder / MANIFEST).get("about") or {}
-    return WeightsIdentity(about.get("base", files), about.get("origin", ""), about.get("step", 0), files)
 
 
 def digest(*parts: object) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from lit_talr.training.schedules import Cosine
-from tests.distributed.cases import chosen, torchrun
+from tests.distributed.cases import chosen, fast_and_slow, torchrun
 
 CASES = ["ddp", "zero2", "zero3", "fsdp2"]
+FAST = ["zero2", "fsdp2"]
 SCHEDULE = Cosine(warmup_ratio=0.3)
 pytestmark = pytest.mark.ranks
 
@@ -28,13 +29,13 @@ def found(two_ranks: Path, request: pytest.FixtureRequest, case: str) -> Any:
     return json.loads((two_ranks / f"{case}-{request.param}.json").read_text())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
 def test_each_step_of_an_extended_run_has_the_rate_of_its_schedule(found: Any, case: str) -> None:
     assert found["first"]["rates"] == {str(step): pytest.approx(0.01 * SCHEDULE.factor(step, 3)) for step in range(3)}
     assert found["longer"]["rates"] == {str(step): pytest.approx(0.01 * SCHEDULE.factor(step, 6)) for step in range(3, 6)}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
 def test_a_change_on_purpose_takes_effect(found: Any, case: str) -> None:
     seen = found["on purpose"]
     assert seen["rates"] == {str(step): pytest.approx(0.05 * SCHEDULE.factor(step, 5)) for step in range(3, 5)}
@@ -42,7 +43,7 @@ def test_a_change_on_purpose_takes_effect(found: Any, case: str) -> None:
     assert seen["moment"] == found["longer"]["moment"] > 0 == found["first"]["moment"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
 def test_another_run_is_refused_on_every_rank(found: Any, case: str) -> None:
     assert "its model.optimizer.lr is 0.01, here 0.05" in found["lr"]
     assert "its model.loss is Standard, here TALR" in found["loss"]

@@ -16,6 +16,7 @@ from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
 from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
+from lit_talr.modeling.twin import check_packing
 from lit_talr.training.base_model import compute_dtype, mixed_dtype
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
@@ -111,7 +112,7 @@ def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoR
     if backbone.head.out_features < vocab_size:
         raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
     if batching.packing:
-        backbone.check_packing()
+        check_packing(model.config)
     if compute.gradient_checkpointing:
         recompute_layers(backbone, compute.checkpoint_every)
     if compute.compile_layers and fits:

@@ -129,12 +129,25 @@ def exact_masters(model: PreTrainedModel, folder: Path) -> None:
 
 
 def model_tensors(model: PreTrainedModel, folder: Path) -> dict[str, TensorInfo]:
-    """Maps the names of tensors in the model, as transformers renames them, to the tensors in a folder."""
+    """Maps the names of tensors in the model, as transformers renames them, to the tensors in a folder.
+
+    Raises:
+        ValueError: For experts that a folder has one by one and the model in one tensor.
+    """
     mapping = get_model_conversion_mapping(model)
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     own = model.state_dict()
-    return {rename_source_key(name, renamings, converters, model.base_model_prefix, own)[0]: info._replace(name=name) for name, info in tensors(folder).items()}
+    found: dict[str, TensorInfo] = {}
+    for name, info in tensors(folder).items():
+        target = rename_source_key(name, renamings, converters, model.base_model_prefix, own)[0]
+        if target in found:
+            raise ValueError(
+                f"{folder}: `{found[target].name}` and `{name}` are parts of one tensor, `{target}`, which cannot be put together where every weight is sharded "
+                "(ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml."
+            )
+        found[target] = info._replace(name=name)
+    return found
 
 
 @torch.no_grad()

@@ -11,8 +11,6 @@ WIDTH = 64
 WINDOW = 8
 """Positions that a sliding window of the twin reaches back; its documents are longer."""
 MOST = {
-    "vocab_size": VOCABULARY,
-    "vocab_size_per_layer_input": VOCABULARY,
     "hidden_size_per_layer_input": 16,
     "sliding_window": WINDOW,
     "attention_chunk_size": WINDOW,
@@ -67,6 +65,7 @@ def shrink_widths(part: Fields) -> None:
     part["num_attention_heads"] = 2
     if values := part.get("linear_num_value_heads"):
         part["linear_num_key_heads"], part["linear_num_value_heads"] = (2 if part["linear_num_key_heads"] == values else 1), 2
+    part |= {name: VOCABULARY for name in ("vocab_size", "vocab_size_per_layer_input") if name in part}
     for fields in (part, *(part.get("per_layer_config") or {}).values()):
         if fields.get("num_key_value_heads"):
             fields["num_key_value_heads"] = 2 if pairs == heads else 1
@@ -80,13 +79,13 @@ def shrink_widths(part: Fields) -> None:
 
 
 def kept_layers(part: Fields) -> list[int]:
-    """Returns the first layer of each kind, and the last; at least two, if there are two."""
+    """Returns the first layer of each kind, and the last."""
     size, shared = part["num_hidden_layers"], part.get("num_kv_shared_layers") or 0
     kinds: dict[str, int] = {}
     for layer in range(size):
         kind = [of_layers(name, value, [layer], size) for name, value in part.items() if of_layers(name, value, [], size) != value]
         kinds.setdefault(repr((kind, layer >= size - shared)), layer)
-    return sorted({*kinds.values(), min(1, size - 1), size - 1})
+    return sorted({*kinds.values(), size - 1})
 
 
 def of_layers(name: str, value: Any, layers: list[int], size: int) -> Any:

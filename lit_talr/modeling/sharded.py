@@ -143,8 +143,8 @@ def model_tensors(model: PreTrainedModel, folder: Path) -> dict[str, TensorInfo]
         target = rename_source_key(name, renamings, converters, model.base_model_prefix, own)[0]
         if target in found:
             raise ValueError(
-                f"{folder}: `{found[target].name}` and `{name}` are parts of one tensor, `{target}`, which cannot be put together where every weight is sharded "
-                "(ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml."
+                f"{folder}: `{found[target].name}` and `{name}` are parts of one tensor, `{target}`, which cannot be put together where every weight is "
+                "sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml."
             )
         found[target] = info._replace(name=name)
     return found

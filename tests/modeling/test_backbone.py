@@ -71,7 +71,7 @@ def test_nll_entropy_and_gradients_are_those_of_the_family_own_logits(family: st
     output.nll.sum().backward()
     assert expected and expected.keys() == {name for name, weight in text}
     for name, weight in text:
-        torch.testing.assert_close(weight.grad, expected[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weight.grad, expected[name], rtol=1e-4, atol=1e-5 if family in ARCHITECTURES else 1e-4)
     mask = labels != IGNORE_INDEX
     entropy = torch.distributions.Categorical(logits=logits).entropy()
     torch.testing.assert_close(output.entropy, entropy * mask, rtol=1e-4, atol=1e-5)
@@ -196,7 +196,7 @@ def test_refuses_a_head_that_is_not_linear() -> None:
         Backbone(model)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "no-such-model", None])
+@pytest.mark.parametrize("model_type", ["t5", "no-such-model", None])
 def test_refuses_an_architecture_that_is_no_causal_language_model(model_type: str | None) -> None:
     with pytest.raises(ValueError, match=f"a `model_type` that is a causal language model of transformers, got {model_type}; docs/families.md"):
         load_model(None, None, {"model_type": model_type}, VOCABULARY, None)

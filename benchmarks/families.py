@@ -13,8 +13,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING
 
 from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.families import NATS
 from lit_talr.modeling.lora import LoRA
-from lit_talr.modeling.twin import NATS, twin, twin_errors
+from lit_talr.modeling.twin import twin, twin_errors
 from lit_talr.modeling.twin_config import twin_fields
 
 FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {

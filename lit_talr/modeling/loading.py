@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from lit_talr.modeling.twin import check_family
+from lit_talr.modeling.families import check_family
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import shipped
 from lit_talr.utils.weight_files import check_files, refuse_adapter

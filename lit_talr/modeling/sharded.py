@@ -20,8 +20,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 
+from lit_talr.modeling.families import check_family
 from lit_talr.modeling.strategies import is_zero3, whole_models
-from lit_talr.modeling.twin import check_family
 from lit_talr.utils.weight_files import TensorInfo, read_tensor, tensors
 
 

@@ -1,4 +1,4 @@
-"""Support is checked, not listed: a small random twin of a model shows whether this package computes what the model computes."""
+"""A small random twin of a model, on which this package is compared with transformers' own logits."""
 
 import json
 from functools import cache
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_FALLBACK
 
 from lit_talr.data.encoded import Packing
 from lit_talr.kernels.token_nll import IGNORE_INDEX
@@ -18,12 +17,8 @@ from lit_talr.modeling.strategies import whole_models
 from lit_talr.modeling.twin_config import NUM_PLAIN_TOKENS, WINDOW, twin_fields
 from lit_talr.utils.errors import first_line
 
-FLASH = ("flash_attention_2", "flash_attention_3")
-ISOLATING = ("eager", "sdpa", "flex_attention", *FLASH, *(FLASH_ATTN_KERNEL_FALLBACK[name] for name in FLASH))
-"""Attention implementations that isolate the examples of a packed row by their positions alone."""
-NATS, GRADIENT = 1e-4, 1e-3
-"""Largest errors that pass: of a token's NLL, and of a weight's gradient relative to its norm; float32's rounding stays below a fifth of them."""
 MOST_WEIGHTS = 2e7
+"""More are not small: the sizes have names that are not known here."""
 LENGTHS = (WINDOW + 4, 2 * WINDOW + 5)
 """Tokens of two documents, both longer than a sliding window of the twin."""
 
@@ -34,55 +29,6 @@ class TwinErrors(NamedTuple):
     nll: float  # nats, the largest of all tokens, with a padded row
     gradient: float  # the largest of all weights, relative to the weight's gradient
     packed: float  # nats, the largest of all tokens of two documents in one row
-
-
-def check_family(config: PretrainedConfig, attention: str | None) -> None:
-    """Refuses a model unless the NLL and gradients of its twin are those of transformers' own logits.
-
-    Args:
-        config: Of the model that is loaded; no weights are needed.
-        attention: Its attention implementation; the twin has it where a CPU does, else the default.
-
-    Raises:
-        ValueError: Naming the difference or the cause.
-    """
-    text, way_out = config.get_text_config(), "choose another model (docs/families.md has those that pass)"
-    if getattr(config, "output_router_logits", False) or getattr(text, "output_router_logits", False):
-        raise ValueError("`output_router_logits` adds the router's auxiliary loss, which is not computed here; set it to false in the model's config.json.")
-    errors = twin_errors(config, attention)
-    remedy = f"teach `logit_options` of lit_talr/modeling/backbone.py how its logits follow from its head, or {way_out}."
-    if not errors.nll <= NATS:
-        raise ValueError(
-            f"Models of type `{config.model_type}` are not supported: on a small random one, the NLL of this package and that of the model's own logits "
-            f"must be within {NATS:g} nats, and differ by {errors.nll:.2g}; {remedy}"
-        )
-    if not errors.gradient <= GRADIENT:
-        raise ValueError(
-            f"Models of type `{config.model_type}` are not supported: on a small random one, the gradients of this package and those of the model's own "
-            f"logits must be within {GRADIENT:g} of their norm, and differ by {errors.gradient:.2g}; {remedy}"
-        )
-
-
-def check_packing(config: PretrainedConfig) -> None:
-    """Refuses a model that is not known to isolate the examples of a packed row, by its attention's name and by its twin.
-
-    FlashAttention runs on GPUs only; there the twin has transformers' default attention, and shows whether other parts of the layers mix examples.
-
-    Raises:
-        ValueError: Naming the attention implementations that isolate, or how much the twin leaks.
-    """
-    attention = config._attn_implementation
-    if attention not in ISOLATING:
-        raise ValueError(
-            f"`data.batching.packing` needs an attention that isolates the examples of a row, which `{attention}` is not known to do; "
-            f"set `model.compute.attention` to one of {', '.join(ISOLATING)}, or leave `data.batching.packing` out."
-        )
-    packed = twin_errors(config, attention).packed
-    if not packed <= NATS:
-        raise ValueError(
-            f"`data.batching.packing` needs a model that isolates the examples of a row, which models of type `{config.model_type}` do not: on a small random "
-            f"one, another example in the row changes a token's NLL by {packed:.2g} nats, with {NATS:g} allowed; leave `data.batching.packing` out."
-        )
 
 
 def twin_errors(config: PretrainedConfig, attention: str | None) -> TwinErrors:

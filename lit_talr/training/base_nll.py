@@ -13,8 +13,8 @@ from torch import Tensor
 from lit_talr.data.batch_plan import Batching, BatchPlan
 from lit_talr.data.encoded import Batch, EncodedExamples
 from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.families import check_packing
 from lit_talr.modeling.strategies import shards_weights
-from lit_talr.modeling.twin import check_packing
 from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
 from lit_talr.utils.collectives import sum_over_ranks
 

@@ -11,12 +11,12 @@ from transformers import PreTrainedModel
 from lit_talr.data.batch_plan import Batching
 from lit_talr.kernels.token_nll import KEPT_BYTES
 from lit_talr.modeling.backbone import Backbone, compile_layers, use_liger_layers
+from lit_talr.modeling.families import check_packing
 from lit_talr.modeling.head import HeadKernel
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
 from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
-from lit_talr.modeling.twin import check_packing
 from lit_talr.training.base_model import compute_dtype, mixed_dtype
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.identity import WeightsIdentity, folder_weights

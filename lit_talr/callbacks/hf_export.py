@@ -115,6 +115,8 @@ def live_weights(model: nn.Module, least: torch.dtype | None) -> Weights:
 def file_names(model: PreTrainedModel) -> dict[str, str]:
     """Names in the files to names in the model, of the tensors that ``save_pretrained`` would write without adapters; tied ones once.
 
+    Fused experts stay one tensor, which transformers reads as well as the tensors of single experts that it would write.
+
     Every rank calls it: FSDP2 frees gathered weights where a state dict is taken, and a single rank would then gather alone.
     """
     names: dict[str, str] = {}
@@ -123,8 +125,9 @@ def file_names(model: PreTrainedModel) -> dict[str, str]:
         if ".lora_" not in name and id(value) not in seen:
             seen.add(id(value))
             plain = name.replace(".base_layer.", ".")
-            ((file_name, _),) = revert_weight_conversion(model, {plain: torch.empty(0)}).items()
-            names[file_name] = plain
+            shape = getattr(value, "ds_shape", value.shape)
+            written = list(revert_weight_conversion(model, {plain: torch.empty(shape, device="meta")}))
+            names[written[0] if len(written) == 1 else plain] = plain
     return names
 
 

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
-from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_FALLBACK
 from transformers.utils import is_liger_kernel_available
 
 from lit_talr.data.encoded import Packing
@@ -18,12 +17,6 @@ from lit_talr.kernels.token_nll import IGNORE_INDEX, KEPT_BYTES, TokenNLL
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.head import BaseLogits, Head, HeadKernel
 from lit_talr.modeling.lora import LoRA, add_adapters
-
-FAMILIES = ("qwen2", "qwen3", "llama", "gemma2", "gemma3", "gemma3_text")
-"""Model types whose per-token NLL is tested against transformers' own logits."""
-FLASH = ("flash_attention_2", "flash_attention_3")
-ISOLATING = ("eager", "sdpa", "flex_attention", *FLASH, *(FLASH_ATTN_KERNEL_FALLBACK[name] for name in FLASH))
-"""Attention implementations that isolate the examples of a packed row by their positions alone."""
 
 
 class BackboneOutput(NamedTuple):
@@ -49,21 +42,18 @@ class Backbone(nn.Module):
         kept_logits: Bytes of a micro-batch's logits up to which ``own`` keeps them for the gradient, at least 0; larger ones are computed twice.
 
     Raises:
-        ValueError: For a model without a linear head, or of a family whose head this class has not been tested with.
+        ValueError: For a model without a linear head. Whether its logits are otherwise what this class computes, ``load_model`` has checked.
     """
 
     def __init__(self, model: PreTrainedModel, lora: LoRA | None = None, head_kernel: HeadKernel = "own", kept_logits: int = KEPT_BYTES) -> None:
         super().__init__()
         config = model.config.get_text_config()
         linear = model.get_output_embeddings()
-        if model.config.model_type not in FAMILIES or not isinstance(linear, nn.Linear):
-            raise ValueError(
-                f"Models of type `{model.config.model_type}` are not supported; supported are {', '.join(FAMILIES)}. "
-                "To add one, put its type into `FAMILIES` of lit_talr/modeling/backbone.py and a tiny one into tests/helpers/models.py."
-            )
+        if not isinstance(linear, nn.Linear):
+            raise ValueError(f"Models of type `{model.config.model_type}` are not supported: the head must be a linear layer, got {type(linear).__name__}.")
         self.model = model
         self.config = config
-        Head.from_linear(linear, getattr(config, "final_logit_softcapping", None), 1.0, head_kernel, kept_logits)
+        Head.from_linear(linear, *logit_options(config), head_kernel, kept_logits)
         trained = {id(parameter) for module in (self.decoder, self.head) for parameter in module.parameters()}
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in trained and lora is None)
@@ -79,18 +69,6 @@ class Backbone(nn.Module):
             assert moved is not None
             module._buffers[name] = buffer.to(moved.device)
         return self
-
-    def check_packing(self) -> None:
-        """Refuses an attention that is not known to isolate the examples of a packed row.
-
-        Raises:
-            ValueError: Naming those that are.
-        """
-        if self.model.config._attn_implementation not in ISOLATING:
-            raise ValueError(
-                f"`data.batching.packing` needs an attention that isolates the examples of a row, which `{self.model.config._attn_implementation}` is not "
-                f"known to do; set `model.compute.attention` to one of {', '.join(ISOLATING)}, or leave `data.batching.packing` out."
-            )
 
     @property
     def decoder(self) -> nn.Module:
@@ -152,6 +130,11 @@ class Backbone(nn.Module):
             divergence = self.head(chosen, base=base._replace(hidden=base.hidden.flatten(0, 1)[index]))
         values = (tokens.nll, tokens.correct, tokens.entropy, tokens.top_entropy, *(divergence or (None, None)))
         return BackboneOutput(*(value if value is None else scatter(value, index, shape) for value in values))  # type: ignore[arg-type]
+
+
+def logit_options(config: PretrainedConfig) -> tuple[float | None, float]:
+    """Reads the soft-cap and scale of the logits from a text model's configuration: Gemma's cap, Cohere's factor, Granite's divisor."""
+    return getattr(config, "final_logit_softcapping", None), (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
 
 
 def compile_layers(decoder: nn.Module) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from lit_talr.modeling.backbone import FAMILIES
+from lit_talr.modeling.families import check_family
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import shipped
 from lit_talr.utils.weight_files import check_files, refuse_adapter
@@ -25,8 +25,8 @@ def load_model(
     Weights are read from safetensors only, and no code of the repository is run.
 
     Raises:
-        ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, the model cannot be found, or its folder has
-            an adapter, or other files than its manifest says.
+        ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, the model cannot be found, its folder has
+            an adapter, or other files than its manifest says, or its twin refuses it.
     """
     if (pretrained is None) == (architecture is None):
         raise ValueError(
@@ -36,6 +36,7 @@ def load_model(
     dtype = dtype or torch.get_default_dtype()
     if pretrained is None:
         config = new_config(architecture or {}, vocab_size)
+        check_family(config, attention)
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()
     pretrained = shipped(pretrained)
     refuse_adapter(Path(pretrained))
@@ -43,6 +44,7 @@ def load_model(
     if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
         raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
     try:
+        check_family(AutoConfig.from_pretrained(pretrained, revision=revision, trust_remote_code=False), attention)
         model = AutoModelForCausalLM.from_pretrained(
             pretrained, revision=revision, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
         )
@@ -61,8 +63,10 @@ def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfi
     """Makes a configuration from its ``model_type`` and fields; ``vocab_size`` defaults to the tokenizer's."""
     fields = dict(architecture)
     model_type = fields.pop("model_type", None)
-    if model_type not in FAMILIES:
-        raise ValueError(f"`model.architecture` needs a `model_type` out of {', '.join(FAMILIES)}, got {model_type}.")
+    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"`model.architecture` needs a `model_type` that is a causal language model of transformers, got {model_type}; docs/families.md has those tested."
+        )
     text = fields["text_config"] = dict(fields["text_config"]) if "text_config" in fields else None
     (fields if text is None else text).setdefault("vocab_size", vocab_size)
     if text is None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from lit_talr.utils.errors import check_in, check_least
 
 ADAPTER = "default"
-DECODER_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class LoRA:
         r: Rank, at least 1.
         alpha: The update is scaled by alpha / r; at least 1.
         dropout: Dropout on the adapters' input, in [0, 1).
-        targets: Linear layers of the decoder that get an adapter, by the last part of their name; all by default, never the head.
+        targets: Linear layers of the decoder that get an adapter, by the last part of their name; all by default, never the head. The experts of a
+            mixture are no linear layers, so there it must be given.
 
     Raises:
         ValueError: For a value out of range; once the model is loaded, for a name that is not a linear layer of its decoder.
@@ -36,17 +36,17 @@ class LoRA:
     r: int = 64
     alpha: int = 64
     dropout: float = 0.0
-    targets: tuple[str, ...] = DECODER_LINEAR
+    targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_least("lora.r", self.r, 1)
         check_least("lora.alpha", self.alpha, 1)
         check_in("lora.dropout", self.dropout, "[0, 1)")
-        if not self.targets:
+        if self.targets == ():
             raise ValueError("`lora.targets` must name at least one layer, got none; leave it out for all of the decoder's.")
 
     def __str__(self) -> str:
-        layers = "all linear layers" if set(self.targets) == set(DECODER_LINEAR) else ", ".join(self.targets)
+        layers = "all linear layers" if self.targets is None else ", ".join(self.targets)
         return f"LoRA(r={self.r}, alpha={self.alpha}, dropout={self.dropout:g}, {layers})"
 
 
@@ -55,12 +55,18 @@ def add_adapters(model: nn.Module, decoder: nn.Module, head: nn.Module, lora: Lo
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     inside = {id(module) for module in decoder.modules()}
     names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if id(module) in inside}
-    for target in lora.targets:
+    if lora.targets is None and (experts := fused_experts(decoder)):
+        raise ValueError(
+            f"`lora.targets` must be given for this model, whose experts (`{experts[0]}`) are no linear layers and cannot have adapters; name the layers that "
+            f"get one: there are {', '.join(sorted(names))}."
+        )
+    targets = names if lora.targets is None else set(lora.targets)
+    for target in targets:
         if target in {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is head}:
             raise ValueError(f"`lora.targets` must not hold `{target}`: the head has its own backward, which does not support adapters; leave it out.")
         if target not in names:
             raise ValueError(f"`lora.targets`: `{target}` is not a linear layer of the decoder; there are {', '.join(sorted(names))}.")
-    chosen = [name for name, module in linear.items() if id(module) in inside and name.rsplit(".", 1)[-1] in lora.targets]
+    chosen = [name for name, module in linear.items() if id(module) in inside and name.rsplit(".", 1)[-1] in targets]
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -74,6 +80,11 @@ def add_adapters(model: nn.Module, decoder: nn.Module, head: nn.Module, lora: Lo
         if parameter.requires_grad:  # PEFT gives them the base layer's dtype
             assert "lora_" in name
             parameter.data = parameter.data.to(torch.get_default_dtype())
+
+
+def fused_experts(decoder: nn.Module) -> list[str]:
+    """Names the weights of experts that lie in one tensor, ``[E, out, in]``."""
+    return [name for name, parameter in decoder.named_parameters() if parameter.dim() == 3 and "experts" in name]
 
 
 def save_adapters(model: nn.Module, state: Mapping[str, Tensor], folder: Path, base: str, revision: str | None) -> None:

@@ -20,7 +20,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 
-from lit_talr.modeling.strategies import is_zero3
+from lit_talr.modeling.families import check_family
+from lit_talr.modeling.strategies import is_zero3, whole_models
 from lit_talr.utils.weight_files import TensorInfo, read_tensor, tensors
 
 
@@ -69,8 +70,9 @@ def whole(value: Tensor) -> Tensor:
 
 def empty_model(folder: Path, attention: str | None, dtype: torch.dtype | None, zero3: bool) -> PreTrainedModel:
     """Makes a model without values, in ``dtype`` or the default dtype: under ZeRO-3 each rank gets its shards, else weights take no memory."""
+    config = AutoConfig.from_pretrained(folder)
+    check_family(config, attention)
     with no_init_weights() if zero3 else init_empty_weights(include_buffers=False):
-        config = AutoConfig.from_pretrained(folder)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.get_default_dtype(), attn_implementation=attention)
     model.tie_weights()  # which init_empty_weights untied
     if (folder / "generation_config.json").is_file():
@@ -82,14 +84,8 @@ def exact_buffers(model: PreTrainedModel) -> None:
     """Computes the buffers of a model again. While a model is built under ZeRO-3, DeepSpeed rounds them to the dtype of the weights: rotary frequencies in
     bfloat16 alias distant positions.
     """
-    from deepspeed.runtime.zero.partition_parameters import restore_init_context, shutdown_init_context
-
-    shutdown_init_context()
-    try:
-        with init_empty_weights(include_buffers=False):
-            exact = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
-    finally:
-        restore_init_context()
+    with whole_models(), init_empty_weights(include_buffers=False):
+        exact = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
     for module, right in zip(model.modules(), exact.modules(), strict=True):
         module._buffers.update({name: right._buffers[name].to(buffer.device) for name, buffer in module._buffers.items() if buffer is not None})
 
@@ -133,12 +129,25 @@ def exact_masters(model: PreTrainedModel, folder: Path) -> None:
 
 
 def model_tensors(model: PreTrainedModel, folder: Path) -> dict[str, TensorInfo]:
-    """Maps the names of tensors in the model, as transformers renames them, to the tensors in a folder."""
+    """Maps the names of tensors in the model, as transformers renames them, to the tensors in a folder.
+
+    Raises:
+        ValueError: For experts that a folder has one by one and the model in one tensor.
+    """
     mapping = get_model_conversion_mapping(model)
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     own = model.state_dict()
-    return {rename_source_key(name, renamings, converters, model.base_model_prefix, own)[0]: info._replace(name=name) for name, info in tensors(folder).items()}
+    found: dict[str, TensorInfo] = {}
+    for name, info in tensors(folder).items():
+        target = rename_source_key(name, renamings, converters, model.base_model_prefix, own)[0]
+        if target in found:
+            raise ValueError(
+                f"{folder}: `{found[target].name}` and `{name}` are parts of one tensor, `{target}`, which cannot be put together where every weight is "
+                "sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml."
+            )
+        found[target] = info._replace(name=name)
+    return found
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """Training strategies: which parts each splits among ranks, and two that Lightning does not have."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -57,6 +59,25 @@ def checkpoint_kind(strategy: Strategy) -> str:
     if is_deepspeed(strategy):
         return "ZeRO-3" if is_zero3(strategy) else "ZeRO-1 or ZeRO-2"
     return "FSDP2" if isinstance(strategy, FSDP2Strategy) else "one process or DDP"
+
+
+@contextmanager
+def whole_models() -> Iterator[None]:
+    """Builds models whole inside the block, although around it DeepSpeed shards each model that is made (ZeRO-3)."""
+    if "deepspeed" not in sys.modules:
+        yield
+        return
+    from deepspeed.runtime.zero.partition_parameters import restore_init_context, shutdown_init_context
+    from transformers.integrations import deepspeed as integration
+
+    sharding = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    shutdown_init_context()
+    try:
+        yield
+    finally:
+        restore_init_context()
+        integration._hf_deepspeed_config_weak_ref = sharding
 
 
 def end_ranks() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_talr.data.batch_plan import Batching, BatchPlan
 from lit_talr.data.encoded import Batch, EncodedExamples
 from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.families import check_packing
 from lit_talr.modeling.strategies import shards_weights
 from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
 from lit_talr.utils.collectives import sum_over_ranks
@@ -58,7 +59,7 @@ def compute_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching, 
     """``[N]`` float32 on the CPU: a forward over all examples by a model of its own, in evaluation mode, in the precision of training."""
     backbone = load(trainer)
     if batching.packing:
-        backbone.check_packing()
+        check_packing(backbone.model.config)
 
     def forward(batch: Batch) -> Tensor:
         with trainer.precision_plugin.forward_context():

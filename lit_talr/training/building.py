@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from lit_talr.data.batch_plan import Batching
 from lit_talr.kernels.token_nll import KEPT_BYTES
 from lit_talr.modeling.backbone import Backbone, compile_layers, use_liger_layers
+from lit_talr.modeling.families import check_packing
 from lit_talr.modeling.head import HeadKernel
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
@@ -111,7 +112,7 @@ def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoR
     if backbone.head.out_features < vocab_size:
         raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
     if batching.packing:
-        backbone.check_packing()
+        check_packing(model.config)
     if compute.gradient_checkpointing:
         recompute_layers(backbone, compute.checkpoint_every)
     if compute.compile_layers and fits:

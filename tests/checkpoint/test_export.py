@@ -31,7 +31,7 @@ from lit_talr.utils.files import UMASK, write_json
 from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import tensors
 from tests.helpers.fits import QWEN3, fit, merged
-from tests.helpers.models import ARCHITECTURES
+from tests.helpers.models import ARCHITECTURES, OTHERS
 
 SMALL = LoRA(r=2, alpha=6)
 
@@ -164,6 +164,17 @@ def test_the_names_are_those_that_transformers_writes(tmp_path: Path, family: st
     first, second = state(tmp_path / "start"), state(tmp_path / "out")
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_families_are_read_back_by_transformers(tmp_path: Path, family: str) -> None:
+    """Experts are written fused, as the model has them, and read so."""
+    model = Backbone(load_model(None, None, OTHERS[family], 43, None)).model
+    model.config.save_pretrained(tmp_path)
+    write_shards(tmp_path, file_names(model), live_weights(model, None), torch.float32)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert again.keys() == model.state_dict().keys()
+    assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
 
 
 def test_merged_one_by_one_is_merged_as_a_whole() -> None:

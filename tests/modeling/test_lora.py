@@ -20,7 +20,7 @@ from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import QWEN3, distance, fit, merged, write_data
-from tests.helpers.models import ARCHITECTURES
+from tests.helpers.models import ARCHITECTURES, OTHERS
 
 ADAMW = partial(torch.optim.AdamW, lr=0.01)
 SMALL = LoRA(r=2, alpha=4)
@@ -45,6 +45,30 @@ def test_adapters_are_in_every_linear_layer_of_the_decoder_and_nowhere_else(fami
     assert trained and all("lora_" in name and "vision" not in name for name in trained)
     layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained}
     assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+@pytest.mark.parametrize("family", [family for family in OTHERS if "num_experts" not in OTHERS[family]])
+def test_every_adapter_of_other_families_learns(family: str) -> None:
+    """Fused projections (Phi-3) and linear attention (Qwen3.5) included."""
+    backbone = Backbone(load_model(None, None, OTHERS[family], 43, None), SMALL)
+    ids = torch.arange(20)[None]
+    backbone(ids, ids).nll.sum().backward()
+    linear = [name for name, module in backbone.decoder.named_modules() if isinstance(module, LoraLayer)]
+    plain = [name for name, module in backbone.decoder.named_modules() if isinstance(module, torch.nn.Linear) and "lora_" not in name]
+    assert linear and linear == [name.removesuffix(".base_layer") for name in plain]
+    for name, weight in backbone.named_parameters():
+        assert weight.requires_grad == ("lora_" in name)
+        assert not weight.requires_grad or weight.grad is not None, name
+
+
+def test_experts_get_no_adapters() -> None:
+    message = (
+        r"`lora.targets` must be given for this model, whose experts \(`layers.0.mlp.experts.gate_up_proj`\) are no linear layers .*: there are k_proj, o_"
+    )
+    with pytest.raises(ValueError, match=message):
+        Backbone(load_model(None, None, OTHERS["olmoe"], 43, None), SMALL)
+    backbone = Backbone(load_model(None, None, OTHERS["olmoe"], 43, None), LoRA(r=2, targets=("q_proj", "v_proj")))
+    assert sum(isinstance(module, LoraLayer) for module in backbone.modules()) == 4
 
 
 def test_a_fresh_adapter_changes_nothing() -> None:

@@ -40,7 +40,7 @@ def test_a_refused_run_caches_nothing(own: Path, monkeypatch: pytest.MonkeyPatch
         file.write(json.dumps({"prompt": "?" * 300, "response": "!"}) + "\n")
     with pytest.raises(ValueError, match=r"val.jsonl: row 5: This val example has \d+ tokens, more than `data.batching.micro_batch_tokens`, 250; raise"):
         fit(own, FLOW(), batching={"micro_batch_tokens": 250}, trainer=trainer)
-    monkeypatch.setattr("lit_talr.modeling.backbone.ISOLATING", ("eager",))
+    monkeypatch.setattr("lit_talr.modeling.families.ISOLATING", ("eager",))
     with pytest.raises(ValueError, match="`data.batching.packing` needs an attention"):
         fit(own, FLOW(), batching={"micro_batch_tokens": 900, "packing": True}, trainer=trainer)
     assert not list((own / "runs").rglob("*.safetensors"))

@@ -85,7 +85,7 @@ def test_the_losses_differ(start: Any, whole: Any) -> None:
 
 
 def test_packing_without_an_attention_that_is_known_to_isolate_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_talr.modeling.backbone.ISOLATING", ("eager", "flex_attention"))
+    monkeypatch.setattr("lit_talr.modeling.families.ISOLATING", ("eager", "flex_attention"))
     message = "`data.batching.packing` needs an attention that isolates .*which `sdpa` is not known to do; set `model.compute.attention` to one of eager, flex"
     with pytest.raises(ValueError, match=message):
         fit(folder, Standard(), batching=PACKED)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lit_talr.data.encoding import ChatEncoder
+from lit_talr.data.encoder import ChatEncoder
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.generation import Generation, Response, generate
 from lit_talr.modeling.vllm_engine import VLLMEngine

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lit_talr.data.encoding import GUARD, ChatEncoder, Encoded, Encoding, TooLong
+from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Message
+from lit_talr.data.messages import GUARD
 from tests.helpers.tiny import FAMILIES, byte_tokenizer
 
 START, END = 257, 258  # <|im_start|>, <|im_end|>

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lit_talr.data import token_cache
-from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong
+from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example
 from lit_talr.data.token_cache import encode_many, encode_row
 from lit_talr.losses import Standard

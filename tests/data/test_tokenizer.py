@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_talr.data.encoding import ChatEncoder, Encoding
+from lit_talr.data.encoder import ChatEncoder
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example
 from lit_talr.data.tokenizer import load_tokenizer, tokenizer_hash
 from tests.helpers.tiny import byte_tokenizer, save_tokenizer

@@ -132,7 +132,7 @@ class ChatTemplate:
 
     def apply(self, turns: Sequence[dict[str, Any]], prompt: bool) -> str:
         try:
-            tools = [dict(tool) for tool in self.tools] or None
+            tools: list[Any] | None = [dict(tool) for tool in self.tools] or None
             text = self.tokenizer.apply_chat_template(list(turns), tools=tools, tokenize=False, add_generation_prompt=prompt, **self.arguments)
         except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:  # what a template's own expressions raise
             roles = ", ".join(turn["role"] for turn in turns)

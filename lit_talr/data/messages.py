@@ -37,7 +37,7 @@ def check_messages(messages: Sequence[Message]) -> None:
                 f"Turn {index} has the key `{unknown[0]}`, which no chat template is given; rename it to one of {', '.join(KEYS)}, or leave it out."
             )
         if not (isinstance(content, str) or is_parts(content) or (role == "assistant" and content is None and message.get("tool_calls"))):
-            raise ValueError(f"Turn {index} must have a text as `content`, or a list of text parts, got {content!r:.80}; fill it in, or leave the row out.")
+            raise ValueError(f"Turn {index} must have a text as `content` (or a list of text parts), got {content!r:.80}; fill it in, or leave the row out.")
         check_more(index, message)
         for text in texts_in(message):
             if bad := NOT_TEXT.search(text):

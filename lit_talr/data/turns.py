@@ -8,7 +8,7 @@ from lit_talr.data.chat_template import ChatTemplate
 from lit_talr.data.example import Message
 from lit_talr.data.messages import MARK, REASONING, content_text, with_text
 
-CALL = {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": {"x": "y"}}}
+CALL_ID = "call00001"
 
 
 class Ends(NamedTuple):
@@ -48,39 +48,53 @@ def find_ends(template: ChatTemplate, special: re.Pattern[str], calls: bool) -> 
     answer = Message(role="assistant", content="" if calls else f"b{MARK}")
     after = Message(role="user", content=f"{MARK}c")
     if calls:
-        answer["tool_calls"] = [CALL | {"function": {"name": "f", "arguments": {"x": f"y{MARK}"}}}]
-        after = Message(role="tool", content=f"{MARK}c", name="f", tool_call_id=CALL["id"])
+        answer["tool_calls"] = [{"type": "function", "id": CALL_ID, "function": {"name": "f", "arguments": {"x": f"y{MARK}"}}}]
+        after = Message(role="tool", content=f"{MARK}c", name="f", tool_call_id=CALL_ID)
     turns = [Message(role="user", content="a"), answer]
     last = template.render(turns, prompt=False)
-    never_stops = last == template.render(turns, prompt=True)  # as Llama 3's, which always adds the generation prompt
     try:
         _, *_, inner, _ = template.render([*turns, after], prompt=False).split(MARK)
     except ValueError:  # refused, or without a mark
         inner = ""
-    return compare_ends(last.rpartition(MARK)[2], inner, special, never_stops) if MARK in last else Ends(None, None)
+    if MARK not in last:
+        return Ends(None, None)
+    return compare_ends(last.rpartition(MARK)[2], inner, special, openers(last, special), calls)
 
 
-def compare_ends(last: str, inner: str, special: re.Pattern[str], never_stops: bool) -> Ends:
-    """Tells the end of turn from what may follow it, since both renders share the former only.
+def openers(text: str, special: re.Pattern[str]) -> list[str]:
+    """The special tokens with which a conversation begins: that of the whole, and that of a turn."""
+    tokens, at = [], len(text) - len(text.lstrip())
+    while token := special.match(text, at):
+        tokens.append(token[0])
+        at = token.end()
+    return tokens
+
+
+def compare_ends(last: str, inner: str, special: re.Pattern[str], opens: Sequence[str], calls: bool) -> Ends:
+    """Tells the end of turn from what may follow it, since both texts share the former.
+
+    They share the header of a next turn too where the template always adds one, as Llama 3's does.
 
     Args:
         last: The text after the last response of a conversation.
         inner: The text after a response before the next turn; empty if the template refuses that.
         special: Matches a special token.
-        never_stops: The header of a next turn may follow the last response too.
+        opens: The special tokens that open a turn.
+        calls: The response is a call, within which there may be special tokens.
     """
     shared = last[: shared_length(last, inner)]
-    if never_stops:
-        tokens = list(special.finditer(inner or last))[:1]
-    else:
-        tokens = list(special.finditer(shared)) or list(special.finditer(last))[:1]
+    tokens = list(special.finditer(shared))
+    cut = next((at for at, token in enumerate(tokens) if at and token[0] in opens), len(tokens))
+    if not tokens and (own := list(special.finditer(last))):
+        tokens, cut = own[-1:] if calls else own[:1], 1
     if tokens:
-        run = [tokens.pop()]
+        *tokens, token = tokens[:cut]
+        run = [token]
         while tokens and tokens[-1].end() == run[0].start():  # as Cohere's <|END_RESPONSE|><|END_OF_TURN_TOKEN|>
             run.insert(0, tokens.pop())
         return Ends("".join(token[0] for token in run), None)
-    token = special.search(inner)
-    return Ends(None, token and inner[len(shared.rstrip()) : token.end()])
+    end = special.search(inner)
+    return Ends(None, end and inner[len(shared.rstrip()) : end.end()])
 
 
 def marked(message: Message) -> Message:

@@ -189,7 +189,7 @@ class DomainDataModule(LightningDataModule):
         with self.progress() as progress:
             for example in progress.track(examples, description=f"Encoding {split} prompts"):
                 try:
-                    prompt, truncated = self.encoder.encode_prompt(example.prompt)
+                    prompt, truncated = self.encoder.encode_prompt(example.prompt, tools=example.tools, template_arguments=example.template_arguments)
                 except TooLong:
                     prompt, truncated = [], 0
                     counts["too long (counts as wrong)"] += 1

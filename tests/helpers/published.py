@@ -3,6 +3,7 @@
 import lzma
 import os
 import re
+from copy import copy
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,10 +40,17 @@ def published_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(published_folder(name))
 
 
-def tokenizer_with(template: str) -> PreTrainedTokenizerBase:
-    """Qwen3's vocabulary with a published template and its markers as special tokens. The end token is one that no template writes by name."""
+@cache
+def tokenizer_with_all_markers() -> PreTrainedTokenizerBase:
+    """Qwen3's vocabulary with the markers of all templates as special tokens. The end token is one that no template writes by name."""
     tokenizer = AutoTokenizer.from_pretrained(published_folder("qwen3"))
-    tokenizer.chat_template = TEMPLATES[template].read_text(encoding="utf-8")
-    markers = sorted(set(MARKER.findall(tokenizer.chat_template)))
+    markers = sorted({marker for path in TEMPLATES.values() for marker in MARKER.findall(path.read_text(encoding="utf-8"))})
     tokenizer.add_special_tokens({"bos_token": "<bos_of_all>", "eos_token": "<eos_of_all>", "additional_special_tokens": markers}, False)
+    return tokenizer
+
+
+def tokenizer_with(template: str) -> PreTrainedTokenizerBase:
+    """The tokenizer with all markers and one published template."""
+    tokenizer = copy(tokenizer_with_all_markers())
+    tokenizer.chat_template, tokenizer.name_or_path = TEMPLATES[template].read_text(encoding="utf-8"), template
     return tokenizer

@@ -4,7 +4,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 from transformers import PreTrainedTokenizerBase
@@ -33,7 +33,7 @@ CASES = [case(2, False, True), case(2, True, True), *(case(4, system, every) for
 
 def learned_runs(row: Encoded) -> list[tuple[int, int]]:
     edges = [0, *(at for at in range(1, len(row.supervised)) if row.supervised[at] != row.supervised[at - 1]), len(row.supervised)]
-    return [(start, stop) for start, stop in zip(edges, edges[1:], strict=False) if row.supervised[start]]
+    return [(start, stop) for start, stop in pairwise(edges) if row.supervised[start]]
 
 
 def assert_row_is_the_templates_own(coder: ChatEncoder, tokenizer: PreTrainedTokenizerBase, example: Example) -> None:

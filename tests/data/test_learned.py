@@ -56,7 +56,11 @@ def test_tokens_that_are_not_special_stay_tokens_in_every_text() -> None:
             {"content": "2", "reasoning_content": "hm"},
             "only a part of the `reasoning_content` of turn 1: 'hm'",
         ),
-        (READER.replace("arguments | tojson", "n | tojson"), {"content": "2", "tool_calls": [CALL]}, "only a part of the `tool_calls` of turn 1: 'place'"),
+        (
+            READER.replace(" {{ call.function.arguments | tojson }}", ""),
+            {"content": "2", "tool_calls": [CALL]},
+            "only a part of the `tool_calls` of turn 1: 'place'",
+        ),
     ],
 )
 def test_a_text_that_the_template_cuts_is_refused(source: str, answer: dict[str, Any], sentence: str) -> None:

@@ -65,7 +65,7 @@ def is_learned(index: int, turn: dict[str, Any]) -> bool | None:
         raise ValueError(f"Turn {index} has `train` {train!r} and `weight` {weight!r}, of which one learns it and one does not; leave one out.")
     if True in flags and turn["role"] != "assistant":
         raise ValueError(f"Turn {index} of the role `{turn['role']}` is to be learned, but only an assistant's turn can be; leave out `train` and `weight`.")
-    return next(iter(flags), None)
+    return flags.pop() if flags else None
 
 
 def read_object(value: object, column: str, kind: type, where: str) -> Any:
@@ -82,7 +82,7 @@ def read_object(value: object, column: str, kind: type, where: str) -> Any:
             parsed = None
     if value is None or value == "":
         return None
-    if not isinstance(parsed, kind) or (kind is list and not all(isinstance(item, dict) for item in parsed)):
+    if not isinstance(parsed, kind) or (kind is list and not all(isinstance(item, dict) for item in cast(list, parsed))):
         noun = "a list of objects" if kind is list else "an object"
         raise ValueError(f"{where}: `{column}` must be {noun}, or one as JSON text, got {value!r:.80}; correct it, or leave it empty.")
     return without_none(parsed)

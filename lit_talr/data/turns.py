@@ -12,7 +12,7 @@ CALL_ID = "call00001"
 
 
 class Ends(NamedTuple):
-    """What a template writes where a response ends."""
+    """The texts by which a template ends a response."""
 
     written: str | None  # the special tokens that end the last response of a conversation; None if there are none
     added: str | None  # the text up to and with the special token that ends a response only where another turn follows, such as GLM's <|user|>

@@ -117,7 +117,7 @@ ALSO_MARKED = {
     "trl__qwen3_8_training": ("<think>", ""),
     "trl__phi3_training": ("", "<eos_of_all>"),  # ends the whole conversation, after the end of turn
 }
-"""What a training template marks before and after the text that is learned here."""
+"""Texts that a training template marks before and after the one that is learned here."""
 TRAINING = [name for name in TEMPLATES if name.endswith("_training")]
 
 

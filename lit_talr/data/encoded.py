@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_talr.data.batch_plan import MicroBatch
-from lit_talr.data.encoding import Encoded
+from lit_talr.data.encoder import Encoded
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Split = Literal["train", "val", "test"]
 
@@ -11,7 +11,13 @@ class Message(TypedDict):
     """One turn of a conversation, as chat templates read it."""
 
     role: str
-    content: str
+    content: Any  # a text, or a list of text parts: {"type": "text", "text": "..."}
+    reasoning_content: NotRequired[str]  # or `reasoning`, or `thinking`, as the template calls it
+    reasoning: NotRequired[str]
+    thinking: NotRequired[str]
+    tool_calls: NotRequired[Sequence[Mapping[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -22,11 +28,15 @@ class Example:
         messages: The turns in order. A plain prompt and response are two messages.
         supervised: Indices into ``messages`` of the turns that carry loss, ascending.
         meta: Values for scoring and reports (the true answer, a category, the row's file and number); never shown to the model.
+        tools: The functions that the model may call, as JSON schemas.
+        template_arguments: Arguments of the chat template for this row, over those of ``encoding.template_arguments``.
     """
 
     messages: Sequence[Message]
     supervised: tuple[int, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_prompt(cls, prompt: str, response: str, system: str | None = None, meta: Mapping[str, Any] | None = None) -> "Example":

@@ -77,20 +77,30 @@ def load_parquet(path: Path) -> "datasets.Dataset":
 
 
 def make_table(path: Path, columns: Columns) -> "datasets.Dataset":
-    """Columns as a table; one that Arrow has no type for, such as one of texts and numbers, is stored as JSON."""
+    """Columns as a table; one that Arrow has no type for, such as one of texts and numbers, is stored as JSON. So is one of objects, whose keys differ."""
     import datasets
 
-    try:
-        return datasets.Dataset.from_dict(columns)
-    except UNREADABLE:
-        features: dict[str, Any] = {}
-        for name, column in columns.items():
+    nested = {name for name, column in columns.items() if any(map(holds_objects, column))}  # Arrow would give every object the keys of all
+    if not nested:
+        try:
+            return datasets.Dataset.from_dict(columns)
+        except UNREADABLE:
+            pass
+    features: dict[str, Any] = {}
+    for name, column in columns.items():
+        if name not in nested:
             try:
                 features[name] = datasets.Dataset.from_dict({name: column}).features[name]
+                continue
             except UNREADABLE:
-                features[name] = datasets.Json()
-                columns = columns | {name: [as_json(path, index, value, features[name]) for index, value in enumerate(column)]}
-        return datasets.Dataset.from_dict(columns, datasets.Features(features))
+                pass
+        features[name] = datasets.Json()
+        columns = columns | {name: [as_json(path, index, value, features[name]) for index, value in enumerate(column)]}
+    return datasets.Dataset.from_dict(columns, datasets.Features(features))
+
+
+def holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(holds_objects, value)))
 
 
 def as_json(path: Path, index: int, value: Any, feature: "datasets.Json") -> str:

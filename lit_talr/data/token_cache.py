@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from lit_talr.data import encoding
-from lit_talr.data.encoding import ChatEncoder, Encoded, TooLong
+from lit_talr.data import chat_template, encoding, learned, messages, turns
+from lit_talr.data import encoder as encoder_module
+from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
 from lit_talr.data.example import Example, Message, place
 from lit_talr.data.tokenizer import tokenizer_hash
 from lit_talr.utils.cache import ContentCache, Entry
 
 logger = logging.getLogger(__name__)
-CODE = hashlib.sha256(Path(encoding.__file__).read_bytes()).hexdigest()
+SOURCES = [chat_template, encoder_module, encoding, learned, messages, turns]
+CODE = hashlib.sha256(b"".join(Path(str(source.__file__)).read_bytes() for source in SOURCES)).hexdigest()
 MANY = 4096
 """Number of examples from which starting processes and caching is worth it: some seconds of one process."""
 PIECE = 512
@@ -74,20 +76,20 @@ def encode_many(encoder: ChatEncoder, examples: Sequence[Example], run: str | Pa
     return rows
 
 
-def token_cache(run: str | Path, encoder: ChatEncoder, examples: Sequence[Example]) -> ContentCache:
+def token_cache(run: str | Path, coder: ChatEncoder, examples: Sequence[Example]) -> ContentCache:
     """The cache entry of rows. A short conversation is rendered for what a template adds by itself, such as today's date."""
-    options = encoder.encoding
-    turns = [Message(role="user", content="a"), Message(role="assistant", content="b")]
-    about = [version("transformers"), version("tokenizers"), CODE, tokenizer_hash(encoder.tokenizer)]
-    about += [str(options.max_length), options.too_long, repr(sorted(options.template_arguments.items())), encoder.render(turns, prompt=False)]
-    try:
-        about.append(encoder.render([Message(role="system", content="c"), *turns], prompt=False))
-    except ValueError:
-        about.append("no system turns")
+    options, template = coder.encoding, coder.template
+    short = [Message(role="user", content="a"), Message(role="assistant", content="b")]
+    about = [version("transformers"), version("tokenizers"), CODE, tokenizer_hash(coder.tokenizer)]
+    about += [str(options.max_length), options.too_long, repr(sorted(options.template_arguments.items()))]
+    for conversation in (short, [Message(role="system", content="c"), *short]):
+        try:
+            about.append(template.render(conversation, prompt=False))
+        except ValueError:
+            about.append("cannot be rendered")
     digest = hashlib.sha256()
     for example in examples:
-        texts = [part for message in example.messages for part in (message.get("role"), message.get("content"))]
-        digest.update(repr((texts, example.supervised)).encode())
+        digest.update(repr((list(example.messages), example.supervised, list(example.tools), dict(example.template_arguments))).encode())
     return ContentCache(run, "tokens", *about, digest.digest())
 
 

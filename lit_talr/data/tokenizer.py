@@ -12,14 +12,14 @@ from lit_talr.utils.files import shipped
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Loads a tokenizer with all that training and generation need; never runs code from the hub.
+    """Loads a tokenizer with all that training and generation need; never runs code from the hub. Without a pad token it pads with its end token.
 
     Args:
         name: Folder, hub name, or a folder that ships with this package (``lit_talr/lab/base``).
         revision: Commit, tag or branch of a hub tokenizer.
 
     Raises:
-        ValueError: For a name that cannot be loaded, and a tokenizer without pad or end token.
+        ValueError: For a name that cannot be loaded, and a tokenizer without an end token.
     """
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise ValueError(f"The tokenizer must be a folder or a hub name, got {name!r}, which is not there.")
@@ -31,12 +31,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     except (OSError, ValueError, ImportError, KeyError) as error:
         where = f"{name!r} (revision {revision or 'main'})"
         raise ValueError(f"The tokenizer must be a folder or a hub name that can be loaded, got {where}: {first_line(error)}") from error
-    for kind, key, way_out in (
-        ("end", "eos_token", "the token that ends its responses"),
-        ("pad", "pad_token", "any token that it has, its end token too: padding never carries loss"),
-    ):
-        if getattr(tokenizer, f"{key}_id") is None:
-            raise ValueError(f'The tokenizer {name!r} has no {kind} token; set "{key}" in its tokenizer_config.json (of a local copy) to {way_out}.')
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f'The tokenizer {name!r} has no end token; set "eos_token" in its tokenizer_config.json (of a local copy) to the token that ends its responses.'
+        )
+    if tokenizer.pad_token_id is None:  # as Llama 3's; padding never carries loss, so any token will do
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_talr.data.batch_plan import Batching, BatchPlan
 from lit_talr.data.encoded import EncodedExamples, Identity
-from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong
+from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Split, place
 from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
@@ -188,7 +189,7 @@ class DomainDataModule(LightningDataModule):
         with self.progress() as progress:
             for example in progress.track(examples, description=f"Encoding {split} prompts"):
                 try:
-                    prompt, truncated = self.encoder.encode_prompt(example.prompt)
+                    prompt, truncated = self.encoder.encode_prompt(example.prompt, tools=example.tools, template_arguments=example.template_arguments)
                 except TooLong:
                     prompt, truncated = [], 0
                     counts["too long (counts as wrong)"] += 1

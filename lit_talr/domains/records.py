@@ -4,15 +4,20 @@ A row of ``train.jsonl`` with the default columns, and one with ``messages``:
 
     {"prompt": "What is the capital of France?", "response": "Paris"}
     {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
+
+A turn may also have what its chat template reads: ``reasoning_content``, ``tool_calls``, ``tool_call_id``, ``name``, and a list of text parts as ``content``.
+An assistant turn may say by ``train`` (true or false) or ``weight`` (1 or 0) whether it is learned. A row may have ``tools`` (JSON schemas) and
+``chat_template_kwargs`` (arguments of the chat template), as objects or as JSON text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from lit_talr.data.example import Example, Message, Split
+from lit_talr.data.example import Example, Split
 from lit_talr.data.rows import load_rows
 from lit_talr.domains.base import DomainDataModule
+from lit_talr.domains.conversations import conversation, read_object
 from lit_talr.domains.rows import Row, named_rows, require_text
 from lit_talr.metrics.exact_match import ExactMatch
 
@@ -29,7 +34,7 @@ class Records(DomainDataModule):
         prompt: Column of the prompt.
         response: Column of the response.
         messages: Column of whole conversations (a list of ``role`` and ``content``), instead of prompt and response.
-        turns: Which assistant turns of a conversation are learned: ``all``, or only the ``last``.
+        turns: Which assistant turns of a conversation are learned: ``all``, or only the ``last``. A turn's own ``train`` or ``weight`` goes first.
         system: A system turn put before every prompt.
 
     Raises:
@@ -59,25 +64,16 @@ class Records(DomainDataModule):
             raise ValueError(f"`data.{split}` is missing: give the file or hub name of the {split} rows.")
         columns = [self.messages] if self.messages else [self.prompt, self.response]
         rows = load_rows(source, "validation" if split == "val" else split, columns, self.revision)
-        return [
-            self.conversation(row[self.messages], where) if self.messages else self.prompt_and_response(row, where) for row, where in named_rows(source, rows)
-        ]
+        return [self.with_columns(self.example(row, where), row, where) for row, where in named_rows(source, rows)]
+
+    def example(self, row: Row, where: str) -> Example:
+        return conversation(row[self.messages], self.messages, self.turns, self.system, where) if self.messages else self.prompt_and_response(row, where)
+
+    def with_columns(self, example: Example, row: Row, where: str) -> Example:
+        """The example with the row's tools and arguments of the chat template."""
+        tools, arguments = (read_object(row.get(column), column, kind, where) for column, kind in (("tools", list), ("chat_template_kwargs", dict)))
+        return replace(example, tools=tools or (), template_arguments=arguments or {}) if tools or arguments else example
 
     def prompt_and_response(self, row: Row, where: str) -> Example:
         prompt, response = (require_text(row[column], column, where) for column in (self.prompt, self.response))
         return Example.from_prompt(prompt, response, self.system, {"where": where, "answer": response})
-
-    def conversation(self, turns: object, where: str) -> Example:
-        if (
-            not isinstance(turns, list)
-            or not turns
-            or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn.get("role") for turn in turns)
-        ):
-            raise ValueError(f"{where}: `{self.messages}` must be a list of turns with the texts `role` and `content`, got {turns!r:.80}.")
-        messages = [Message(role="system", content=self.system)] if self.system and turns[0]["role"] != "system" else []
-        messages += [Message(role=turn["role"], content=turn["content"]) for turn in turns]
-        assistant = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        if not assistant:
-            raise ValueError(f"{where}: `{self.messages}` has no turn of the role `assistant`, so there is nothing to learn.")
-        supervised = tuple(assistant if self.turns == "all" else assistant[-1:])
-        return Example(messages[: supervised[-1] + 1], supervised, {"where": where, "answer": messages[supervised[-1]]["content"]})

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from lit_talr.data.encoding import Encoded
+from lit_talr.data.encoder import Encoded
 from lit_talr.data.example import Split
 from lit_talr.data.token_cache import encode_row
 from lit_talr.domains.base import DomainDataModule

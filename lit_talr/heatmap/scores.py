@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from lit_talr.data.encoding import Encoded
+from lit_talr.data.encoder import Encoded
 from lit_talr.losses import TALR, talr_weights
 from lit_talr.losses.base import TokenStats
 from lit_talr.modeling.backbone import Backbone

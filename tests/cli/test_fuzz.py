@@ -19,8 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lit_talr.data.encoding import GUARD, ROLES, ChatEncoder, Encoding
+from lit_talr.data.encoder import ChatEncoder
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Message, Split
+from lit_talr.data.messages import GUARD, ROLES
 from lit_talr.domains import ESCI, GSM8K, MedCalc, MetaMathQA, Records
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.metrics import ClassScores, DomainMetric, ExactMatch, MathMatch, MedCalcAccuracy, NumericMatch, WithinLimits
@@ -293,7 +295,10 @@ def test_domains_read_or_name_very_many_rows(place: Path, changed: tuple[str, li
 
 # Conversations
 
-NO_END = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+GLM = (
+    "{% for m in messages %}{{ '<|im_end|>' if m.role == 'assistant' else '<|im_start|>' }}\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_end|>\n{% endif %}"
+)
 PHI3 = (
     "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>assistant\n{% else %}{{ eos_token }}{% endif %}"
@@ -307,7 +312,7 @@ KINDS: dict[str, tuple[str, str | None, dict[str, Any], int]] = {  # family, tem
     "gemma3": ("gemma3", None, {}, 260),
     "plain": ("plain", None, {}, 257),
     "plain-bos": ("plain-bos", None, {}, 257),
-    "no-end": ("plain", NO_END, {}, 257),
+    "glm": ("qwen2", GLM, {}, 257),
     "phi3": ("gemma2", PHI3, {}, 260),
 }
 ENCODERS: dict[tuple[str, int], ChatEncoder] = {

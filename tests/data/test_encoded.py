@@ -3,7 +3,7 @@
 import numpy as np
 
 from lit_talr.data.encoded import EncodedExamples
-from lit_talr.data.encoding import Encoded
+from lit_talr.data.encoder import Encoded
 
 
 def row(*tokens: int, first: int = 1) -> Encoded:

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lit_talr.data.encoding import GUARD, ChatEncoder, Encoded, Encoding, TooLong
+from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Message
+from lit_talr.data.messages import GUARD
 from tests.helpers.tiny import FAMILIES, byte_tokenizer
 
 START, END = 257, 258  # <|im_start|>, <|im_end|>
@@ -135,16 +137,54 @@ class TestWithoutTemplate:
 
 
 class TestEndOfTurn:
-    def test_a_template_without_one_gets_the_end_token(self) -> None:
+    def test_a_template_without_one_is_refused(self) -> None:
         template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
-        coder, example = encoder("plain", template), talk("1", "2", "3", "4", learned=(1, 3))
+        with pytest.raises(ValueError, match=r"'tiny-plain' never writes a token that ends a response.* write {{ eos_token }} after an assistant's content"):
+            encoder("plain", template).encode(talk("1", "2"))
+
+    def test_the_token_that_opens_the_next_turn_may_be_the_end(self) -> None:
+        """As GLM's <|user|>, which no template writes after the last response."""
+        template = (
+            "{% for m in messages %}{{ '<|im_start|>' if m.role == 'user' else '<|im_end|>' }}\n{{ m.content }}{% endfor %}"
+            "{% if add_generation_prompt %}<|im_end|>\n{% endif %}"
+        )
+        coder, example = encoder("qwen2", template), talk("1", "2", "3", "4", learned=(1, 3))
         assert parts(coder.encode(example)) == [
-            ([*b"user: 1\nassistant: "], False),
-            ([*b"2", 257], True),
-            ([*b"\nuser: 3\nassistant: "], False),
-            ([*b"4", 257], True),
+            ([START, *b"\n1", END, 10], False),
+            ([*b"2", START], True),
+            ([*b"\n3", END, 10], False),
+            ([*b"4", START], True),
         ]
+        assert coder.stop_token_ids == (END, START)
         assert_prompts_are_those_of_generation(coder, example)
+
+    def test_an_end_token_before_the_next_turn_only_is_not_doubled(self) -> None:
+        template = (
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ '<eos>' if m.role == 'assistant' and not loop.last }}{% endfor %}"
+            "{% if add_generation_prompt %}assistant: {% endif %}"
+        )
+        coder, example = encoder("plain", template), talk("1", "2", "3", "4", learned=(1, 3))
+        learned = [run for run, is_learned in parts(coder.encode(example)) if is_learned]
+        assert learned == [[*b"2", 257], [*b"4", 257]]
+        assert coder.encode(example).input_ids.tolist().count(257) == 2
+
+    @pytest.mark.parametrize("response", ["I am your assistant", "assistant", "b"])
+    def test_a_header_after_the_last_response_is_not_learned(self, response: str) -> None:
+        """Llama 3's published template always adds the generation prompt."""
+        template = FAMILIES["llama3"].chat_template
+        assert template is not None
+        always = template.replace("{%- if add_generation_prompt %}", "{%- if true %}")
+        assert parts(encoder("llama3", always).encode(talk("1", response)))[1] == ([*response.encode(), EOT], True)
+
+    def test_adjacent_special_tokens_end_a_turn_together(self) -> None:
+        """As Cohere's <|END_RESPONSE|><|END_OF_TURN_TOKEN|>."""
+        template = (
+            "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<eos><end_of_turn>{% endfor %}"
+            "{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
+        )
+        coder = encoder("gemma2", template)
+        assert parts(coder.encode(talk("1", "2")))[-1] == ([*b"2", GEMMA_EOS, TURN_END], True)
+        assert coder.stop_token_ids == (GEMMA_EOS, TURN_END)
 
     def test_what_follows_the_end_of_turn_is_not_learned(self) -> None:
         """As Phi-3's, which ends a whole conversation with a token of its own."""
@@ -258,7 +298,10 @@ class TestTooLong:
 
 class TestRefusals:
     def test_a_template_that_rewrites_earlier_turns(self) -> None:
-        with pytest.raises(ValueError, match=r"template of 'tiny-qwen3' rewrites turn 1 .* \(`turns: last`\), set `encoding.template_arguments`"):
+        with pytest.raises(
+            ValueError,
+            match=r"template of 'tiny-qwen3' rewrites turn 1 .*'.*<think>.*' against '.*2<|im_end|>.*'; learn the last turn only \(`turns: last`\), or give",
+        ):
             encoder("qwen3").encode(talk("1", "2", "3", "4", learned=(1, 3)))
 
     def test_a_template_that_leaves_its_generation_prompt(self) -> None:
@@ -305,10 +348,13 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("message", "sentence"),
         [
-            ({"role": "human", "content": "1"}, "Turn 0 must have a `role` out of system, user, assistant, tool, got 'human'"),
+            (
+                {"role": "human", "content": "1"},
+                "Turn 0 must have a `role` out of system, user, assistant, tool, got 'human'; rename it to 'user' (the roles here are 'human'",
+            ),
             ({"content": "1"}, "Turn 0 must have a `role` out of system, user, assistant, tool, got None"),
-            ({"role": "user"}, "Turn 0 must have a text as `content`, got None"),
-            ({"role": "user", "content": ["1"]}, "Turn 0 must have a text as `content`, got ['1']"),
+            ({"role": "user"}, "Turn 0 must have a text as `content` (or a list of text parts), got None"),
+            ({"role": "user", "content": ["1"]}, "Turn 0 must have a text as `content` (or a list of text parts), got ['1']"),
             ({"role": "user", "content": f"1{GUARD}"}, "Turn 0 must hold text only, got U+FDD0"),
             ({"role": "user", "content": "1\ud83d"}, "Turn 0 must hold text only, got U+D83D"),
         ],

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from lit_talr.data import token_cache
-from lit_talr.data.encoding import ChatEncoder, Encoded, Encoding, TooLong
+from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example
 from lit_talr.data.token_cache import encode_many, encode_row
 from lit_talr.losses import Standard
@@ -81,6 +83,13 @@ def test_other_options_texts_or_templates_are_another_entry(run: Path) -> None:
         encode_all(coder, run)
     encode_all(encoder(), run, EXAMPLES[::-1])
     assert len(cached_files(run)) == 5
+
+
+def test_everything_of_a_row_is_part_of_the_key(run: Path) -> None:
+    first = EXAMPLES[0]
+    thinking = replace(first, messages=[first.messages[0], {**first.messages[1], "reasoning_content": "hm"}])
+    rows = [first, thinking, replace(first, tools=[{"name": "f"}]), replace(first, template_arguments={"day": 1})]
+    assert len({token_cache.token_cache(run, encoder(), [row]).path for row in rows}) == 4
 
 
 def test_an_entry_that_is_not_whole_is_computed_again(run: Path) -> None:

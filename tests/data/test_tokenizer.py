@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_talr.data.encoding import ChatEncoder, Encoding
+from lit_talr.data.encoder import ChatEncoder
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example
 from lit_talr.data.tokenizer import load_tokenizer, tokenizer_hash
 from tests.helpers.tiny import byte_tokenizer, save_tokenizer
@@ -18,17 +19,24 @@ def test_a_saved_tokenizer_encodes_as_before(tmp_path: Path) -> None:
     assert (loaded.stop_token_ids, loaded.pad_token_id) == ((260,), 256)  # <|eot_id|>
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "way_out"), [("pad", "pad", "any token that it has, its end token too"), ("eos", "end", "the token that ends its responses")]
-)
-def test_no_pad_or_end_token(tmp_path: Path, kind: str, name: str, way_out: str) -> None:
-    file = save_tokenizer(tmp_path, "gemma3") / "tokenizer_config.json"
+def save_without(folder: Path, kind: str) -> str:
+    file = save_tokenizer(folder, "llama3") / "tokenizer_config.json"
     settings = json.loads(file.read_text())
     del settings[f"{kind}_token"]
     file.write_text(json.dumps(settings))
-    sentence = f'{tmp_path}\' has no {name} token; set "{kind}_token" in its tokenizer_config.json (of a local copy) to {way_out}'
+    return str(folder)
+
+
+def test_no_end_token(tmp_path: Path) -> None:
+    sentence = f'{tmp_path}\' has no end token; set "eos_token" in its tokenizer_config.json (of a local copy) to the token that ends its responses'
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        load_tokenizer(str(tmp_path))
+        load_tokenizer(save_without(tmp_path, "eos"))
+
+
+def test_the_end_token_pads_where_there_is_no_pad_token(tmp_path: Path) -> None:
+    """As in Llama 3, 3.1 and 3.2 as published."""
+    tokenizer = load_tokenizer(save_without(tmp_path, "pad"))
+    assert (tokenizer.pad_token_id, ChatEncoder(tokenizer, Encoding()).pad_token_id) == (260, 260)  # <|eot_id|>
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:

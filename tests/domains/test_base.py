@@ -10,7 +10,8 @@ from jsonargparse import ArgumentParser
 
 from lit_talr.data.batch_plan import Batching, MicroBatch
 from lit_talr.data.encoded import EncodedExamples
-from lit_talr.data.encoding import Encoded, Encoding
+from lit_talr.data.encoder import Encoded
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Split
 from lit_talr.domains import Records
 from lit_talr.domains.base import DomainDataModule

@@ -44,8 +44,12 @@ def test_conversations_end_with_their_last_assistant_turn(tmp_path: Path, turns:
         ({"prompt": "a"}, {}, "rows.jsonl: column `response` is missing; the file has `prompt`"),
         ({"messages": "hello"}, {"messages": "messages"}, "row 1: `messages` must be a list of turns"),
         ({"messages": []}, {"messages": "messages", "system": "Add."}, "row 1: `messages` must be a list of turns"),
-        ({"messages": [{"role": "user"}]}, {"messages": "messages"}, "row 1: `messages` must be a list of turns"),
-        ({"messages": TURNS[:1]}, {"messages": "messages"}, "row 1: `messages` has no turn of the role `assistant`, so there is nothing to learn"),
+        ({"messages": [{"role": "user"}]}, {"messages": "messages"}, "row 1: `messages`: Turn 0 must have a text as `content`"),
+        (
+            {"messages": TURNS[:1]},
+            {"messages": "messages"},
+            "row 1: `messages` has no turn of the role `assistant` that is learned, so there is nothing to learn",
+        ),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], options: dict[str, Any], message: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from lit_talr.data.encoding import Encoded
+from lit_talr.data.encoder import Encoded
 from lit_talr.heatmap.scores import ranks, score_tokens, weigh_tokens
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lit_talr.data.encoding import ChatEncoder, Encoding
+from lit_talr.data.encoder import ChatEncoder
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Split
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.lab import Clinic

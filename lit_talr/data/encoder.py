@@ -1,0 +1,275 @@
+"""Conversations as tokens: the model's input, and which of its tokens are learned."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lit_talr.data.chat_template import ChatTemplate
+from lit_talr.data.encoding import Encoding
+from lit_talr.data.example import Example, Message
+from lit_talr.data.learned import check_context, check_learned
+from lit_talr.data.messages import GUARD, check_messages, content_text, map_texts, with_text
+from lit_talr.data.turns import AssistantTurn, Ends, Mismatch, assistant_turn, find_ends
+
+
+class Encoded(NamedTuple):
+    """A training row."""
+
+    input_ids: np.ndarray  # [L] int32
+    supervised: np.ndarray  # [L] bool, True for tokens whose prediction carries loss
+    truncated: int  # prompt tokens cut away
+
+
+class TooLong(ValueError):
+    """A row, or a prompt, of more tokens than allowed."""
+
+    def __init__(self, num_tokens: int, max_length: int) -> None:
+        super().__init__(num_tokens, max_length)  # the arguments that unpickling in another process needs
+        self.num_tokens = num_tokens
+        self.max_length = max_length
+
+    def __str__(self) -> str:
+        return (
+            f"This has {self.num_tokens:,} tokens, more than the {self.max_length:,} allowed; raise `encoding.max_length`, "
+            "or set `encoding.too_long` to `drop` or `truncate_prompt` (which never cuts a response)."
+        )
+
+
+class Unlearnable(ValueError):
+    """A turn that a template does not render so that it can be learned."""
+
+
+class ChatEncoder:
+    """Turns conversations into tokens through the tokenizer's chat template; without a template, blank lines join the turns.
+
+    The conversation is rendered up to each response. Prompts and responses are tokenised apart, so generation starts from exactly the tokens that
+    precede the response in training (unless the row is truncated). A learned turn is what its render adds to the render before it, up to and with the
+    end of turn. What the template writes after that is context only. A template that ends a response only by the token that opens the next turn, as
+    GLM's, has that token learned. A template that never ends a response is refused. Special tokens come from the template alone: text that looks like
+    one is tokenised as plain text. Added tokens that are not special, such as ``<think>``, stay tokens wherever they stand.
+
+    Args:
+        tokenizer: Has an end token; gets ``encoding.chat_template``, if given.
+        encoding: The options.
+
+    Attributes:
+        stop_token_ids: The tokens that end a response: the tokenizer's end token and the template's ends of turn.
+
+    Raises:
+        ValueError: For a template that cannot be used, arguments that it never reads, and a tokenizer that puts a space before every piece of text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> None:
+        self.tokenizer = tokenizer
+        self.encoding = encoding
+        self.template = ChatTemplate(tokenizer, encoding)
+        self.eos_token_id: int = tokenizer.eos_token_id
+        self.pad_token_id: int = self.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id  # padding never carries loss
+        added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        specials = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+        self.special = re.compile("|".join(map(re.escape, specials)))
+        self.anchor = self.find_anchor()
+        adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+        self.start = [] if self.template.source or not adds_bos else [tokenizer.bos_token_id]  # a template writes its own
+        self.ends = find_ends(self.template, self.special, calls=False)
+        self.stop_token_ids = self.find_stop_tokens()
+
+    @cached_property
+    def ends_of_calls(self) -> Ends:
+        """The ends of turns that call tools; those of others where the template does not render a call."""
+        try:
+            ends = find_ends(self.template, self.special, calls=True) if self.template.reads("tool_calls") else self.ends
+        except ValueError:  # not how this template is given a call
+            return self.ends
+        return ends if any(ends) else self.ends
+
+    def encode(self, example: Example) -> Encoded:
+        """Encodes a training row, which ends with its last supervised turn.
+
+        Raises:
+            TooLong: For more than ``max_length`` tokens, after truncation if that is the policy.
+            ValueError: For a malformed conversation, an empty response, or a template that does not render all of it, or not with the prompts of generation.
+        """
+        if not example.supervised:
+            raise ValueError("This has no supervised turn, so there is nothing to learn; name one in `supervised`, or leave it out.")
+        for index in example.supervised:
+            if not 0 < index < len(example.messages) or example.messages[index].get("role") != "assistant":
+                raise ValueError(f"`supervised` must name turns of the role `assistant` after the first turn, got {index} of {len(example.messages)} turns.")
+        if any(later <= earlier for earlier, later in pairwise(example.supervised)):
+            raise ValueError(f"`supervised` must name turns in their order and none twice, got {example.supervised}.")
+        example = replace(example, messages=example.messages[: example.supervised[-1] + 1])
+        check_messages(example.messages)
+        for index in example.supervised:
+            if not content_text(example.messages[index]).strip() and not example.messages[index].get("tool_calls"):
+                raise ValueError(f"Turn {index} has an empty response; fill it in, or leave the row out.")
+        input_ids, mask, truncated = self.fit(example, self.encoding.max_length)
+        return Encoded(np.array(input_ids, dtype=np.int32), np.array(mask, dtype=bool), truncated)
+
+    def encode_prompt(
+        self,
+        messages: Sequence[Message],
+        max_length: int | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> tuple[list[int], int]:
+        """Encodes a prompt for generation; also returns how many tokens were cut away.
+
+        Args:
+            messages: The turns before the response.
+            max_length: Most tokens of the prompt; by default ``encoding.max_length``.
+            tools: The functions that the model may call.
+            template_arguments: Arguments of the chat template for this prompt.
+
+        Raises:
+            TooLong: For more than ``max_length`` tokens, after truncation if that is the policy.
+            ValueError: For a malformed conversation, or one that the template refuses.
+        """
+        check_messages(messages)
+        example = Example(messages, (), tools=tools, template_arguments=template_arguments or {})
+        input_ids, _, truncated = self.fit(example, max_length or self.encoding.max_length)
+        return input_ids, truncated
+
+    def fit(self, example: Example, max_length: int) -> tuple[list[int], list[bool], int]:
+        """Tokens, mask and number of tokens cut. The middle of the last user turn is cut until the row fits, if that is the policy."""
+        input_ids, mask = self.tokens_and_mask(example)
+        num_tokens, messages = len(input_ids), example.messages
+        if num_tokens <= max_length:
+            return input_ids, mask, 0
+        user = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=None)
+        if user is None or self.encoding.too_long != "truncate_prompt":
+            raise TooLong(num_tokens, max_length)
+        text = content_text(messages[user])
+        length, characters_per_token = len(text), len(text) / max(1, len(self.tokenize(text, start=False)))
+        while len(input_ids) > max_length:
+            if length == 0:
+                raise TooLong(num_tokens, max_length)
+            length = max(0, length - math.ceil((len(input_ids) - max_length) * characters_per_token))
+            cut = with_text(messages[user], partial(without_middle, cut=len(text) - length))
+            input_ids, mask = self.tokens_and_mask(replace(example, messages=[*messages[:user], cut, *messages[user + 1 :]]))
+        return input_ids, mask, num_tokens - len(input_ids)
+
+    def tokens_and_mask(self, example: Example) -> tuple[list[int], list[bool]]:
+        """A row that ends with its last supervised turn, or else a prompt; every response in it is tokenised apart, learned or not.
+
+        Raises:
+            ValueError: With the argument of the template that helps, if one does.
+        """
+        guarded = replace(example, **{name: map_texts(getattr(example, name), self.guard) for name in ("messages", "tools", "template_arguments")})
+        template = self.template.given(guarded)
+        try:
+            return self.pieces(template, guarded)
+        except Unlearnable as error:
+            raise ValueError(f"{error}{self.way_out(template, guarded)}") from error
+
+    def way_out(self, template: ChatTemplate, example: Example) -> str:
+        """The rest of a refusal: what helps, tried on the row itself."""
+        helps = []
+        for choice in template.choices():
+            try:
+                self.pieces(template.with_choice(choice), example)
+            except ValueError:
+                continue
+            ((name, value),) = choice.items()
+            helps.append(f"set `encoding.template_arguments` to {{{name}: {str(value).lower()}}}")
+            break
+        if len(example.supervised) > 1:
+            try:
+                self.pieces(template, replace(example, supervised=example.supervised[-1:]))
+                helps.append("learn the last turn only (`turns: last`)")
+            except ValueError:
+                pass
+        return "; " + ", or ".join([*helps, "give another `encoding.chat_template`"]) + "."
+
+    def pieces(self, template: ChatTemplate, example: Example) -> tuple[list[int], list[bool]]:
+        """Tokens and mask of a row whose texts are guarded."""
+        messages, supervised = example.messages, example.supervised
+        turns = {index: self.assistant_turn(template, messages[: index + 1]) for index in range(1, len(messages)) if is_response(messages[index])}
+        whole = self.whole(template, example, turns)
+        input_ids, mask, done = list(self.start), [False] * len(self.start), 0
+
+        def add(text: str, is_learned: bool = False) -> None:
+            tokens = self.tokenize(text, start=done == 0)
+            input_ids.extend(tokens)
+            mask.extend([is_learned] * len(tokens))
+
+        for index, turn in turns.items():
+            if isinstance(turn, Mismatch) or len(turn.before) < done or not whole.startswith(turn.before + turn.text):
+                if index in supervised:
+                    raise Unlearnable(refusal(template, index, turn, whole))
+                continue  # this earlier turn was rewritten, and is plain context
+            if index in supervised:
+                check_learned(template, messages[: index + 1], turn, self.special)
+            add(whole[done : len(turn.before)])
+            done = len(turn.before)
+            add(turn.text, index in supervised)
+            done += len(turn.text)
+        if done < len(whole):
+            add(whole[done:])
+        return input_ids, mask
+
+    def whole(self, template: ChatTemplate, example: Example, turns: Mapping[int, AssistantTurn | Mismatch]) -> str:
+        """The conversation as text, up to the end of its last supervised turn, or else up to where the response begins."""
+        text = template.render(example.messages, prompt=not example.supervised)
+        check_context(template, example, text)
+        if not example.supervised:
+            return text
+        last = turns[example.supervised[-1]]
+        return text if isinstance(last, Mismatch) or not text.startswith(last.before + last.body) else last.before + last.text
+
+    def assistant_turn(self, template: ChatTemplate, messages: Sequence[Message]) -> AssistantTurn | Mismatch:
+        return assistant_turn(template, messages, self.ends_of_calls if messages[-1].get("tool_calls") else self.ends)
+
+    def tokenize(self, text: str, start: bool) -> list[int]:
+        """Token ids of a piece of text; ``start`` if it begins the row."""
+        input_ids: list[int] = []
+        for piece in filter(None, text.split(GUARD)):
+            anchor = "" if start and not input_ids else self.anchor
+            input_ids += self.tokenizer(anchor + piece, add_special_tokens=False, verbose=False).input_ids[bool(anchor) :]
+        return input_ids
+
+    def guard(self, text: str) -> str:
+        """A text in which the tokenizer finds no special token."""
+        return self.special.sub(lambda match: GUARD + GUARD.join(match[0]) + GUARD, text)
+
+    def find_anchor(self) -> str:
+        """The special token put before later pieces, for tokenizers (SentencePiece's) that put a space before the start of a text."""
+        for anchor in ("", self.tokenizer.eos_token):
+            input_ids = self.tokenizer(f"{anchor}a", add_special_tokens=False).input_ids[bool(anchor) :]
+            pieces = "".join(self.tokenizer.convert_ids_to_tokens(input_ids))
+            if not (pieces.endswith("a") and len(pieces) > 1):
+                return anchor
+        raise ValueError(
+            f"The tokenizer {self.template.name!r} puts a space before every piece of text, so prompt and response cannot be tokenised apart; load one with "
+            '"legacy": false in its tokenizer_config.json (prepend_scheme "first" in its tokenizer.json), or another tokenizer.'
+        )
+
+    def find_stop_tokens(self) -> tuple[int, ...]:
+        """The tokens that end a response: the tokenizer's, and those of plain responses and of tool calls."""
+        ends = [end for found in (self.ends, self.ends_of_calls) for end in found if end]
+        return tuple(dict.fromkeys((self.eos_token_id, *(self.tokenize(end, start=False)[-1] for end in ends))))
+
+
+def is_response(message: Message) -> bool:
+    return message["role"] == "assistant" and bool(content_text(message).strip() or message.get("tool_calls"))
+
+
+def without_middle(text: str, cut: int) -> str:
+    length = max(0, len(text) - cut)
+    return text[: length - length // 2] + text[len(text) - length // 2 :]  # tasks stand at the start or at the end
+
+
+def refusal(template: ChatTemplate, index: int, turn: AssistantTurn | Mismatch, whole: str) -> str:
+    """The sentence about a turn that cannot be learned, with the place where two renders part."""
+    if isinstance(turn, Mismatch):
+        return (
+            f"T{str(template)[1:]} does not render turn {index} as a continuation of its own generation prompt, so training would not match generation: {turn}"
+        )
+    parts = Mismatch(turn.before + turn.text, whole)
+    return f"T{str(template)[1:]} rewrites turn {index} once later turns follow, so it cannot be learned together with them: {parts}"

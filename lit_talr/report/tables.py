@@ -16,7 +16,7 @@ BOUNDS = ("", "_lower", "_upper")
 RESULTS = ["name", "point", "variant", "remedy", "source", "rate", "seed", "alpha", "of", "trained", *(f"{name}{end}" for name in SCORES for end in BOUNDS)]
 BELONGS = ["weights", "base_model", "arithmetic", "domain_items", "general_items", "rows", "num_rows"]
 REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", *BELONGS, "paper_domain", "paper_general", "command"]
-"""The last columns of the results, after those of suites and drift. ``general_lenient`` is the mean over suites by a lenient reader, as ``ExactMatch`` has it."""
+"""The last columns of the results, after those of suites and drift. ``general_lenient`` is the mean over suites by a lenient reader (``ExactMatch``)."""
 MEANS = [*SHARED, "seeds", *(f"{name}{end}" for name in SCORES for end in (*BOUNDS, "_se", "_seeds_lower", "_seeds_upper"))]
 PAIRS = ["reference", "point", *(f"{name}{end}" for name in ("domain", "general") for end in BOUNDS)]
 TYPES = dict.fromkeys(("name", "point", "variant", "remedy", "source", "of", "command", "reference", "set", "group", "sentence"), "object")

@@ -11,8 +11,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 SPREAD := -n $(WORKERS) --dist worksteal
 
+# Sizes of `make real`: 64 training rows instead of 256, and 64 test rows instead of 160.
+SMALL := --data.max_rows 80 --data.max_test_rows 64
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format wheel docs freeze clean
+.PHONY: help setup demo real test test-all check format wheel docs freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -23,6 +26,11 @@ setup: $(STAMP)  ## install everything that development needs into .venv
 
 demo: $(STAMP)  ## set up, then run Standard and TALR on a small model; a few minutes
 	@$(BIN)/lit-talr demo
+
+real: $(STAMP) data models/smollm2-135m  ## set up, make a real model, and run a small trade-off on real rows (docs/real.md); half an hour
+	@$(PIP) install -c constraints.txt -e '.[eval]'
+	@$(BIN)/lit-talr sweep -c configs/experiment/real_esci.yaml --space configs/sweep/real_small.yaml --out runs/real-small --workers $(WORKERS) $(SMALL)
+	@$(BIN)/lit-talr report runs/real-small --out runs/real-small/report.html
 
 test: check  ## set up, check style and types, run the fast tests; those on two ranks run alone, since they are slow next to others
 	@$(PYTEST) $(SPREAD) -m "not slow and not ranks"
@@ -59,6 +67,13 @@ freeze: $(STAMP)  ## write constraints.txt from the packages in .venv
 clean:  ## delete everything that is built here, .venv included; runs/ stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis lightning_logs
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+data:
+	@if [ ! -d "$$LIT_TALR_DATA" ]; then echo "'make real' reads real rows: set LIT_TALR_DATA to a folder that holds them, or make data/ (docs/real.md says what goes into it)." >&2; exit 1; fi
+	@ln -s "$$LIT_TALR_DATA" data
+
+models/smollm2-135m: | $(STAMP)
+	@$(BIN)/python -m benchmarks.real_model $@
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time takes some minutes."

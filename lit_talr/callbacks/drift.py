@@ -1,7 +1,9 @@
 """How far a model has moved from the base model, on text that the base model writes: no data are needed."""
 
+import gzip
 import hashlib
 import math
+import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +26,11 @@ from lit_talr.modeling.strategies import shards_weights
 from lit_talr.module import DomainSFT
 from lit_talr.theory.code_length import TextBlocks, text_blocks
 from lit_talr.theory.walk import start_token
+from lit_talr.training.base_model import BaseModel
 from lit_talr.training.base_text import ROWS, BaseText, base_text
 from lit_talr.training.resume import check_same
 from lit_talr.utils.collectives import sum_over_ranks
-from lit_talr.utils.errors import check_least
+from lit_talr.utils.errors import check_least, first_line
 from lit_talr.utils.files import write_json_lines
 from lit_talr.utils.score import Items
 from lit_talr.utils.weight_files import model_folder, read_tensor
@@ -39,9 +42,9 @@ class Drift(Measure):
 
     By Proposition 3.1 of the TALR paper, this is by how much the code length of the base model's own text has grown; it is exact over the vocabulary at every
     position. ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of positions where both models have the same most
-    likely token. For each file of ``corpora``, its code length ``drift/bits_per_byte/<name>`` is logged, and the growth ``drift/bits_per_byte_rise/<name>``.
-    Measured before training (epoch 0: the base model itself), at the interval, and where the run ends, each time as a row of ``drift.jsonl`` in the run
-    folder. Training is bitwise the same with and without this callback.
+    likely token. For each file of ``corpora``, its code length ``drift/bits_per_byte/<name>`` is logged, and in ``fit`` its growth
+    ``drift/bits_per_byte_rise/<name>``. Measured in ``test``, before training (epoch 0: the base model itself), at the interval, and where the run ends. Each
+    measurement of ``fit`` is a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without this callback.
 
     The text is sampled once for each base model (temperature 1, all tokens, no stop, each sequence after BOS, or EOS where there is no BOS). It is cached in
     ``.cache/`` next to the run folder with the base model's hidden states, under the hash of its weights and the settings: runs side by side share it. Apart
@@ -54,8 +57,10 @@ class Drift(Measure):
         num_sequences: Number of sampled sequences, at least 2.
         length: Tokens of a sequence, at most the positions of the model; also of the blocks that the corpora are cut into, which are scored independently.
         seed: Seed of the sampling.
-        corpora: Plain-text files in UTF-8, named by their stems.
+        corpora: Plain-text files in UTF-8, named by their stems; those that end in ``.gz`` are unpacked.
         corpus_bytes: Bytes that are read from the beginning of each file, at least 1.
+        base: Model folder or hub name of the base model in ``test``, where the tested model is another than the one trained from it (Wise-FT); by default
+            ``model.pretrained``.
 
     Raises:
         ValueError: For a number out of range or a file that cannot be read; at start-up for random weights and where every weight is sharded; when resuming
@@ -69,6 +74,7 @@ class Drift(Measure):
     seed: int = 0
     corpora: Sequence[str] = ()
     corpus_bytes: int = 65536
+    base: str | None = None
 
     measures = "drift/kl"
 
@@ -76,17 +82,18 @@ class Drift(Measure):
         least = {"every_n_epochs": 1, "every_n_steps": 1, "num_sequences": 2, "length": 1, "seed": 0, "corpus_bytes": 1}
         for name, number in least.items():
             check_least(name, getattr(self, name), number)
-        stems = [Path(file).stem for file in self.corpora]
+        stems = [corpus_name(file) for file in self.corpora]
         if len(set(stems)) < len(stems):
             raise ValueError(f"`corpora` are named by their files' stems, which must differ, got {', '.join(stems)}; rename one.")
         self.text: BaseText | None = None
         self.blocks: dict[str, Corpus] = {}
         self.rows: list[dict[str, float]] = []  # of all measurements, the base model's first
+        self._base: BaseModel | None = None
         self._head: tuple[Tensor, Tensor | None] | None = None  # the base model's weight and bias, memory-mapped
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         """Sample the text before any weight is loaded for training, so that the base model is gone by then."""
-        if stage != "fit":
+        if stage not in ("fit", "test"):
             return
         if pl_module.pretrained is None:
             raise ValueError("`Drift` compares with the base model, and a run from random weights has none; give `model.pretrained`, or leave it out.")
@@ -96,12 +103,14 @@ class Drift(Measure):
                 "or use configs/strategy/ddp.yaml or zero2.yaml."
             )
         tokenizer = pl_module.data.encoder.tokenizer
-        for file in map(Path, self.corpora):
-            text = read_text(file, self.corpus_bytes)
-            self.blocks[file.stem] = Corpus(text_blocks(tokenizer, text, self.length), hashlib.sha256(text.encode()).hexdigest())
+        for file in self.corpora:
+            text = read_text(Path(file), self.corpus_bytes)
+            self.blocks[corpus_name(file)] = Corpus(text_blocks(tokenizer, text, self.length), hashlib.sha256(text.encode()).hexdigest())
         with isolate_rng():  # loading a model draws random numbers
-            base = pl_module.base_model().scored_in(trainer, pl_module.arithmetic)
-            self.text = base_text(trainer, base, start_token(tokenizer), self.num_sequences, self.length, self.seed)
+            self._base = pl_module.base_model().scored_in(trainer, pl_module.arithmetic)
+            if stage == "test" and self.base is not None:
+                self._base = self._base._replace(pretrained=self.base, revision=None)
+            self.text = base_text(trainer, self._base, start_token(tokenizer), self.num_sequences, self.length, self.seed)
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Measure the base model, or a resumed run's weights if its checkpoint was written before their measurement."""
@@ -122,11 +131,18 @@ class Drift(Measure):
         if self.measured_step != trainer.global_step and (due or ends):
             self.watch(trainer, pl_module)
 
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
+        for name, value in self.measure(trainer, pl_module).items():
+            pl_module.log_score(f"drift/{name}", value, self.items(name))
+
+    def measure(self, trainer: Trainer, module: DomainSFT) -> dict[str, float]:
+        """Measure the model as it is. Collective."""
+        with evaluation_mode(module), torch.no_grad(), module.scoring():
+            return self.divergence(trainer, module) | {f"bits_per_byte/{name}": self.bits_per_byte(trainer, module, name) for name in self.blocks}
+
     def watch(self, trainer: Trainer, module: DomainSFT) -> None:
         """Measure, log and write. Collective."""
-        step = trainer.global_step
-        with evaluation_mode(module), torch.no_grad(), module.scoring():
-            row = self.divergence(trainer, module) | {f"bits_per_byte/{name}": self.bits_per_byte(trainer, module, name) for name in self.blocks}
+        step, row = trainer.global_step, self.measure(trainer, module)
         if step == 0 or (self.rows and self.rows[0]["step"] == 0):
             base = self.rows[0] if self.rows else row
             row |= {f"bits_per_byte_rise/{name}": row[f"bits_per_byte/{name}"] - base[f"bits_per_byte/{name}"] for name in self.blocks}
@@ -143,8 +159,8 @@ class Drift(Measure):
 
     def divergence(self, trainer: Trainer, module: DomainSFT) -> dict[str, float]:
         """Divergence, its error and the agreement over all sequences, which the ranks share. Collective."""
-        assert module.backbone is not None and self.text is not None
-        self._head = self._head or base_head(module)
+        assert module.backbone is not None and self.text is not None and self._base is not None
+        self._head = self._head or base_head(module, self._base)
         device, dtype = module.device, module.backbone.head.weight.dtype
         weight, bias = (None if part is None else part.to(device, dtype) for part in self._head)
         sums = torch.zeros(self.num_sequences, 2, dtype=torch.float64, device=device)
@@ -198,14 +214,19 @@ class Corpus(NamedTuple):
     sha256: str
 
 
+def corpus_name(file: str) -> str:
+    """The name that a file's code length is logged by."""
+    return Path(file.removesuffix(".gz")).stem
+
+
 def read_text(file: Path, num_bytes: int) -> str:
     """The beginning of a file, cut between characters; refuses a file that cannot be read, is empty, or is not UTF-8."""
     try:
-        with file.open("rb") as opened:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
             content = opened.read(num_bytes + 1)
         text = getincrementaldecoder("utf-8")().decode(content[:num_bytes], final=len(content) <= num_bytes)
-    except OSError as error:
-        raise ValueError(f"`corpora`: {file} cannot be read ({error.strerror}); name plain-text files.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"`corpora`: {file} cannot be read ({getattr(error, 'strerror', None) or first_line(error)}); name plain-text files.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"`corpora`: {file} is not UTF-8 text (byte {error.start}); convert it, or name another.") from error
     if not text:
@@ -219,10 +240,10 @@ def pad_blocks(blocks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return inputs, pad_sequence([torch.tensor(block[1:]) for block in blocks], batch_first=True, padding_value=IGNORE_INDEX)
 
 
-def base_head(module: DomainSFT) -> tuple[Tensor, Tensor | None]:
+def base_head(module: DomainSFT, base: BaseModel) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of the base model's head, memory-mapped; the embedding where weights are tied."""
-    assert module.backbone is not None and module.pretrained is not None
+    assert module.backbone is not None
     model, head = module.backbone.model, module.backbone.head
-    stored = model_tensors(model, model_folder(module.pretrained, module.revision))
+    stored = model_tensors(model, model_folder(base.pretrained, base.revision))
     names = {id(value): name for name, value in model.state_dict(keep_vars=True).items() if name in stored}
     return read_tensor(stored[names[id(head.weight)]]), None if head.bias is None else read_tensor(stored[names[id(head.bias)]])

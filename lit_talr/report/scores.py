@@ -16,6 +16,8 @@ SCORES = ("domain", "general", "drop")
 SHARED = ("point", "variant", "remedy", "source", "rate", "alpha", "trained")
 """The columns that the runs of a point, which differ in their seed, have in common."""
 ANSWERS = ["name", "score", *KEY, "correct"]
+DRIFT = ("drift/kl", "drift/agreement", "drift/bits_per_byte/")
+"""How the names of a drift's columns begin."""
 NOT_A_SUITE = ("general/mean", "general/drop", "general/drop_se")
 TOKENS = ["name", "epoch", "threshold", "set", "group", "lower", "upper", "num_tokens", "probability", "nll"]
 TOKENS += ["weight", "share_above", "share_at_floor", "temperature"]
@@ -66,6 +68,7 @@ def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     row |= {"val/score": run.fit.get("val/score"), "val/nll": run.fit.get("val/nll"), "steps": run.steps}
     row["update/visible"] = run.fit.get("update/visible")
     row |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
+    row |= {name: value for name, value in {**run.fit, **run.test}.items() if name.startswith(DRIFT) and not name.endswith("_se")}
     row |= {f"lenient/{suite}": value for suite, value in lenient.items()}
     row["general_lenient"] = float(np.mean([*lenient.values()])) if lenient else None
     parts = {"domain": domain_items, "general": general_items, "general of the base": base_items if base is not run else None}

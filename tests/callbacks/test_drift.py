@@ -1,5 +1,6 @@
 """Drift: right, zero before training, free of side effects, sampled once."""
 
+import gzip
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,18 +17,21 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lit_talr.training.base_text
-from lit_talr.callbacks import Drift
-from lit_talr.callbacks.drift import pad_blocks, read_text
+from lit_talr.callbacks import Drift, HFExport
+from lit_talr.callbacks.drift import corpus_name, pad_blocks, read_text
+from lit_talr.checkpoint.merge import merge
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
+from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.loading import load_model, new_config
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import FSDP2Strategy
+from lit_talr.module import DomainSFT
 from lit_talr.theory.code_length import bits_per_byte
 from lit_talr.theory.drift import drift as drift_of_models
 from lit_talr.utils.cache import ContentCache
 from lit_talr.utils.files import read_json_lines
-from tests.helpers.fits import QWEN3, fit, write_data
+from tests.helpers.fits import QWEN3, fit, records, write_data
 from tests.helpers.models import ARCHITECTURES
 from tests.helpers.scores import read_values
 
@@ -225,6 +229,30 @@ def test_a_text_is_cut_between_characters(tmp_path: Path, num_bytes: int, text: 
     assert read_text(tmp_path / "text", num_bytes) == text
 
 
+def test_a_packed_text_is_the_text(tmp_path: Path) -> None:
+    (tmp_path / "words.txt.gz").write_bytes(gzip.compress("Grüße".encode()))
+    assert read_text(tmp_path / "words.txt.gz", 4) == "Grü" and corpus_name("a/words.txt.gz") == corpus_name("words.txt") == "words"
+
+
+def test_a_test_measures_the_weights_that_it_is_given(own: Path, corpus: Path, tmp_path: Path) -> None:
+    """The trained ones as the run's end did; half-way back to the base model less; and the base model not at all."""
+    at_end = run(own, small(corpora=[str(corpus)]), "tested", trainer={"callbacks": [small(corpora=[str(corpus)]), HFExport()]})
+    export = own / "tested" / "export"
+    merge(tmp_path / "half", tuned=str(export), base=str(own / "model"))
+    names = ("drift/kl", "drift/kl_se", "drift/agreement", "drift/bits_per_byte/words")
+    measured = []
+    for weights in (export, tmp_path / "half", own / "model"):
+        drift = small(corpora=[str(corpus)], base=str(own / "model"))
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[drift], default_root_dir=str(tmp_path), precision="64-true")
+        module = DomainSFT(Standard(), pretrained=str(weights), generation=Generation(max_new_tokens=1))
+        trainer.test(module, records(own), verbose=False)
+        assert set(names) <= set(module.score_records())
+        measured.append({name: float(trainer.callback_metrics[name]) for name in names})
+    tuned, half, base = measured
+    assert tuned == pytest.approx({name: float(at_end[name]) for name in names}, rel=1e-5)
+    assert 0 < half["drift/kl"] < tuned["drift/kl"] and base["drift/kl"] == 0 and base["drift/agreement"] == 1
+
+
 def test_padding_is_neither_read_nor_counted() -> None:
     inputs, labels = pad_blocks([[7, 8, 9], [7, 8]])
     assert inputs.tolist() == [[7, 8], [7, 0]] and labels.tolist() == [[8, 9], [8, -100]]
@@ -244,7 +272,15 @@ def latin(folder: Path) -> Path:
     return folder / "latin.txt"
 
 
-@pytest.mark.parametrize(("make", "message"), [(no_file, r"cannot be read \(No such file"), (empty, "is empty"), (latin, r"is not UTF-8 text \(byte 2\)")])
+def cut(folder: Path) -> Path:
+    (folder / "cut.txt.gz").write_bytes(gzip.compress(b"A text that is long enough to be cut.")[:-9])
+    return folder / "cut.txt.gz"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(no_file, r"cannot be read \(No such file"), (empty, "is empty"), (latin, r"is not UTF-8 text \(byte 2\)"), (cut, "cannot be read .Compressed")],
+)
 def test_files_that_are_no_text_are_refused(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_text(make(tmp_path), 100)

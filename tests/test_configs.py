@@ -24,7 +24,8 @@ from tests.helpers.tiny import save_tokenizer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama3", "gemma2": "gemma2", "gemma3": "gemma3"}
-FAMILY_OF = {"qwen2.5-3b": "qwen2", "qwen2.5-7b": "qwen2", "qwen3-4b": "qwen3", "gemma3-4b": "gemma3"}
+FAMILY_OF = {"qwen2.5-3b": "qwen2", "qwen2.5-7b": "qwen2", "qwen3-0.6b": "qwen3", "qwen3-4b": "qwen3", "gemma3-1b": "gemma3", "gemma3-4b": "gemma3"}
+FAMILY_OF |= dict.fromkeys(("llama3.2-1b", "smollm2-135m", "smollm2-360m"), "llama")
 EXPERIMENTS = sorted(path.stem for domain in ("medcalc", "esci", "metamath", "gsm8k") for path in (CONFIGS / "experiment").glob(f"{domain}_*.yaml"))
 ON_GPU = ("ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3-offload")
 ON_CPU = tuple(f"{name}-cpu" for name in ON_GPU)  # in tests/distributed
@@ -132,7 +133,7 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
 
 
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
-    assert {"lab_base", "lab_clinic", *EXPERIMENTS} == set(names("experiment"))
+    assert {"lab_base", "lab_clinic", "real_esci", *EXPERIMENTS} == set(names("experiment"))
     run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
     main(["fit", *configs("experiment/lab_base"), *small, "--run", str(run)])
     made, shipped = ({path.name for path in folder.iterdir()} for folder in (run / "export", CONFIGS.parent / "lit_talr" / "lab" / "base"))

@@ -103,7 +103,7 @@ def matching_tensors(folders: Sequence[Path]) -> list[dict[str, TensorInfo]]:
 def is_tied(folder: Path) -> bool:
     """Whether the head is the embedding, which is the default of some families."""
     try:
-        return bool(AutoConfig.from_pretrained(folder).get_text_config().tie_word_embeddings)
+        return bool(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().tie_word_embeddings)
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder / 'config.json'} is not a configuration that transformers knows ({' '.join(str(error).split())}).") from error
 

@@ -70,7 +70,7 @@ def whole(value: Tensor) -> Tensor:
 
 def empty_model(folder: Path, attention: str | None, dtype: torch.dtype | None, zero3: bool) -> PreTrainedModel:
     """Makes a model without values, in ``dtype`` or the default dtype: under ZeRO-3 each rank gets its shards, else weights take no memory."""
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     check_family(config, attention)
     with no_init_weights() if zero3 else init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.get_default_dtype(), attn_implementation=attention)

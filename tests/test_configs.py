@@ -147,6 +147,7 @@ def test_general_suites_are_asked(tmp_path: Path, name: str) -> None:
     assert read_values(run, "fit")["general/mean"] > 0.88
 
 
+@pytest.mark.slow
 def test_the_lab_keeps_what_the_base_can_do_at_a_tiny_rate(tmp_path: Path) -> None:
     """And the base has its numbers: general abilities of .90 at least, and next to nothing of the domain."""
     sizes = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "96"]

@@ -35,6 +35,7 @@ def test_every_name_of_the_face_is_there_and_only_imported_on_use() -> None:
         lit_talr.Nope  # noqa: B018
 
 
+@pytest.mark.slow
 def test_type_checkers_see_the_face(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("from lit_talr import LoRA, Records, talr_weights\nreveal_type(talr_weights)\nreveal_type(Records)\nreveal_type(LoRA)\n")

@@ -26,6 +26,7 @@ def files(folder: Path) -> list[str]:
     return ["--train", train, "--test", test]
 
 
+@pytest.mark.slow
 def test_a_row_for_each_remedy(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([*words, "--only", "standard,flow,lora"])
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]

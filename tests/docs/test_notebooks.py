@@ -139,6 +139,7 @@ EXPRESSION = """{
 }"""
 
 
+@pytest.mark.slow
 def test_theory() -> None:
     """The coder gives its text back, the proposition holds to the last digits, and both theorems show."""
     pytest.importorskip("constriction", reason="needs the extra `theory` (constriction)")
@@ -165,6 +166,7 @@ def check_theory(found: Mapping[str, Any]) -> None:
     assert max(found["costs"]["geometric"]) == pytest.approx(min(found["costs"]["geometric"]), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_curriculum() -> None:
     """It draws its own small run, whose numbers are near the stored ones, and those of the study."""
     notebook, rows = values("curriculum", "json.loads(everything.to_json(orient='records'))")

@@ -111,6 +111,7 @@ def test_last_is_the_newest_whole_one(tmp_path: Path, caplog: pytest.LogCaptureF
     assert f"has no {MANIFEST}" in str(why_not_whole(new))
 
 
+@pytest.mark.slow
 def test_a_data_worker_that_dies_is_one_sentence(tmp_path: Path) -> None:
     write_data(tmp_path)
     killer = ["--data.batching.num_workers", "1", "--trainer.callbacks+", '{"class_path": "tests.training.test_faults.KillWorkers"}']

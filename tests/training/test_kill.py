@@ -44,9 +44,10 @@ def wait_for_the_next_second(run: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    ("loss", "killer"), [("flow", "Kill"), ("rho1", "Kill"), *(pytest.param(loss, "KillInCheckpoint", marks=pytest.mark.slow) for loss in ("talr-step", "l2"))]
-)
+SLOW_KILLS = [("flow", "Kill"), ("talr-step", "KillInCheckpoint"), ("l2", "KillInCheckpoint")]
+
+
+@pytest.mark.parametrize(("loss", "killer"), [("rho1", "Kill"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_KILLS)])
 def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path: Path, loss: str, killer: str) -> None:
     write_data(tmp_path)
     files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(tmp_path / f"{split}.jsonl"))]

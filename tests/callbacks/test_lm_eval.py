@@ -470,7 +470,7 @@ def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         trainer.fit(module, datamodule=data)
     monkeypatch.undo()
     trainer, module, data = watched(folder, "run", asked(folder, BOTH, template=True))
-    data.encoder.tokenizer.chat_template = None
+    data.encoder.tokenizer.chat_template, data.encoder.template.source = None, ""
     with pytest.raises(ValueError, match="`chat_template` needs a tokenizer with a chat template"):
         trainer.fit(module, datamodule=data)
     monkeypatch.setitem(sys.modules, "lm_eval", None)

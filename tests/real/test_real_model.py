@@ -58,11 +58,13 @@ class Losses(Callback):
         self.values.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def fit(model: Path, rows: Path, folder: Path, loss: LossStrategy, lora: LoRA | None = None, more: tuple[Callback, ...] = (), rate: float = 1e-4) -> list[float]:
+def fit(
+    model: Path, rows: Path, folder: Path, loss: LossStrategy, lora: LoRA | None = None, more: tuple[Callback, ...] = (), rate: float = 1e-4
+) -> list[float]:
     """Train on all rows in each step; returns the losses."""
     seed_everything(0, verbose=False)
     losses = Losses()
-    data = Records(train=str(rows), val=str(rows), test=str(rows), batching=Batching(batch_size=4), encoding=Encoding(max_length=256))
+    data = Records(train=str(rows), val=str(rows), test=str(rows), batching=Batching(batch_size=4, micro_batch_size=4), encoding=Encoding(max_length=256))
     module = DomainSFT(loss, partial(torch.optim.SGD, lr=rate), Constant(), pretrained=str(model), lora=lora)
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     options |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "limit_val_batches": 0, "precision": "32-true"}

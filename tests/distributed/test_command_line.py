@@ -70,6 +70,7 @@ def one_process(folder: Path) -> Path:
     return run(folder, "one", "--trainer.devices", "1")
 
 
+@pytest.mark.slow
 def test_a_fit_on_two_ranks_exports_what_one_process_does(folder: Path) -> None:
     words = ["--trainer.max_steps", "3"]
     lit_talr("fit", *options(folder, folder / "fit-two"), *words, "-c", "configs/strategy/zero2-cpu.yaml")

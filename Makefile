@@ -31,7 +31,7 @@ setup: $(STAMP)  ## install everything that development needs into .venv
 demo: $(STAMP)  ## set up, then run Standard and TALR on a small model; a few minutes
 	@$(BIN)/lit-talr demo
 
-real: $(STAMP) data $(REAL)  ## set up, make a real model, and run a small trade-off on real rows (docs/real.md); half an hour
+real: $(STAMP) data $(REAL)  ## set up, make a real model, and run a small trade-off on real rows (docs/real.md)
 	@$(PIP) install -c constraints.txt -e '.[eval]'
 	@$(BIN)/lit-talr sweep -c configs/experiment/real_esci.yaml --space configs/sweep/real_small.yaml --out runs/real-small --workers $(WORKERS) $(SMALL)
 	@$(BIN)/lit-talr report runs/real-small --out runs/real-small/report.html

@@ -103,6 +103,11 @@ class Measure(Callback):
 
     measures: str  # name of the metric
     measured_step: int | None = None  # optimizer step of the weights that were measured last
+    every_n_epochs: int | None
+
+    def is_asked(self, stage: str) -> bool:
+        """Whether it measures in this stage."""
+        return stage == "test" or (stage == "fit" and self.every_n_epochs is not None)
 
 
 class GeneralMeasure(Measure, ABC):
@@ -110,7 +115,6 @@ class GeneralMeasure(Measure, ABC):
 
     measures = "general/drop"
     cache_kind: str  # begins the names of files in the cache
-    every_n_epochs: int | None
     suites: Mapping[str, Any]  # each is logged as `general/<suite>`
     counts = True  # whether mean and drop are logged
     same_items_in_test = False  # as during fit
@@ -131,9 +135,6 @@ class GeneralMeasure(Measure, ABC):
     def restore_scores(self, trainer: Trainer, module: DomainSFT, split: Split, cached: Scores) -> Scores:
         """The cached scores as they are used. Collective."""
         return cached
-
-    def is_asked(self, stage: str) -> bool:
-        return stage == "test" or (stage == "fit" and self.every_n_epochs is not None)
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         if self.every_n_epochs is None:
@@ -216,13 +217,13 @@ class Budget(Callback):
         self._judged_step: int | None = None
 
     def measuring(self, trainer: Trainer) -> list[Measure]:
-        """The callbacks before this one that log its metric."""
+        """The callbacks before this one that log its metric in ``fit``."""
         before = trainer.callbacks[: trainer.callbacks.index(self)]  # type: ignore[attr-defined]
-        return [callback for callback in before if isinstance(callback, Measure) and callback.measures == self.measures]
+        return [callback for callback in before if isinstance(callback, Measure) and callback.measures == self.measures and callback.is_asked("fit")]
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         if stage == "fit" and not self.measuring(trainer):
-            raise ValueError(f"`{type(self).__name__}` reads `{self.measures}`, which nothing logs; put {self.sources} before it.")
+            raise ValueError(f"`{type(self).__name__}` reads `{self.measures}`, which nothing before it logs during fit; put {self.sources} with an interval before it.")
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         trainer.should_stop = trainer.should_stop or self.stopped

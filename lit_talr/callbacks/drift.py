@@ -43,8 +43,8 @@ class Drift(Measure):
     By Proposition 3.1 of the TALR paper, this is by how much the code length of the base model's own text has grown; it is exact over the vocabulary at every
     position. ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of positions where both models have the same most
     likely token. For each file of ``corpora``, its code length ``drift/bits_per_byte/<name>`` is logged, and in ``fit`` its growth
-    ``drift/bits_per_byte_rise/<name>``. Measured in ``test``, before training (epoch 0: the base model itself), at the interval, and where the run ends. Each
-    measurement of ``fit`` is a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without this callback.
+    ``drift/bits_per_byte_rise/<name>``. Measured in ``test`` and, where an interval is given, before training (epoch 0: the base model itself), at the interval, and
+    where the run ends. Each measurement of ``fit`` is a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without this callback.
 
     The text is sampled once for each base model (temperature 1, all tokens, no stop, each sequence after BOS, or EOS where there is no BOS). It is cached in
     ``.cache/`` next to the run folder with the base model's hidden states, under the hash of its weights and the settings: runs side by side share it. Apart
@@ -53,7 +53,7 @@ class Drift(Measure):
 
     Args:
         every_n_epochs: Measure after every so many epochs, at least 1; null for no epoch.
-        every_n_steps: Also measure after every so many optimizer steps, at least 1.
+        every_n_steps: Also measure after every so many optimizer steps, at least 1; null in both measures nothing during ``fit``.
         num_sequences: Number of sampled sequences, at least 2.
         length: Tokens of a sequence, at most the positions of the model; also of the blocks that the corpora are cut into, which are scored independently.
         seed: Seed of the sampling.
@@ -93,7 +93,7 @@ class Drift(Measure):
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         """Sample the text before any weight is loaded for training, so that the base model is gone by then."""
-        if stage not in ("fit", "test"):
+        if not self.is_asked(stage):
             return
         if pl_module.pretrained is None:
             raise ValueError("`Drift` compares with the base model, and a run from random weights has none; give `model.pretrained`, or leave it out.")
@@ -112,8 +112,13 @@ class Drift(Measure):
                 self._base = self._base._replace(pretrained=self.base, revision=None)
             self.text = base_text(trainer, self._base, start_token(tokenizer), self.num_sequences, self.length, self.seed)
 
+    def is_asked(self, stage: str) -> bool:
+        return super().is_asked(stage) or (stage == "fit" and self.every_n_steps is not None)
+
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Measure the base model, or a resumed run's weights if its checkpoint was written before their measurement."""
+        if not self.is_asked("fit"):
+            return
         epoch, step = divmod(trainer.global_step, pl_module.plan.steps_per_epoch)
         due = step == 0 and self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
         due = due or (self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0)
@@ -127,7 +132,7 @@ class Drift(Measure):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         due = epoch_is_due(trainer, self.every_n_epochs)
-        ends = trainer.should_stop or trainer.global_step >= pl_module.num_steps
+        ends = self.is_asked("fit") and (trainer.should_stop or trainer.global_step >= pl_module.num_steps)
         if self.measured_step != trainer.global_step and (due or ends):
             self.watch(trainer, pl_module)
 

@@ -33,6 +33,8 @@ def test_only_suites_that_count_are_in_the_mean_and_its_error() -> None:
 class Script(Measure):
     """Has "measured" one value after the first step, whose standard error is not a number."""
 
+    every_n_epochs = 1
+
     def __init__(self, measures: str) -> None:
         self.measures = measures
 
@@ -54,5 +56,5 @@ def test_nan_is_over_the_budget_of_the_divergence_only(folder: Path, tmp_path: P
 
 
 def test_a_budget_reads_the_metric_of_its_name_only(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`GeneralBudget` reads `general/drop`, which nothing logs; put a `GeneralScore` or an `LMEval` before it"):
+    with pytest.raises(ValueError, match="`GeneralBudget` reads `general/drop`, which nothing before it logs during fit; put a `GeneralScore` or an `LMEval` with an interval"):
         fit(folder, Standard(), steps=1, trainer={"callbacks": [Script("drift/kl"), GeneralBudget(0.1)], "default_root_dir": str(tmp_path)})

@@ -179,8 +179,10 @@ def test_a_resumed_run_measures_what_an_uninterrupted_one_does(own: Path, corpus
 def test_intervals_in_steps_and_epochs(own: Path) -> None:
     run(own, small(every_n_epochs=2, every_n_steps=4), "both", steps=7)
     assert [row["step"] for row in rows(own, "both")] == [0, 4, 6, 7]
+    run(own, small(every_n_epochs=99), "ends", steps=1)
+    assert [row["step"] for row in rows(own, "ends")] == [0, 1]
     run(own, small(every_n_epochs=None), "neither", steps=1)
-    assert [row["step"] for row in rows(own, "neither")] == [0, 1]
+    assert not (own / "neither" / "drift.jsonl").exists()
 
 
 def test_a_run_that_something_else_ends_is_measured_there(own: Path) -> None:

@@ -26,6 +26,7 @@ class Script(Measure):
     """Has "measured" a divergence at some steps, with a standard error of 0.1."""
 
     measures = "drift/kl"
+    every_n_epochs = 1
 
     def __init__(self, kl_at: Mapping[int, float]) -> None:
         self.kl_at = kl_at
@@ -142,8 +143,9 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
         DriftBudget(1, errors=float("nan"))
     with pytest.raises(ValueError, match="`on_exceeded` must be stop or restore, got pause"):
         DriftBudget(1, on_exceeded="pause")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="`DriftBudget` reads `drift/kl`, which nothing logs; put a `Drift` before it."):
-        run(folder, DriftBudget(1), Script({}))
+    for callbacks in ([DriftBudget(1), Script({})], [Drift(every_n_epochs=None), DriftBudget(1)]):  # one after it, one that measures in test alone
+        with pytest.raises(ValueError, match="`DriftBudget` reads `drift/kl`, which nothing before it logs during fit; put a `Drift` with an interval before it."):
+            run(folder, *callbacks)
 
     class Split:
         strategy: DeepSpeedStrategy = DeepSpeedCPUStrategy()

@@ -223,7 +223,9 @@ class Budget(Callback):
 
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         if stage == "fit" and not self.measuring(trainer):
-            raise ValueError(f"`{type(self).__name__}` reads `{self.measures}`, which nothing before it logs during fit; put {self.sources} with an interval before it.")
+            raise ValueError(
+                f"`{type(self).__name__}` reads `{self.measures}`, which nothing before it logs during fit; put {self.sources} with an interval before it."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         trainer.should_stop = trainer.should_stop or self.stopped

@@ -43,8 +43,9 @@ class Drift(Measure):
     By Proposition 3.1 of the TALR paper, this is by how much the code length of the base model's own text has grown; it is exact over the vocabulary at every
     position. ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of positions where both models have the same most
     likely token. For each file of ``corpora``, its code length ``drift/bits_per_byte/<name>`` is logged, and in ``fit`` its growth
-    ``drift/bits_per_byte_rise/<name>``. Measured in ``test`` and, where an interval is given, before training (epoch 0: the base model itself), at the interval, and
-    where the run ends. Each measurement of ``fit`` is a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without this callback.
+    ``drift/bits_per_byte_rise/<name>``. Measured in ``test`` and, where an interval is given, before training (epoch 0: the base model itself), at the
+    interval, and where the run ends. Each measurement of ``fit`` is a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without
+    this callback.
 
     The text is sampled once for each base model (temperature 1, all tokens, no stop, each sequence after BOS, or EOS where there is no BOS). It is cached in
     ``.cache/`` next to the run folder with the base model's hidden states, under the hash of its weights and the settings: runs side by side share it. Apart

@@ -56,5 +56,5 @@ def test_nan_is_over_the_budget_of_the_divergence_only(folder: Path, tmp_path: P
 
 
 def test_a_budget_reads_the_metric_of_its_name_only(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`GeneralBudget` reads `general/drop`, which nothing before it logs during fit; put a `GeneralScore` or an `LMEval` with an interval"):
+    with pytest.raises(ValueError, match="reads `general/drop`, which nothing before it logs during fit; put a `GeneralScore` or an `LMEval` with an interval"):
         fit(folder, Standard(), steps=1, trainer={"callbacks": [Script("drift/kl"), GeneralBudget(0.1)], "default_root_dir": str(tmp_path)})

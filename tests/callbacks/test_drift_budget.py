@@ -144,7 +144,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`on_exceeded` must be stop or restore, got pause"):
         DriftBudget(1, on_exceeded="pause")  # type: ignore[arg-type]
     for callbacks in ([DriftBudget(1), Script({})], [Drift(every_n_epochs=None), DriftBudget(1)]):  # one after it, one that measures in test alone
-        with pytest.raises(ValueError, match="`DriftBudget` reads `drift/kl`, which nothing before it logs during fit; put a `Drift` with an interval before it."):
+        with pytest.raises(ValueError, match="`drift/kl`, which nothing before it logs during fit; put a `Drift` with an interval before it."):
             run(folder, *callbacks)
 
     class Split:

@@ -240,6 +240,7 @@ CHANGED = {
 CONTENT = "rows are compared by their tokens"
 
 
+@pytest.mark.slow
 def test_each_of_many_changes_reaches_the_comparison(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the command line makes of an option, the comparison sees it; it is refused by name or listed."""
     assert len(CHANGED) >= 30

@@ -18,7 +18,7 @@ from tests.helpers.fits import fit, write_data
 from tests.helpers.scores import read_values
 
 CASES = [*(f"{strategy}:bf16-mixed" for strategy in ("ddp", "zero1", "zero2", "zero3", "fsdp2")), "zero1:bf16-true"]
-FAST = ["ddp:bf16-mixed", "zero2:bf16-mixed", "fsdp2:bf16-mixed"]
+FAST = ["ddp:bf16-mixed", "zero2:bf16-mixed"]
 pytestmark = pytest.mark.ranks
 
 

@@ -39,8 +39,15 @@ def main() -> None:
         print(f"lit-talr {__version__}")
     else:
         from lit_talr.cli.command_line import main as run
+        from lit_talr.modeling.strategies import end_process
 
-        run()
+        try:
+            run()
+        except SystemExit as end:
+            if isinstance(end.code, int):
+                end_process(end.code)
+            raise
+        end_process()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from lit_talr.cli.errors import explain
 from lit_talr.cli.fit_parser import fit_parser
 from lit_talr.cli.lightning_cli import CLI, run_lightning
 from lit_talr.cli.parsers import VerbParser
-from lit_talr.modeling.strategies import end_ranks
 
 VERBS = {
     "curriculum": "curriculum",
@@ -60,9 +59,7 @@ def main(args: Sequence[str] | None = None) -> None:
             raise ValueError(f"there is no command `{words[0]}`; there are {', '.join([*CLI.subcommands(), *VERBS])}.")
         else:
             run_lightning(words, typed)
-            end_ranks()
     except SIGTERMException:
-        end_ranks()
         sys.exit(128 + signal.SIGTERM)
     except ERRORS as error:
         sentence = explain(error, words)

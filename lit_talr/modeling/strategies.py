@@ -1,11 +1,13 @@
 """Training strategies: which parts each splits among ranks, and two that Lightning does not have."""
 
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, NoReturn, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -80,10 +82,21 @@ def whole_models() -> Iterator[None]:
         integration._hf_deepspeed_config_weak_ref = sharding
 
 
-def end_ranks() -> None:
-    """Ends the threads of the process group: at the interpreter's end they can abort a process whose work is complete."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+def end_process(status: int = 0) -> NoReturn:
+    """Ends this process with an exit status; where it was a rank, without the interpreter's own end.
+
+    A thread of gloo's process group can still be dropping a tensor, which takes the interpreter; Python before 3.14 ends such a thread by force, and that
+    aborts a process whose work is complete. What the interpreter's end does for others is done before: threads are awaited, exit functions called.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        sys.exit(status)
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class DeepSpeedCPUStrategy(DeepSpeedStrategy):

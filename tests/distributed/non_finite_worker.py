@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from lit_talr.modeling.strategies import end_ranks
+from lit_talr.modeling.strategies import end_process
 from lit_talr.module import DomainSFT
 from lit_talr.training.non_finite import NonFinite
 from tests.distributed.worker import STRATEGIES
@@ -31,4 +31,4 @@ if __name__ == "__main__":
         else:
             if os.environ["RANK"] == "0":
                 save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{run.name}.safetensors")
-    end_ranks()
+    end_process()

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_talr.callbacks.checkpoint import WholeCheckpoint
 from lit_talr.losses import TALR, LossStrategy, Standard
-from lit_talr.modeling.strategies import end_ranks
+from lit_talr.modeling.strategies import end_process
 from lit_talr.module import DomainSFT
 from lit_talr.training.schedules import Cosine
 from tests.distributed.worker import STRATEGIES
@@ -90,4 +90,4 @@ if __name__ == "__main__":
             rows.write_text(text)
         (out / f"{case}-{os.environ['RANK']}.json").write_text(json.dumps(found))
         torch.distributed.barrier()
-    end_ranks()
+    end_process()

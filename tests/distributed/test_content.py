@@ -13,7 +13,7 @@ from lit_talr.checkpoint.find import last_checkpoint, why_not_whole
 from lit_talr.checkpoint.whole import writer_of
 from lit_talr.cli.command_line import main
 from lit_talr.losses import TALR
-from lit_talr.modeling.strategies import end_ranks
+from lit_talr.modeling.strategies import end_process
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
 from tests.distributed.test_command_line import lit_talr, options
 from tests.distributed.worker import STRATEGIES
@@ -109,4 +109,4 @@ if __name__ == "__main__":
         }
         adam = partial(torch.optim.AdamW, lr=0.01)
         fit(Path(sys.argv[1]), TALR(scope="step"), steps=2, optimizer=adam, batching={"micro_batch_size": 2}, trainer=trainer)
-    end_ranks()
+    end_process()

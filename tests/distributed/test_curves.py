@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_talr.losses import L2, TALR, LossStrategy
-from lit_talr.modeling.strategies import end_ranks
+from lit_talr.modeling.strategies import end_process
 from tests.distributed.cases import torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.helpers.fits import fit
@@ -59,4 +59,4 @@ if __name__ == "__main__":
     found = {name: curve(Path(sys.argv[1]), {"strategy": make(), "devices": 2, "default_root_dir": sys.argv[2] + name}, 2) for name, make in STRATEGIES.items()}
     if os.environ["RANK"] == "0":
         Path(sys.argv[2]).write_text(json.dumps(found))
-    end_ranks()
+    end_process()

@@ -17,7 +17,7 @@ from lit_talr.checkpoint.export import export
 from lit_talr.losses import TALR
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.strategies import end_ranks
+from lit_talr.modeling.strategies import end_process
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.helpers.fits import LORA, fit
@@ -80,4 +80,4 @@ if __name__ == "__main__":
         weights = fit(data, loss, steps=2, lora=lora, optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, f"{run}.safetensors")
-    end_ranks()
+    end_process()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lit_talr.losses import Standard
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.strategies import end_ranks
+from lit_talr.modeling.strategies import end_process
 from lit_talr.module import DomainSFT
 from tests.distributed.cases import chosen, torchrun
 from tests.distributed.worker import STRATEGIES
@@ -78,4 +78,4 @@ if __name__ == "__main__":
         weights = fit(Path(sys.argv[1], family), Standard(), steps=1, optimizer=sgd, trainer=options, module_class=half)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, Path(sys.argv[2], f"{case.replace(':', '_')}.safetensors"))
-    end_ranks()
+    end_process()

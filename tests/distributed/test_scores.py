@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from lit_talr.callbacks import HFExport, Summary, WholeCheckpoint
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses import Standard
-from lit_talr.modeling.strategies import end_ranks
+from lit_talr.modeling.strategies import end_process
 from lit_talr.module import DomainSFT
 from lit_talr.utils.score import read_scores
 from tests.callbacks.test_checkpoint import Validations
@@ -115,4 +115,4 @@ if __name__ == "__main__":
                 (run / "refusal.txt").write_text(str(error))
             else:
                 (run / "validations.json").write_text(json.dumps(seen.nll))
-    end_ranks()
+    end_process()

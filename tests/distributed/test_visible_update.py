@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from lit_talr.callbacks import HFExport, Summary, VisibleUpdate
 from lit_talr.losses import Standard
-from lit_talr.modeling.strategies import end_ranks
+from lit_talr.modeling.strategies import end_process
 from tests.callbacks.test_visible_update import RATE, naive
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
 from tests.distributed.worker import STRATEGIES
@@ -47,4 +47,4 @@ if __name__ == "__main__":
         options = {"devices": 2, "precision": precision, "callbacks": callbacks, "default_root_dir": str(runs / case.replace(":", "_"))}
         adam = partial(torch.optim.AdamW, lr=RATE, weight_decay=0.0)
         fit(data, Standard(), steps=4, optimizer=adam, batching={"micro_batch_size": 4}, trainer={**options, "strategy": STRATEGIES[strategy]()})
-    end_ranks()
+    end_process()

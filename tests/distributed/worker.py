@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import lit_talr.domains.base
 from lit_talr.callbacks import TokenProbability
-from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, end_ranks
+from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, end_process
 from tests.helpers.fits import ADAPTED, LORA, LOSSES, ON_RANKS, fit
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
@@ -41,4 +41,4 @@ if __name__ == "__main__":
         weights = fit(folder, loss, steps=steps, lora=lora, batching=batching, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{name}.safetensors")
-    end_ranks()
+    end_process()

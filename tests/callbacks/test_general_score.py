@@ -205,5 +205,5 @@ def test_refusals(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"`errors` must lie in \[0, inf\), got -1"):
         GeneralBudget(0.1, errors=-1)
     trainer, module, data = watched(folder, "run", GeneralBudget(0.1), epochs=1)
-    with pytest.raises(ValueError, match="put a `GeneralScore` or an `LMEval` before it"):
+    with pytest.raises(ValueError, match="put a `GeneralScore` or an `LMEval` with an interval before it"):
         trainer.fit(module, datamodule=data)

@@ -19,7 +19,7 @@ FETCH := [ -d $(REAL) ] || $(BIN)/python -m benchmarks.real_model $(REAL) || ech
 SMALL := --data.max_rows 80 --data.max_test_rows 64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real test test-real test-all check format wheel docs freeze clean
+.PHONY: help setup demo real test fast test-real test-all check format wheel docs freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -36,9 +36,12 @@ real: $(STAMP) data $(REAL)  ## set up, make a real model, and run a small trade
 	@$(BIN)/lit-talr sweep -c configs/experiment/real_esci.yaml --space configs/sweep/real_small.yaml --out runs/real-small --workers $(WORKERS) $(SMALL)
 	@$(BIN)/lit-talr report runs/real-small --out runs/real-small/report.html
 
-test: check  ## set up, check style and types, run the fast tests; those on two ranks run alone, since they are slow next to others
-	@$(PYTEST) $(SPREAD) -m "not slow and not ranks and not real"
+test: $(STAMP)  ## set up, check style and types, run the fast tests; those on two ranks run alone, since they are slow next to others
+	@$(MAKE) --no-print-directory -j 2 check fast
 	@$(PYTEST) -m "ranks and not slow"
+
+fast: $(STAMP)
+	@$(PYTEST) $(SPREAD) -m "not slow and not ranks and not real"
 
 test-real: $(STAMP)  ## run the tests on a real model, which is fetched once (93 MB)
 	@$(FETCH)

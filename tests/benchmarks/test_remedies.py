@@ -36,6 +36,7 @@ def test_a_row_for_each_remedy(words: list[str], tmp_path: Path, capsys: pytest.
     assert "base-nll: " in log and "Logging error" not in log
 
 
+@pytest.mark.slow
 def test_a_remedy_that_fails_is_a_row_and_the_others_go_on(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("no disk")

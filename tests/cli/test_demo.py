@@ -14,6 +14,7 @@ def test_a_name_that_is_free_is_taken(tmp_path: Path) -> None:
     assert free_folder(tmp_path / "demo") == tmp_path / "demo-3"
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_stops_the_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["demo", "--folder", str(tmp_path / "demo"), "--workers", "0"])

@@ -106,6 +106,7 @@ def test_paths_of_machines_are_recognised() -> None:
     assert MACHINE.search("../docs/study https://arxiv.org/abs/1 runs/tmp/x and/or") is None
 
 
+@pytest.mark.slow
 def test_tradeoff() -> None:
     """Its hypervolumes are those of docs/study.md; all that it prints is what is stored."""
     notebook, volumes = values("tradeoff", "json.loads(volume_table.to_json(orient='records'))")

@@ -42,6 +42,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 def test_told_to_end_it_keeps_the_step_and_goes_on_bitwise(tmp_path: Path) -> None:
     write_data(tmp_path)
     main(words(tmp_path, "whole"))

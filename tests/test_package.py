@@ -103,6 +103,7 @@ def test_shipped_tokenizer_is_found_from_an_empty_folder(wheel: Path, unpacked: 
     assert run(tmp_path, "-c", code, PYTHONPATH=str(unpacked)).strip() == "<|end|>"
 
 
+@pytest.mark.slow
 def test_shipped_configurations_are_found_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
     words = ["-c", "configs/base.yaml", "-c", "configs/model/tiny.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/talr.yaml"]
     printed = yaml.safe_load(run(tmp_path, "-m", "lit_talr", "fit", *words, "--model.tokenizer", "none", "--print_config", PYTHONPATH=str(unpacked)))

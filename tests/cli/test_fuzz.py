@@ -326,7 +326,7 @@ LOOK_ALIKES = [token for family in FAMILIES.values() for token in (*family.speci
 BITS = st.sampled_from(
     [*LOOK_ALIKES, " ", "\n", "\t", "\x1c", "\u2028", ">", "user", "assistant", "assistant: ", "{{ 7 }}", "{% if %}", "\U0001f600", "e\u0301", "\0"]
 )
-SPEECH = st.lists(st.text(st.characters(codec="utf-8", exclude_characters=GUARD), max_size=12) | BITS, max_size=4).map("".join)
+SPEECH = st.lists(st.text(st.characters(codec="utf-8", exclude_characters=GUARD + MARK), max_size=12) | BITS, max_size=4).map("".join)
 ODD = st.sampled_from(["", " ", GUARD, "a\ud800", "a" * 3000])
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from lit_talr.data.encoder import ChatEncoder
 from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Message, Split
-from lit_talr.data.messages import GUARD, ROLES
+from lit_talr.data.messages import GUARD, MARK, ROLES
 from lit_talr.domains import ESCI, GSM8K, MedCalc, MetaMathQA, Records
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.metrics import ClassScores, DomainMetric, ExactMatch, MathMatch, MedCalcAccuracy, NumericMatch, WithinLimits

@@ -34,25 +34,33 @@ def check_whole(path: Path, option: str, way_out: str) -> None:
         raise ValueError(f"`{option}`: {path} is not a whole checkpoint: it {fault}; {way_out}.")
 
 
-def last_checkpoint(run: Path) -> Path:
+def last_checkpoint(run: Path, word: str = "last") -> Path:
     """The newest whole checkpoint of a run; newer ones that are not whole are named in the log.
+
+    Args:
+        run: The run's folder.
+        word: What the user gave as ``ckpt_path``, for messages.
 
     Raises:
         ValueError: If there is none.
     """
-    folder = run / "checkpoints"
-    paths = sorted(folder.glob("[!.]*.ckpt"), key=age, reverse=True)
+    folder, paths = run / "checkpoints", sorted(checkpoints(run), key=age, reverse=True)
     faults: list[str] = []
     for path in paths:
         if fault := why_not_whole(path):
             faults.append(f"{path} {fault}")
             continue
         if faults:
-            rank_zero_only(logger.warning)(f"`ckpt_path: last`: {'; '.join(faults)}. Continuing from the newest whole checkpoint, {path}.")
+            rank_zero_only(logger.warning)(f"`ckpt_path: {word}`: {'; '.join(faults)}. The newest whole checkpoint is {path}.")
         return path
     if paths:
-        raise ValueError(f"`ckpt_path: last`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
-    raise ValueError(f"`ckpt_path: last`: {folder} holds no checkpoint; start the run without `ckpt_path`, or name its folder with `--run`.")
+        raise ValueError(f"`ckpt_path: {word}`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
+    raise ValueError(f"`ckpt_path: {word}`: {folder} holds no checkpoint; start the run with `lit-talr fit --ckpt_path auto`, or name its folder with `--run`.")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, whole or not, but none that was still being written."""
+    return list((run / "checkpoints").glob("[!.]*.ckpt"))
 
 
 def step_of(path: Path) -> int | None:

@@ -19,7 +19,7 @@ from lit_talr import __version__
 from lit_talr.checkpoint.find import check_strategy, step_of
 from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
 from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
-from lit_talr.cli.run_folder import SaveConfig, check_run, lock_run
+from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, check_run, forget_start, lock_run
 from lit_talr.domains import DomainDataModule
 from lit_talr.module import DomainSFT
 from lit_talr.training.configuration import flatten
@@ -85,6 +85,11 @@ class CLI(LightningCLI):
         hidden = {"verbose", "weights_only"}  # Summary prints the table; a checkpoint file never runs code
         return {verb: skipped | hidden for verb, skipped in LightningCLI.subcommands().items() if verb != "predict"}
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser._option_string_actions["--ckpt_path"].help = f"The checkpoint of the run: {CKPT_PATHS[subcommand].replace('`', '')}."
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
         if self.config.subcommand == "fit" and (entries := self.config.fit.resume_with) and f"--resume_with={json.dumps(entries)}" not in args:
@@ -94,14 +99,14 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Checks the run's folder; Lightning would load hyper-parameters over the configuration, which is our record."""
         config, verb = self.config[self.config.subcommand], self.config.subcommand
+        check_run(config, verb)
         if verb == "fit":
             check_resumed(config)
-        check_run(config, verb)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] is None:
             path = self._get(self.config_init, "ckpt_path")
-            purge = step_of(Path(path)) if path and self.subcommand == "fit" else None  # hides entries after the checkpoint, which are logged again
+            purge = (step_of(Path(path)) if path else 0) if self.subcommand == "fit" else None  # hides later entries, which are logged again
             kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="", purge_step=purge)
         return super().instantiate_trainer(**kwargs)
 
@@ -111,7 +116,10 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         locks = subcommand == "fit" and self.trainer.is_global_zero
-        with lock_run(Path(self.trainer.default_root_dir)) if locks else nullcontext():
+        run = Path(self.trainer.default_root_dir)
+        with lock_run(run) if locks else nullcontext():
+            if locks and not self._get(self.config, "ckpt_path"):
+                forget_start(run)
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
 
 import lit_talr.callbacks
@@ -20,6 +21,7 @@ from lit_talr.checkpoint.find import check_strategy, step_of
 from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
 from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
 from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, check_run, forget_start, lock_run
+from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_replaced
 from lit_talr.domains import DomainDataModule
 from lit_talr.module import DomainSFT
 from lit_talr.training.configuration import flatten
@@ -34,8 +36,10 @@ def run_lightning(words: Sequence[str], typed: Sequence[str]) -> None:
         words: The command line.
         typed: The command line as the run's record shows it.
     """
-    words = join_entries(words)
+    words = join_entries(join_numbers(words))
     refuse_linked(typed_names(words))
+    refuse_repeated_keys(words)
+    say_replaced(words)
     commands = CLI.subcommands()
     # The parser of each command takes a third of a second to build, so that the one that was typed is built alone.
     chosen = {words[0]: commands[words[0]]} if words and words[0] in commands else commands
@@ -103,6 +107,12 @@ class CLI(LightningCLI):
         if verb == "fit":
             check_resumed(config)
 
+    def before_instantiate_classes(self) -> None:
+        optimizer = self._get(self.config, "model").optimizer
+        rate = optimizer and optimizer.get("init_args", {}).get("lr")
+        if isinstance(rate, float) and not rate > 0:
+            raise ValueError(f"`model.optimizer.lr` must be positive, got {rate:g}; give a learning rate such as 1e-6.")
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] is None:
             path = self._get(self.config_init, "ckpt_path")
@@ -127,6 +137,7 @@ class CLI(LightningCLI):
         self.model.record.given = flatten("", plain)
         self.model.record.resume_with = entry_names(plain["resume_with"])
         self.model.check(self.trainer)  # before the data is read, which can take long
+        try_optimizer(self.model.optimizer)
 
     def before_test(self) -> None:
         self.model.check_generation(self.trainer)
@@ -134,6 +145,18 @@ class CLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = {"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False}
         return {**super()._prepare_subcommand_kwargs(subcommand), **options}
+
+
+def try_optimizer(optimizer: OptimizerCallable) -> None:
+    """Makes the optimizer for a small matrix, so that it can refuse its options before anything is loaded.
+
+    Raises:
+        ValueError: Its own.
+    """
+    try:
+        optimizer([torch.nn.Parameter(torch.zeros(2, 2))])
+    except ValueError as error:
+        raise ValueError(f"`model.optimizer`: {error}; correct that option.") from error
 
 
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:

@@ -8,6 +8,8 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_talr.utils.yaml_text import parse_yaml
+
 PACKAGE = Path(__file__).parents[1]
 LINKED = {
     "trainer.default_root_dir": "it is the folder of the run, `--run`",
@@ -53,7 +55,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ValueError: If it is not YAML, or holds no settings.
     """
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not YAML ({error}).") from error
     if not isinstance(config, dict):

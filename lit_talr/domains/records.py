@@ -12,6 +12,7 @@ An assistant turn may say by ``train`` (true or false) or ``weight`` (1 or 0) wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from lit_talr.data.example import Example, Split
@@ -57,6 +58,9 @@ class Records(DomainDataModule):
 
     def metric(self) -> ExactMatch:
         return ExactMatch()
+
+    def test_examples(self) -> Sequence[Example]:
+        return self.examples("test") if self.test is not None and Path(self.test).is_file() else ()
 
     def examples(self, split: Split) -> Sequence[Example]:
         source: str | None = getattr(self, split)

@@ -15,7 +15,7 @@ def best_checkpoint(run: Path) -> Path:
     Raises:
         ValueError: If none was kept by a metric, if several metrics have different ones, or if it is not whole.
     """
-    newest = last_checkpoint(run, "best")
+    newest = last_checkpoint(run)
     refuse_code(newest)
     states = [state for state in checkpoint_record(newest).get("callbacks", {}).values() if isinstance(state, dict) and state.get("best_model_path")]
     best = {Path(state["best_model_path"]).name: state["monitor"] for state in states if state.get("monitor")}

@@ -34,28 +34,25 @@ def check_whole(path: Path, option: str, way_out: str) -> None:
         raise ValueError(f"`{option}`: {path} is not a whole checkpoint: it {fault}; {way_out}.")
 
 
-def last_checkpoint(run: Path, word: str = "last") -> Path:
+def last_checkpoint(run: Path) -> Path:
     """The newest whole checkpoint of a run; newer ones that are not whole are named in the log.
-
-    Args:
-        run: The run's folder.
-        word: What the user gave as ``ckpt_path``, for messages.
 
     Raises:
         ValueError: If there is none.
     """
-    folder, paths = run / "checkpoints", sorted(checkpoints(run), key=age, reverse=True)
+    folder = run / "checkpoints"
+    paths = sorted(folder.glob("[!.]*.ckpt"), key=age, reverse=True)
     faults: list[str] = []
     for path in paths:
         if fault := why_not_whole(path):
             faults.append(f"{path} {fault}")
             continue
         if faults:
-            rank_zero_only(logger.warning)(f"`ckpt_path: {word}`: {'; '.join(faults)}. The newest whole checkpoint is {path}.")
+            rank_zero_only(logger.warning)(f"`ckpt_path`: {'; '.join(faults)}. The newest whole checkpoint is {path}.")
         return path
     if paths:
-        raise ValueError(f"`ckpt_path: {word}`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
-    raise ValueError(f"`ckpt_path: {word}`: {folder} holds no checkpoint; start the run with `lit-talr fit --ckpt_path auto`, or name its folder with `--run`.")
+        raise ValueError(f"`ckpt_path`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
+    raise ValueError(f"`ckpt_path`: {folder} holds no checkpoint; start the run by `lit-talr fit` with `--ckpt_path auto`, or name its folder with `--run`.")
 
 
 def checkpoints(run: Path) -> list[Path]:

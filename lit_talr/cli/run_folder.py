@@ -1,6 +1,7 @@
 """Guards the folder of a run: one process at a time, no second run in it, and a record of every ``fit``."""
 
 import logging
+import os
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,9 @@ from lit_talr.checkpoint.export import SKELETON
 from lit_talr.checkpoint.find import check_whole, checkpoints, last_checkpoint
 from lit_talr.checkpoint.pickles import refuse_code
 from lit_talr.checkpoint.whole import remove
+from lit_talr.modeling.loading import looks_like_path
 from lit_talr.module import DomainSFT
+from lit_talr.utils.errors import nearest
 from lit_talr.utils.files import read_json, shipped, write_json
 from lit_talr.utils.locks import try_lock
 from lit_talr.utils.score import DIGITS
@@ -59,6 +62,10 @@ def check_run(config: Namespace, verb: str) -> None:
         raise ValueError(f"`run` must name a folder, new or of an earlier run, got {config.run!r}.")
     if pretrained:
         check_files(Path(shipped(pretrained)))  # before Lightning starts the other ranks, which then need not
+    if pretrained and config.model.architecture is None:  # both are refused later
+        check_place("model.pretrained", pretrained, "config.json")
+    if config.model.tokenizer:
+        check_place("model.tokenizer", config.model.tokenizer)
     given, config.ckpt_path = config.ckpt_path, find_checkpoint(config.ckpt_path, run, verb)
     if config.ckpt_path:
         refuse_code(Path(config.ckpt_path))
@@ -68,6 +75,24 @@ def check_run(config: Namespace, verb: str) -> None:
         raise ValueError(
             f"`run`: {run} holds a trained model, which this would not {verb}; ask for it with `--ckpt_path last`, or name another folder with `--run`."
         )
+
+
+def check_place(option: str, name: str, file: str = "") -> None:
+    """Refuses a path that is no folder, or not one with a file; the hub's client would take it for a malformed name.
+
+    Raises:
+        ValueError: With the nearest folder.
+    """
+    folder = Path(shipped(name)).expanduser()
+    if not looks_like_path(name) or (folder.is_dir() and (folder / file).exists()):
+        return
+    if (folder / "export" / file).exists():
+        near = [folder / "export"]
+    else:
+        there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+        near = [there / other for other in nearest(folder.relative_to(there).parts[0], os.listdir(there))] if there != folder else []
+    hint = f"did you mean {near[0]}?" if near else "give a Hugging Face folder or a hub name."
+    raise ValueError(f"`{option}`: {name} is not a folder{file and f' with a {file}'}; {hint}")
 
 
 def find_checkpoint(given: str | None, run: Path, verb: str) -> str | None:
@@ -81,7 +106,7 @@ def find_checkpoint(given: str | None, run: Path, verb: str) -> str | None:
     if given == "auto" and verb == "fit":
         if not checkpoints(run) and (run / "export").exists():
             raise ValueError(f"`ckpt_path: auto`: {run} holds a run that has ended, but no checkpoint of it; name another folder with `--run`.")
-        found = last_checkpoint(run, "auto") if checkpoints(run) else None
+        found = last_checkpoint(run) if checkpoints(run) else None
         rank_zero_only(logger.info)(f"`ckpt_path: auto`: {f'going on from {found}' if found else f'{run} holds no checkpoint, so the run starts'}.")
         return found and str(found)
     if given == "best" and verb != "fit":

@@ -66,12 +66,12 @@ def say_replaced(words: Sequence[str]) -> None:
     """Names in the log the callbacks that a later file, or the command line, replaces."""
     present: list[str] = []
     for setting in callback_settings(words):
-        gone = [] if setting.adds else [name for name in present if name not in setting.names]
+        gone = [] if setting.adds else list(dict.fromkeys(name for name in present if name not in setting.names))
         if gone:
             lost = [WITHOUT[name] for name in WITHOUT if name in gone]
             without = f"; so there is neither {' nor '.join(lost)}" if len(lost) > 1 else f"; so there is no {lost[0]}" if lost else ""
             rank_zero_only(logger.warning)(
-                f"{setting.place}: `callbacks` replaces those before it, and {', '.join(gone)} are gone{without}; to add to them, write `callbacks+`."
+                f"{setting.place}: `callbacks` replaces those before it, without {', '.join(gone)}{without}; to add to them, write `callbacks+`."
             )
         present = setting.names if not setting.adds else [*present, *setting.names]
 

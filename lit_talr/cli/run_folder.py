@@ -28,7 +28,7 @@ from lit_talr.utils.errors import nearest
 from lit_talr.utils.files import read_json, shipped, write_json
 from lit_talr.utils.locks import try_lock
 from lit_talr.utils.score import DIGITS
-from lit_talr.utils.weight_files import check_files
+from lit_talr.utils.weight_files import check_files, refuse_adapter
 
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ def check_run(config: Namespace, verb: str) -> None:
     if not config.run or (run.exists() and not run.is_dir()):
         raise ValueError(f"`run` must name a folder, new or of an earlier run, got {config.run!r}.")
     if pretrained:
+        refuse_adapter(Path(shipped(pretrained)))
         check_files(Path(shipped(pretrained)))  # before Lightning starts the other ranks, which then need not
     if pretrained and config.model.architecture is None:  # both are refused later
         check_place("model.pretrained", pretrained, "config.json")

@@ -119,13 +119,13 @@ class DomainDataModule(LightningDataModule):
 
     def shared_rows(self) -> list[str]:
         """Counts the training rows that are also validation or test rows, and the validation rows that are also test rows, in sentences."""
-        rows = {name: Counter(map(row_hash, examples)) for name, examples in (("validation", self.kept["val"]), ("test", self.test_examples()))}
+        rows = {name: Counter(map(row_hash, examples)) for name, examples in (("val", self.kept["val"]), ("test", self.test_examples()))}
         train = Counter[str](name for key in map(row_hash, self.kept["train"]) for name in rows if key in rows[name])
-        both = (rows["validation"] & rows["test"]).total()
-        shared = " and ".join(f"{train[name]:,} are also {name} rows" for name in rows if train[name])
-        sentences = [f"Of {len(self.kept['train']):,} training rows {shared}, which scores then find learned by heart; leave them out of one of the two."]
-        sentences += [f"{both:,} validation rows are also test rows: a checkpoint that is chosen by `val/nll` is chosen by the test."]
-        return [sentence for sentence, number in zip(sentences, (train.total(), both), strict=True) if number]
+        both = (rows["val"] & rows["test"]).total()
+        shared = " and ".join(f"{train[name]:,} with {name}" for name in rows if train[name])
+        learned = f"train ({len(self.kept['train']):,} rows) shares {shared}: scores find these learned by heart; leave them out of one of the two."
+        chosen = f"val ({len(self.kept['val']):,} rows) shares {both:,} with test: what is chosen by `val/nll` is partly chosen by the test."
+        return [*([learned] if shared else ()), *([chosen] if both else ())]
 
     def set_up_training_plan(self) -> None:
         """Plans the optimizer steps and sets the trainer's number of micro-batches per step."""

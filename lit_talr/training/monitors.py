@@ -75,6 +75,7 @@ def adopt_monitors(trainer: Trainer) -> None:
     Raises:
         ValueError: With the way out; for a metric that the run does not log, with the nearest names.
     """
+    check_watched(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
             check_monitor(callback)
@@ -84,7 +85,6 @@ def adopt_monitors(trainer: Trainer) -> None:
                 callback.__class__ = FreshModelCheckpoint
         if isinstance(callback, ModelCheckpoint):
             flatten_names(callback)
-    check_watched(trainer)
 
 
 def check_monitor(callback: EarlyStopping | ModelCheckpoint) -> None:

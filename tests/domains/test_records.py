@@ -85,8 +85,8 @@ def test_rows_that_splits_share_are_counted(tmp_path: Path) -> None:
     data = Records(None, train=write("train.jsonl", *range(6), 1), val=write("val.jsonl", 1, 7, 8), test=write("test.jsonl", 0, 5, 8))
     data.kept = {split: data.examples(split) for split in ("train", "val")}
     assert data.shared_rows() == [
-        "Of 7 training rows 2 are also validation rows and 2 are also test rows, which scores then find learned by heart; leave them out of one of the two.",
-        "1 validation rows are also test rows: a checkpoint that is chosen by `val/nll` is chosen by the test.",
+        "train (7 rows) shares 2 with val and 2 with test: scores find these learned by heart; leave them out of one of the two.",
+        "val (3 rows) shares 1 with test: what is chosen by `val/nll` is partly chosen by the test.",
     ]
     data.val, data.test = write("val.jsonl", 9), "nowhere.jsonl"
     data.kept["val"] = data.examples("val")

@@ -10,7 +10,7 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 
 from lit_talr.__main__ import main
-from tests.cli.test_auto import words
+from tests.cli.test_auto import BASE, words
 from tests.helpers.fits import write_data
 
 
@@ -23,6 +23,7 @@ class Interrupt(Callback):
 
 def test_sigint_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path)
+    (tmp_path / "base.yaml").write_text(BASE)
     interrupt = json.dumps({"class_path": "tests.test_main.Interrupt"})
     monkeypatch.setattr(sys, "argv", ["lit-talr", "fit", *words(tmp_path, tmp_path / "run", "--trainer.callbacks+", interrupt)])
     handler = signal.getsignal(signal.SIGINT)

@@ -39,7 +39,7 @@ def checkpoint_weights(path: Path) -> Weights:
 
 
 def checkpoint_record(path: Path) -> dict[str, Any]:
-    """What a run wrote into a checkpoint beside its tensors; these are mapped, not read."""
+    """A checkpoint with all that a run wrote into it; its tensors are mapped, not read."""
     if path.is_file():
         return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     if (path / "meta.pt").is_file():  # FSDP2

@@ -48,7 +48,7 @@ def last_checkpoint(run: Path) -> Path:
             faults.append(f"{path} {fault}")
             continue
         if faults:
-            rank_zero_only(logger.warning)(f"`ckpt_path`: {'; '.join(faults)}. The newest whole checkpoint is {path}.")
+            rank_zero_only(logger.warning)(f"`ckpt_path`: {'; '.join(faults)}. Using the newest whole checkpoint, {path}.")
         return path
     if paths:
         raise ValueError(f"`ckpt_path`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")

@@ -33,7 +33,7 @@ class Parser(VerbParser, LightningArgumentParser):
 
 
 def way_out(message: str, parser: ArgumentParser) -> str:
-    """What a message about a word that a parser does not know lacks: the nearest option, or the ``-c`` before a file."""
+    """The end of a message about a word that a parser does not know: the nearest option, or the ``-c`` before a file."""
     if match := re.search(r"(?:Group '(\S+)' does not accept o|[oO])ption '(\S+)'(?: is not accepted)?$", message):
         name, known = ".".join(filter(None, match.groups())), [action.dest for action in parser._actions]
         if name.endswith("class_path"):

@@ -37,7 +37,7 @@ CKPT_PATHS = {
     "validate": "`last` (the newest whole checkpoint of the run), `best` (the best by the metric that it was kept for) or the path of a checkpoint",
 }
 CKPT_PATHS["test"] = CKPT_PATHS["validate"]
-"""What ``--ckpt_path`` of a command may be."""
+"""Values of ``--ckpt_path``, by command."""
 
 
 def lock_run(run: Path) -> IO[str]:

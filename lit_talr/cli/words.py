@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\Z", re.IGNORECASE)
 CALLBACKS = "trainer.callbacks"
 WITHOUT = {"Summary": "metrics.json", "HFExport": "the export", "WholeCheckpoint": "the checkpoints that can be resumed"}
-"""What a run lacks without a callback of base.yaml."""
+"""Things that a run lacks without a callback of base.yaml."""
 
 
 class Setting(NamedTuple):

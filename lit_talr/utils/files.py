@@ -21,7 +21,6 @@ DISK = {
 """Errors of a disk that cannot be written, and the ways out."""
 
 
-
 def write_text(path: Path, text: str) -> None:
     """Replaces a file in one move."""
     write_bytes(path, text.encode())

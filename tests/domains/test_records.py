@@ -68,7 +68,7 @@ def test_a_split_without_a_file_is_refused(tmp_path: Path) -> None:
         (
             "a.csv",
             "prompt;response\na;b\n",
-            "column `prompt` is missing; the file has `prompt;response`; write it with commas, for its cells are separated by ';'.",
+            "column `prompt` is missing; the file has `prompt;response`; write it with commas, since its cells are separated by ';'.",
         ),
         ("a.csv", "question,answer\na,b\n", "column `prompt` is missing; the file has `question`, `answer`; say which with `--data.prompt`."),
         ("a.jsonl", '{"prompt": "a", "answer": "b"}\n', "column `response` is missing; the file has `prompt`, `answer`; say which with `--data.response`."),

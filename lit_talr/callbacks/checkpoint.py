@@ -22,8 +22,8 @@ class WholeCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint``, with checkpoints that are complete or absent, whenever the run is killed, and that fall between optimizer steps.
 
     Without ``monitor`` it also writes one when the run is asked to end (SIGTERM, as schedulers send before they take a machine away): the open step is
-    finished, all ranks agree, the checkpoint is written, and the process exits with 143. So it does where a callback or a validation fails between two
-    steps, on all ranks: the error costs no step.
+    finished, all ranks agree, the checkpoint is written, and the process exits with 143. It also writes one where a callback or a validation fails between
+    two steps on all ranks, so that the error costs no step.
 
     Args:
         filename: Name of a checkpoint; without the step in it, ``--ckpt_path last`` goes by the time of writing.
@@ -134,7 +134,7 @@ class WholeCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write a checkpoint where all ranks fail between two steps, as by an error of a callback. What was measured at this step is measured again."""
-        if self.monitor is not None or not self.between_steps or self._last_global_step_saved == trainer.global_step:
+        if trainer.state.fn != "fit" or self.monitor is not None or not self.between_steps or self._last_global_step_saved == trainer.global_step:
             return
         if isinstance(exception, SIGTERMException) or not all_ranks_come(f"failed at {trainer.global_step}"):
             return

@@ -148,15 +148,16 @@ class CLI(LightningCLI):
 
 
 def try_optimizer(optimizer: OptimizerCallable) -> None:
-    """Makes the optimizer for a small matrix, so that it can refuse its options before anything is loaded.
+    """Makes the optimizer for two small weights, so that it can refuse its options before anything is loaded.
 
     Raises:
         ValueError: Its own.
     """
     try:
-        optimizer([torch.nn.Parameter(torch.zeros(2, 2))])
+        optimizer([torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))])
     except ValueError as error:
-        raise ValueError(f"`model.optimizer`: {error}; correct that option.") from error
+        if str(error).startswith("Invalid"):  # as torch's optimizers begin; other errors are about the weights, which are not these
+            raise ValueError(f"`model.optimizer`: {error}; correct that option.") from error
 
 
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:

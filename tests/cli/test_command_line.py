@@ -123,6 +123,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.tokenizer", "configs"], "configs is a folder without a tokenizer (tokenizer_config.json)"),
         (["--model.tokenizer", "null"], "Give `model.pretrained` or `model.tokenizer`"),
         pytest.param(
+            ["--trainer.logger", "WandbLogger"],
+            "Problem with given class_path 'lightning.pytorch.loggers.WandbLogger': Requirement 'wandb>=0.12.10' not met. HINT: Try running `pip install",
+            marks=pytest.mark.skipif(find_spec("wandb") is not None, reason="it is installed here"),
+        ),
+        pytest.param(
             ["--model.compute.attention", "flash_attention_2"],
             "`model.compute.attention` is not installed here; install its package, or set another, such as sdpa",
             marks=pytest.mark.skipif(find_spec("flash_attn") is not None or find_spec("kernels") is not None, reason="it is installed here"),

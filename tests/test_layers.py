@@ -45,6 +45,7 @@ FORBIDDEN = {
 }
 # Methods of Lightning that take `**kwargs` and are overridden here.
 OVERRIDES = {
+    ("cli/lightning_cli.py", "_prepare_subcommand_parser"),
     ("cli/lightning_cli.py", "init_parser"),
     ("cli/lightning_cli.py", "instantiate_trainer"),
     ("training/evaluation.py", "load_from_checkpoint"),

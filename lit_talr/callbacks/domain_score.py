@@ -47,6 +47,15 @@ class DomainScore(Callback):
         if stage == "test" or (stage == "fit" and self.every_n_epochs):
             pl_module.check_generation(trainer)
 
+    def metric_names(self, module: DomainSFT) -> list[str]:
+        """Names of the validation scores, as the metric has them for its rows."""
+        if not self.every_n_epochs:
+            return []
+        metric, examples = module.data.metric(), module.data.kept["val"]
+        metric.sync_on_compute = False  # each rank has all rows
+        metric.update([""] * len(examples), examples)
+        return [f"val/{name}" for name in (*metric.compute(), "cut", "unanswered")]
+
     def on_test_epoch_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         self.rows = []
 

@@ -170,6 +170,9 @@ class LMEval(GeneralMeasure):
             check_same_items(base.rows, scores.rows)
         return named | super().named_scores(scores, base)
 
+    def metric_names(self, module: DomainSFT) -> list[str]:
+        return [*super().metric_names(module), "lm_eval/*"] if self.every_n_epochs else []
+
     def content(self, module: DomainSFT, split: Split) -> str:
         return f"{tokenizer_hash(module.data.encoder.tokenizer)} {self.counts} {json.dumps(self.settings(module), sort_keys=True)}"
 

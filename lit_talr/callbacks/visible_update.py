@@ -37,6 +37,9 @@ class VisibleUpdate(Callback):
         self.measured_step: int | None = None  # optimizer step of the weights that were measured last
         self.rounding: Rounding | None = None  # that measurement
 
+    def metric_names(self, module: DomainSFT) -> list[str]:
+        return ["update/visible"]
+
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Compare the reach of the optimizer with the distance to the next number."""
         weights = trained_weights(trainer, pl_module)

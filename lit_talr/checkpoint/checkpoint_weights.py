@@ -38,15 +38,18 @@ def checkpoint_weights(path: Path) -> Weights:
         ) from error
 
 
-def checkpoint_identity(path: Path) -> WeightsIdentity:
-    """The identity of a checkpoint's weights, which the run wrote into it."""
+def checkpoint_record(path: Path) -> dict[str, Any]:
+    """A checkpoint with all that a run wrote into it; its tensors are mapped, not read."""
     if path.is_file():
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    elif (path / "meta.pt").is_file():  # FSDP2
-        content = torch.load(path / "meta.pt", map_location="cpu", weights_only=True)
-    else:
-        content = load_inert(min(path.glob("checkpoint/*_model_states.pt"), key=rank_of))
-    return WeightsIdentity(**content["weights"])
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    if (path / "meta.pt").is_file():  # FSDP2
+        return torch.load(path / "meta.pt", map_location="cpu", weights_only=True)
+    return load_inert(min(path.glob("checkpoint/*_model_states.pt"), key=rank_of))
+
+
+def checkpoint_identity(path: Path) -> WeightsIdentity:
+    """The identity of a checkpoint's weights."""
+    return WeightsIdentity(**checkpoint_record(path)["weights"])
 
 
 def select_model(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,11 +48,16 @@ def last_checkpoint(run: Path) -> Path:
             faults.append(f"{path} {fault}")
             continue
         if faults:
-            rank_zero_only(logger.warning)(f"`ckpt_path: last`: {'; '.join(faults)}. Continuing from the newest whole checkpoint, {path}.")
+            rank_zero_only(logger.warning)(f"`ckpt_path`: {'; '.join(faults)}. Using the newest whole checkpoint, {path}.")
         return path
     if paths:
-        raise ValueError(f"`ckpt_path: last`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
-    raise ValueError(f"`ckpt_path: last`: {folder} holds no checkpoint; start the run without `ckpt_path`, or name its folder with `--run`.")
+        raise ValueError(f"`ckpt_path`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
+    raise ValueError(f"`ckpt_path`: {folder} holds no checkpoint; start the run by `lit-talr fit` with `--ckpt_path auto`, or name its folder with `--run`.")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, whole or not, but none that was still being written."""
+    return list((run / "checkpoints").glob("[!.]*.ckpt"))
 
 
 def step_of(path: Path) -> int | None:

@@ -1,5 +1,6 @@
 """Base of all domains: examples are tokenised once, their supervised tokens counted exactly, and a plan assigns them to micro-batches."""
 
+import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,6 +25,7 @@ from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.utils.score import Items, digest
 
+logger = logging.getLogger(__name__)
 TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
 
 
@@ -58,6 +61,7 @@ class DomainDataModule(LightningDataModule):
         self.kept: dict[Split, Sequence[Example]] = {}
         self.encoded: dict[Split, EncodedExamples] = {}
         self.prompts: dict[Split, list[list[int]]] = {}
+        self.remarks: list[str] = []  # sentences for the log, as training starts
         self.counts: dict[Split, Counter[str]] = {"train": Counter(), "val": Counter(), "test": Counter()}
 
     @abstractmethod
@@ -104,8 +108,24 @@ class DomainDataModule(LightningDataModule):
             self.val_plan = self.plan("val")
             if num_rows < num_ranks:
                 raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
+        if stage == "fit":
+            self.remarks = self.shared_rows()
         if stage == "test":
             self.encode_prompts("test")
+
+    def test_examples(self) -> Sequence[Example]:
+        """The test rows, where they can be compared with the training rows; a domain that leaves shared rows out itself has none to compare."""
+        return ()
+
+    def shared_rows(self) -> list[str]:
+        """Counts the training rows that are also validation or test rows, and the validation rows that are also test rows, in sentences."""
+        rows = {name: Counter(map(row_hash, examples)) for name, examples in (("val", self.kept["val"]), ("test", self.test_examples()))}
+        train = Counter[str](name for key in map(row_hash, self.kept["train"]) for name in rows if key in rows[name])
+        both = (rows["val"] & rows["test"]).total()
+        shared = " and ".join(f"{train[name]:,} with {name}" for name in rows if train[name])
+        learned = f"train ({len(self.kept['train']):,} rows) shares {shared}: scores find these learned by heart; leave them out of one of the two."
+        chosen = f"val ({len(self.kept['val']):,} rows) shares {both:,} with test: what is chosen by `val/nll` is partly chosen by the test."
+        return [*([learned] if shared else ()), *([chosen] if both else ())]
 
     def set_up_training_plan(self) -> None:
         """Plans the optimizer steps and sets the trainer's number of micro-batches per step."""
@@ -217,6 +237,8 @@ class DomainDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.train_plan is not None
+        for remark in self.remarks:
+            rank_zero_only(logger.warning)(remark)
         return self.loader(self.encoded["train"], self.train_plan)
 
     def val_dataloader(self) -> DataLoader:
@@ -247,6 +269,11 @@ class DomainDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         return {}  # the position follows from the number of steps
+
+
+def row_hash(example: Example) -> int:
+    """A number that equal conversations share, within one process."""
+    return hash(tuple((turn["role"], content if isinstance(content := turn["content"], str) else repr(content)) for turn in example.messages))
 
 
 def format_counts(counts: Counter[str]) -> str:

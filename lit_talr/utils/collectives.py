@@ -1,5 +1,6 @@
 """Exchanges between ranks; each is a no-op in a single process."""
 
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -33,6 +34,19 @@ def gather_lists(rows: list[T]) -> list[T]:
     parts: list[list[T]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(parts, rows)
     return [row for part in parts for row in part]
+
+
+def all_ranks_come(here: str, seconds: float = 30) -> bool:
+    """Whether every rank calls this for the same place within some seconds; a collective would wait forever for one that does not."""
+    if not has_ranks():
+        return True
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"{here}/{dist.get_rank()}", "")
+    try:
+        store.wait([f"{here}/{rank}" for rank in range(dist.get_world_size())], timedelta(seconds=seconds))
+    except dist.DistStoreError:
+        return False
+    return True
 
 
 def has_ranks() -> bool:

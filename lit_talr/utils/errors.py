@@ -1,6 +1,8 @@
 """Error sentences: the name, what it requires, what it got, the way out."""
 
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 def check_least(name: str, value: float | None, least: float, way_out: str = "") -> None:
@@ -32,6 +34,12 @@ def check_in(name: str, value: float | None, interval: str, way_out: str = "") -
     below = value < upper or (interval[-1] == "]" and value == upper)
     if not (above and below) or math.isnan(value):
         raise ValueError(f"`{name}` must lie in {interval}, got {value}{f'; {way_out}' if way_out else ''}.")
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three of the known names that are spelt most like a name, the nearest first, whatever the case."""
+    by_folded = {other.casefold(): other for other in known}
+    return [by_folded[found] for found in get_close_matches(name.casefold(), by_folded, cutoff=0.6)]
 
 
 def first_line(error: BaseException) -> str:

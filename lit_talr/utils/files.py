@@ -1,5 +1,6 @@
 """Reads and writes files; a file or folder that is half-written never stands under its own name."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,14 +10,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+DISK = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "raise the limit of file sizes",
+    errno.EROFS: "make it writable",
+}
+"""Errors of a disk that cannot be written, and the ways out."""
+
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a file in one move."""
     write_bytes(path, text.encode())
 
 
+@contextmanager
+def explain_full(path: Path) -> Iterator[None]:
+    """Within the block, an error of a full or read-only disk names the path that was to be written, and the way out."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None) or next((number for number in DISK if os.strerror(number) in str(error)), None)
+        if number not in DISK:
+            raise
+        raise OSError(f"{path} could not be written ({os.strerror(number)}); {DISK[number]}, or name another place.") from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replaces a file in one move."""
+    with explain_full(path):
+        replace_file(path, content)
+
+
+def replace_file(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -57,6 +85,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder to fill, which replaces ``path`` when the block ends, and is deleted if the block fails."""
+    with explain_full(path), filled_folder(path) as folder:
+        yield folder
+
+
+@contextmanager
+def filled_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:

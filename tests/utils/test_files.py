@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,22 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "b").write_text("2")
         raise RuntimeError
     assert [file.name for file in tmp_path.rglob("*")] == ["export", "a"]
+
+
+def test_a_full_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sentence = "could not be written \\(File too large\\); raise the limit of file sizes, or name another place"
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(OSError, match=f"text {sentence}"):
+            write_text(tmp_path / "text", "x" * 2000)
+        with pytest.raises(OSError, match=f"export {sentence}"), new_folder(tmp_path / "export") as folder:
+            (folder / "a").write_text("x" * 2000)
+        with pytest.raises(OSError, match="No such file"), new_folder(tmp_path / "export"):
+            (tmp_path / "nowhere").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -99,13 +100,16 @@ class CLI(LightningCLI):
         check_run(config, verb)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if self._get(self.config_init, "trainer")["logger"] is None:
+        if self._get(self.config_init, "trainer")["logger"] in (None, True):
             path = self._get(self.config_init, "ckpt_path")
             purge = step_of(Path(path)) if path and self.subcommand == "fit" else None  # hides entries after the checkpoint, which are logged again
             kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="", purge_step=purge)
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(Path(self.trainer.default_root_dir, "checkpoints"))  # Lightning's own would be a logger's folder
         if path := self._get(self.config, "ckpt_path"):
             check_strategy(Path(path), self.trainer)
 

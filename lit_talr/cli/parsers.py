@@ -8,6 +8,8 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_talr.cli.moved import follow, run_of
+
 PACKAGE = Path(__file__).parents[1]
 LINKED = {
     "trainer.default_root_dir": "it is the folder of the run, `--run`",
@@ -34,8 +36,11 @@ class ConfigFile(ActionConfigFile):
     @staticmethod
     def apply_config(parser: ArgumentParser, cfg: Namespace, dest: str, value: str) -> None:
         path = find_config(value)
-        refuse_linked(option_names(read_config(path)), f"{path}: `")
+        config = read_config(path)
+        refuse_linked(option_names(config), f"{path}: `")
         ActionConfigFile.apply_config(parser, cfg, dest, path)
+        if run := run_of(path):
+            follow(cfg, str(config.get("run", run)), run)
 
 
 def find_config(path: str) -> str:

@@ -186,7 +186,7 @@ def test_tensorboard_has_every_view(folder: Path, tmp_path: Path) -> None:
 
 def test_another_logger_gets_the_scalars_and_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(folder, tmp_path, watch(), steps=3, trainer={"logger": CSVLogger(tmp_path, name="", version="")})
-    assert capsys.readouterr().err.count("TokenProbability: histograms, figures and texts go to TensorBoard only") == 1
+    assert capsys.readouterr().err.count("TokenProbability: CSVLogger gets numbers only, no histograms, figures and tables") == 1
     logged = pd.read_csv(tmp_path / "metrics.csv")
     assert logged["probe/nll"].dropna().tolist() == pytest.approx(table(tmp_path).query("set == 'probe' and group == 'all'")["nll"].tolist())
 

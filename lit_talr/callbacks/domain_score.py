@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from rich.progress import track
 
 from lit_talr.callbacks.base import Rows, epoch_is_due, gather_rows, response_rows, responses_file
 from lit_talr.data.batch_plan import MicroBatch
@@ -18,6 +17,7 @@ from lit_talr.module import DomainSFT
 from lit_talr.utils.boards import boards
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.files import write_bytes, write_json_lines
+from lit_talr.utils.progress import track
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ class DomainScore(Callback):
         data, self.rows = pl_module.data, []
         data.encode_prompts("val")
         metric = data.metric().to(pl_module.device)
-        for batch in track(list(data.prompt_plan("val")), description="Validation responses", transient=True, disable=not trainer.is_global_zero):
+        for batch in track(list(data.prompt_plan("val")), "Validation responses", show=trainer.is_global_zero):
             examples = [data.kept["val"][index] for index in batch.ids]
             responses = pl_module.respond([data.prompts["val"][index] for index in batch.ids])
             metric.update([response.text for response in responses], examples)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -15,6 +15,7 @@ from lit_talr.data.encoded import Batch
 from lit_talr.module import DomainSFT
 from lit_talr.training.monitors import is_measured_now
 from lit_talr.utils.errors import check_in
+from lit_talr.utils.progress import can_draw, print_line
 
 
 class TokenProgressBar(RichProgressBar):
@@ -53,8 +54,7 @@ class TokenProgressBar(RichProgressBar):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        console = Console()
-        self._draws = console.is_jupyter or (console.is_interactive and console.file.isatty())  # colours forced into a file do not make it a terminal
+        self._draws = can_draw(Console())
         self._line_time = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,12 +94,12 @@ class TokenProgressBar(RichProgressBar):
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if self.is_due():
-            self.print_line(f"validation: batch {batch_idx + 1:,} of {self.total_val_batches_current_dataloader:,}")
+            self.say(f"validation: batch {batch_idx + 1:,} of {trainer.num_val_batches[dataloader_idx]:,}")
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if self.is_due():
-            self.print_line(f"test: batch {batch_idx + 1:,} of {self.total_test_batches_current_dataloader:,}")
+            self.say(f"test: batch {batch_idx + 1:,} of {trainer.num_test_batches[dataloader_idx]:,}")
 
     def is_due(self) -> bool:
         """Whether the last line is old enough for another; never where there is a bar."""
@@ -110,7 +110,7 @@ class TokenProgressBar(RichProgressBar):
         numbers = ", ".join(self.training_numbers(trainer, module))
         scores = {name: value for name, value in trainer.callback_metrics.items() if name != "epoch" and scored and is_measured_now(module, name)}
         values = ", ".join(f"{name} {float(value):.4g}" for name, value in scores.items())
-        self.print_line(": ".join([position(module, trainer.global_step), "; ".join(part for part in (numbers, values) if part)]))
+        self.say(": ".join([position(module, trainer.global_step), "; ".join(part for part in (numbers, values) if part)]))
         self._line_step = trainer.global_step
         self._start_interval()
 
@@ -126,11 +126,11 @@ class TokenProgressBar(RichProgressBar):
         step = trainer.global_step
         yield f"{timedelta(seconds=round((time.monotonic() - began) / (step - first_step) * (module.num_steps - step)))} left"
 
-    def print_line(self, text: str) -> None:
-        """Prints and flushes a line with the time, above the bar where there is one."""
+    def say(self, text: str) -> None:
+        """Prints a line."""
         self._line_time = time.monotonic()
         if self._enabled:  # on rank 0, unless Lightning only tries something out
-            get_console().print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", markup=False, highlight=False, soft_wrap=True)
+            print_line(text, get_console())
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         return super().configure_columns(trainer)[:-1]  # drops batches per second, to fit 80 characters

@@ -5,7 +5,7 @@ from typing import Any
 
 from lit_talr.curriculum.show import cohort_figure, hardest_page, loss_figure, span
 from lit_talr.curriculum.token_groups import Row
-from lit_talr.utils.boards import Board, Histogram
+from lit_talr.utils.boards import Board, Histogram, TensorBoard
 
 
 def epoch_scalars(rows: Sequence[Row], threshold: float) -> dict[str, float]:
@@ -26,7 +26,7 @@ def epoch_scalars(rows: Sequence[Row], threshold: float) -> dict[str, float]:
 def add_epoch(board: Board, all_rows: Sequence[Row], epoch: int, threshold: float) -> None:
     """Show a board an epoch's views, from the rows of all epochs so far."""
     rows = [row for row in all_rows if row["epoch"] == epoch]
-    if epoch == 0:
+    if epoch == 0 and isinstance(board, TensorBoard):
         spans = [span(row) for row in rows if row["group"] == "cohort"]  # also empty ones: runs of the same page share their charts
         board.add_charts(chart_layout(spans, threshold))
     for name in dict.fromkeys(row["set"] for row in rows):
@@ -37,7 +37,6 @@ def add_epoch(board: Board, all_rows: Sequence[Row], epoch: int, threshold: floa
         board.add_figure("curriculum/cohorts", cohort_figure([row for row in all_rows if row["group"] == "cohort"]), epoch)
     if hardest := [row for row in rows if row["group"] == "hardest"]:
         board.add_table("hardest_tokens", [hardest_token(row) for row in hardest], hardest_page(hardest), epoch)
-    board.flush()
 
 
 def chart_layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dict[str, list[Any]]]:
@@ -54,9 +53,7 @@ def chart_layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dic
 
 def histogram(rows: Sequence[Row]) -> Histogram:
     """The histogram in the bins that were counted, so that its counts are exact."""
-    return Histogram(
-        [rows[0]["lower"], *(row["upper"] for row in rows)], [row["num_tokens"] for row in rows], [row["probability"] or 0.0 for row in rows]
-    )
+    return Histogram([rows[0]["lower"], *(row["upper"] for row in rows)], [row["num_tokens"] for row in rows], [row["probability"] or 0.0 for row in rows])
 
 
 def hardest_token(row: Row) -> Row:

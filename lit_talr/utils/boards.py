@@ -39,15 +39,9 @@ class Board(ABC):
     def add_table(self, tag: str, rows: Sequence[Mapping[str, Any]], markdown: str, epoch: int) -> None:
         """Adds the table of an epoch, given as rows of the same columns and as a page of Markdown."""
 
-    def add_charts(self, layout: dict[str, dict[str, list[Any]]]) -> None:
-        """Arranges scalars on a page, where the logger lets a run decide that."""
-
-    def flush(self) -> None:
-        """Makes visible at once what was added."""
-
 
 class TensorBoard(Board):
-    """Histograms, images and texts."""
+    """Histograms, images and texts, which are visible at once."""
 
     def __init__(self, logger: TensorBoardLogger) -> None:
         self.writer: Any = logger.experiment
@@ -65,18 +59,19 @@ class TensorBoard(Board):
             bucket_counts=list(histogram.counts),
             global_step=epoch,
         )
+        self.writer.flush()
 
     def add_figure(self, tag: str, figure: "Figure", number: int) -> None:
         self.writer.add_figure(tag, figure, number)
+        self.writer.flush()
 
     def add_table(self, tag: str, rows: Sequence[Mapping[str, Any]], markdown: str, epoch: int) -> None:
         self.writer.add_text(tag, markdown, epoch)
+        self.writer.flush()
 
     def add_charts(self, layout: dict[str, dict[str, list[Any]]]) -> None:
+        """Arranges scalars on a page."""
         self.writer.add_custom_scalars(layout)
-
-    def flush(self) -> None:
-        self.writer.flush()
 
 
 class Wandb(Board):

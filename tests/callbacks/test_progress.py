@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
@@ -30,8 +30,9 @@ class Record(Callback):
         self.loss: list[float] = []
         self.nll: list[float] = []
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.loss.append(float(trainer.callback_metrics["train/loss"]))
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.loss.append(float(trainer.callback_metrics["train/loss"]))
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         self.nll.append(float(trainer.callback_metrics["val/nll"]))

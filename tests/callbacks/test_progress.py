@@ -75,7 +75,7 @@ def test_a_long_epoch_has_a_line_every_few_minutes(folder: Path, tmp_path: Path,
     assert [line["step"] for line in lines(capsys.readouterr().out)] == ["1", "2", "3"]
     run(folder, tmp_path, TokenProgressBar(every_n_minutes=1e-9), steps=1)
     text = capsys.readouterr().out
-    assert "validation: batch 1 of 1" in text.splitlines()[1]
+    assert "validation: batch 1 of 4" in text.splitlines()[1]
 
 
 def test_a_resumed_run_counts_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from lit_talr.utils.boards import Histogram, boards, histogram_figure
 from tests.helpers.fits import write_data
 from tests.helpers.scores import read_values
 
+VIEWS = [("probability", "probe"), ("probability", "train"), ("curriculum", "loss_by_probability"), ("curriculum", "cohorts")]
+
 
 def test_a_logger_of_numbers_alone_has_no_board(tmp_path: Path) -> None:
     assert boards(Trainer(accelerator="cpu", logger=CSVLogger(tmp_path), enable_progress_bar=False)) == []
@@ -29,26 +31,10 @@ def test_a_histogram_is_drawn_in_its_bins() -> None:
     assert (list(values), list(edges)) == ([3, 1], [0, 0.5, 1])
 
 
-def wandb_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run that was logged offline."""
-    from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
-
-    store, rows = DataStore(), []
-    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
-        record = Record()
-        record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "history":
-            rows.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item})
-    return rows
-
-
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs that four loggers take down at once."""
-    pytest.importorskip("wandb")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run of two epochs that four loggers take down at once, and the last values that W&B has of it."""
+    wandb = pytest.importorskip("wandb")
     pytest.importorskip("mlflow")
     folder = tmp_path_factory.mktemp("loggers")
     write_data(folder)
@@ -63,13 +49,14 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words += ["--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer"), "--trainer.accelerator", "cpu"]
     (folder / "run").mkdir()
     main([*words, "--run", str(folder / "run"), "--trainer.logger", json.dumps(loggers), "--data.batching.batch_size", "8"])
-    sys.modules["wandb"].finish()
-    return folder
+    last = dict(wandb.run.summary)
+    wandb.finish()
+    return folder, last
 
 
 @pytest.mark.slow
-def test_one_run_in_four_loggers(logged: Path) -> None:
-    run = logged / "run"
+def test_one_run_in_four_loggers(logged: tuple[Path, dict[str, Any]]) -> None:
+    run, last = logged[0] / "run", logged[1]
     scores = read_values(run, "fit")
     table = pd.read_parquet(run / "token_probability.parquet")
     counts = [group["num_tokens"].tolist() for _, group in table.query("set == 'probe' and group == 'bin'").groupby("epoch")]
@@ -81,30 +68,27 @@ def test_one_run_in_four_loggers(logged: Path) -> None:
     assert [event.histogram_value.bucket for event in events.Histograms("probability/probe")] == counts
     assert len(events.Images("curriculum/cohorts")) == 2
 
-    rows = wandb_history(run)
-    assert [row["val/nll"] for row in rows if "val/nll" in row][-1] == pytest.approx(scores["val/nll"])
-    assert [row["probability/probe"]["values"] for row in rows if "probability/probe" in row] == counts
-    assert {row["curriculum/cohorts"]["_type"] for row in rows if "curriculum/cohorts" in row} == {"image-file"}
-    assert {row["hardest_tokens"]["_type"] for row in rows if "hardest_tokens" in row} == {"table-file"}
+    assert (last["val/nll"], last["epoch"]) == (pytest.approx(scores["val/nll"]), 2)
+    assert last["probability/probe"]["values"] == counts[-1]
+    assert (last["curriculum/cohorts"]["_type"], last["hardest_tokens"]["_type"]) == ("image-file", "table-file")
     (media,) = run.glob("wandb/offline-run-*/files/media")
     shown = [json.loads(file.read_text())["data"] for file in sorted(media.rglob("hardest_tokens*.json"), key=os.path.getmtime)]
     assert [row[3] for epoch in shown for row in epoch] == hardest["token"].tolist()
 
 
 @pytest.mark.slow
-def test_mlflow_has_images_by_epoch_and_one_table(logged: Path) -> None:
+def test_mlflow_has_images_by_epoch_and_one_table(logged: tuple[Path, dict[str, Any]]) -> None:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{logged / 'mlflow.db'}")
+    client, run = MlflowClient(f"sqlite:///{logged[0] / 'mlflow.db'}"), logged[0] / "run"
     (found,) = client.search_runs([client.get_experiment_by_name("lightning_logs").experiment_id])  # type: ignore[union-attr]
-    scores, table = read_values(logged / "run", "fit"), pd.read_parquet(logged / "run" / "token_probability.parquet")
-    history = client.get_metric_history(found.info.run_id, "val/nll")
+    scores, table, run_id = read_values(run, "fit"), pd.read_parquet(run / "token_probability.parquet"), found.info.run_id
+    history = client.get_metric_history(run_id, "val/nll")
     assert len(history) == 2 and history[-1].value == pytest.approx(scores["val/nll"])
     assert any(name.startswith("cohort/") for name in found.data.metrics) and found.data.params["trainer.max_epochs"] == "2"
-    images = [Path(file.path).name for file in client.list_artifacts(found.info.run_id, "images")]
-    for name, epochs in (("probability#probe", (0, 1, 2)), ("probability#train", (1, 2)), ("curriculum#cohorts", (1, 2))):
-        for epoch in epochs:
-            assert any(image.startswith(f"{name}%step%{epoch}%") and image.endswith(".png") for image in images), images
+    named = [re.match(r"(\w+).(\w+).step.(\d)\D.*png$", Path(file.path).name) for file in client.list_artifacts(run_id, "images")]
+    views = [("probability", "probe", 0), *((*view, epoch) for epoch in (1, 2) for view in VIEWS)]
+    assert sorted((name[1], name[2], int(name[3])) for name in named if name) == sorted(views)
     tokens = client.load_table(found.info.experiment_id, "hardest_tokens.json")
     hardest = table.query("group == 'hardest'")
     assert tokens["epoch"].tolist() == hardest["epoch"].tolist() and tokens["token"].tolist() == hardest["token"].tolist()

@@ -106,10 +106,9 @@ class TokenProgressBar(RichProgressBar):
         return not self.is_enabled and time.monotonic() - self._line_time >= 60 * self.every_n_minutes
 
     def print_progress(self, trainer: Trainer, module: DomainSFT, scored: bool = False) -> None:
-        """Prints how far the run is, and with ``scored`` the scores of its present weights."""
+        """Prints how far the run is, and with ``scored`` what validation has just measured."""
         numbers = ", ".join(self.training_numbers(trainer, module))
-        scores = {name: value for name, value in trainer.callback_metrics.items() if name != "epoch" and scored and is_measured_now(module, name)}
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in scores.items())
+        values = ", ".join(score_texts(trainer, module)) if scored else ""
         self.say(": ".join([position(module, trainer.global_step), "; ".join(part for part in (numbers, values) if part)]))
         self._line_step = trainer.global_step
         self._start_interval()
@@ -147,6 +146,14 @@ class TokenProgressBar(RichProgressBar):
         module = self.trainer.lightning_module
         assert isinstance(module, DomainSFT)
         return f"Epoch {current_epoch + 1}/{num_epochs(module)}".ljust(len(self.validation_description))
+
+
+def score_texts(trainer: Trainer, module: DomainSFT) -> list[str]:
+    """The scores of the present weights with their standard errors, validation's first; the parts of a score (val/accuracy/easy) are left to the loggers."""
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if is_measured_now(module, name)}
+    names = [name for name in scores if name.count("/") == 1 and not name.endswith(("_se", "/num_examples"))]
+    errors = {name: f" ± {scores[f'{name}_se']:.2g}" for name in names if f"{name}_se" in scores}
+    return [f"{name} {scores[name]:.4g}{errors.get(name, '')}" for name in sorted(names, key=lambda name: not name.startswith("val/"))]
 
 
 def position(module: DomainSFT, step: int) -> str:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
@@ -88,7 +89,7 @@ class Wandb(Board):
 
         width = -(-len(histogram.counts) // MOST_BINS)
         counts = [sum(histogram.counts[first : first + width]) for first in range(0, len(histogram.counts), width)]
-        self.add(tag, wandb.Histogram(np_histogram=(counts, [*histogram.edges[:-1:width], histogram.edges[-1]])))
+        self.add(tag, wandb.Histogram(np_histogram=(np.array(counts), np.array([*histogram.edges[:-1:width], histogram.edges[-1]]))))
 
     def add_figure(self, tag: str, figure: "Figure", number: int) -> None:
         import wandb

@@ -1,6 +1,7 @@
 """``fit``, ``validate`` and ``test``: Lightning's command line for one module and any domain."""
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -103,7 +104,9 @@ class CLI(LightningCLI):
         if self._get(self.config_init, "trainer")["logger"] in (None, True):
             path = self._get(self.config_init, "ckpt_path")
             purge = step_of(Path(path)) if path and self.subcommand == "fit" else None  # hides entries after the checkpoint, which are logged again
-            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="", purge_step=purge)
+            kwargs["logger"] = TensorBoardLogger(run := self._get(self.config_init, "run"), name="", version="", purge_step=purge)
+            if purge is not None:
+                wait_for_next_second(Path(run))
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -130,6 +133,13 @@ class CLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = {"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False}
         return {**super()._prepare_subcommand_kwargs(subcommand), **options}
+
+
+def wait_for_next_second(run: Path) -> None:
+    """Lets a continued run's events come after those before: TensorBoard reads files in the order of their names, which have the second of their start."""
+    newest = max((int(file.name.split(".")[3]) for file in run.glob("events.out.tfevents.*")), default=0)
+    if int(time.time()) == newest:
+        time.sleep(newest + 1 - time.time())
 
 
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:

@@ -1,6 +1,7 @@
 """A run is its folder: whatever logs, wherever it is moved, and wherever it is read from."""
 
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from jsonargparse import Namespace
 
 from lit_talr.cli.command_line import main
+from lit_talr.cli.lightning_cli import wait_for_next_second
 from lit_talr.cli.moved import follow, run_of
 from tests.helpers.fits import write_data
 from tests.helpers.scores import read_values
@@ -72,6 +74,15 @@ def test_only_paths_into_the_folder_follow_it(tmp_path: Path) -> None:
     assert config == Namespace(
         run=str(tmp_path), model="runs/x/unknown", data="runs/xy", logger=[Namespace(init_args=Namespace(**there)), there], seed=3, name=""
     )
+
+
+def test_events_of_a_continued_run_come_after_those_before(tmp_path: Path) -> None:
+    """Also where it continues within the second; a clock that was ahead is not waited for."""
+    for second, waits in ((int(time.time()), True), (int(time.time()) + 3600, False)):
+        (tmp_path / f"events.out.tfevents.{second}.host.1.0").touch()
+        began = time.time()
+        wait_for_next_second(tmp_path)
+        assert time.time() >= second + 1 if waits else time.time() < began + 0.5
 
 
 def test_a_copy_of_a_configuration_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

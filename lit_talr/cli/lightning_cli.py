@@ -102,9 +102,9 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] in (None, True):
-            path = self._get(self.config_init, "ckpt_path")
+            run, path = self._get(self.config_init, "run"), self._get(self.config_init, "ckpt_path")
             purge = step_of(Path(path)) if path and self.subcommand == "fit" else None  # hides entries after the checkpoint, which are logged again
-            kwargs["logger"] = TensorBoardLogger(run := self._get(self.config_init, "run"), name="", version="", purge_step=purge)
+            kwargs["logger"] = TensorBoardLogger(run, name="", version="", purge_step=purge)
             if purge is not None:
                 wait_for_next_second(Path(run))
         return super().instantiate_trainer(**kwargs)

@@ -181,8 +181,8 @@ class DomainSFT(EvaluatedModule):
         loss, nll = self.guard.step_end(self.trainer, self.data)
         self.loss.step_end()
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/nll", nll)
-        self.log("train/learning_rate", learning_rate)
+        for name, value in {"train/nll": nll, "train/learning_rate": learning_rate, "epoch": self.trainer.current_epoch + 1.0}.items():
+            self.log(name, value)
         if self.guard.num_skipped:
             self.log("train/skipped_steps", float(self.guard.num_skipped))
         for name, value in self.loss.metrics().items():

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from rich.progress import track
 
 from lit_talr.callbacks.base import GeneralMeasure, Scores, exported_generation, responses_file
 from lit_talr.data.example import Split
@@ -24,6 +23,7 @@ from lit_talr.tasks.base import Benchmark, check_same_items, check_same_settings
 from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import check_least, first_line
 from lit_talr.utils.files import read_json, read_json_lines, write_json
+from lit_talr.utils.progress import track
 
 if TYPE_CHECKING:
     from lit_talr.tasks.harness import Loaded
@@ -149,7 +149,7 @@ class LMEval(GeneralMeasure):
         with isolate_rng(), as_exported(module):
             with harness.quiet():
                 model = harness.SplitLM(module.backbone.model, encoder.tokenizer, self.batch_size)
-            for name, loaded in track(self.loaded.items(), description="Benchmarks", transient=True, disable=not trainer.is_global_zero):
+            for name, loaded in track(self.loaded.items(), "Benchmarks", show=trainer.is_global_zero):
                 output, cuts = harness.ask(model, loaded, self.tasks[name].limit, self.chat_template, self.allow_code_execution)
                 if cuts and trainer.is_global_zero:
                     logger.warning(f"LMEval: prompts of `{name}` are longer than the model can hold and lose their beginning ({len(cuts)} warnings): {cuts[0]}")

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from rich.console import Console
-from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.utils.files import read_json, write_json
+from lit_talr.utils.progress import track
 
 PATTERN = "model{suffix}.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -96,7 +96,7 @@ def write_shards(
 
 def write_files(folder: Path | None, files: Mapping[str, Sequence[str]], read: Callable[[str], Tensor], action: str, total_size: int | None = None) -> None:
     """Writes tensors, each read into memory of its own, file by file, with an index where there are several; without a folder only reads them."""
-    bar = iter(track(list(chain(*files.values())), action, transient=True, console=Console(stderr=True), disable=folder is None))
+    bar = track(list(chain(*files.values())), action, show=folder is not None, console=Console(stderr=True))
     num_bytes = 0
     for file, names in files.items():
         shard = {}

@@ -1,6 +1,7 @@
 """``fit``, ``validate`` and ``test``: Lightning's command line for one module and any domain."""
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ import lightning
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -114,13 +116,18 @@ class CLI(LightningCLI):
             raise ValueError(f"`model.optimizer.lr` must be positive, got {rate:g}; give a learning rate such as 1e-6.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if self._get(self.config_init, "trainer")["logger"] is None:
-            path = self._get(self.config_init, "ckpt_path")
+        if self._get(self.config_init, "trainer")["logger"] in (None, True):
+            run, path = self._get(self.config_init, "run"), self._get(self.config_init, "ckpt_path")
             purge = (step_of(Path(path)) if path else 0) if self.subcommand == "fit" else None  # hides later entries, which are logged again
-            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="", purge_step=purge)
+            kwargs["logger"] = TensorBoardLogger(run, name="", version="", purge_step=purge)
+            if purge is not None:
+                wait_for_next_second(Path(run))
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(Path(self.trainer.default_root_dir, "checkpoints"))  # Lightning's own would be a logger's folder
         if path := self._get(self.config, "ckpt_path"):
             check_strategy(Path(path), self.trainer)
 
@@ -158,6 +165,13 @@ def try_optimizer(optimizer: OptimizerCallable) -> None:
     except ValueError as error:
         if str(error).startswith("Invalid"):  # as torch's optimizers begin; other errors are about the weights, which are not these
             raise ValueError(f"`model.optimizer`: {error}; correct that option.") from error
+
+
+def wait_for_next_second(run: Path) -> None:
+    """Lets a continued run's events come after those before: TensorBoard reads files in the order of their names, which have the second of their start."""
+    newest = max((int(file.name.split(".")[3]) for file in run.glob("events.out.tfevents.*")), default=0)
+    if int(time.time()) == newest:
+        time.sleep(newest + 1 - time.time())
 
 
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:

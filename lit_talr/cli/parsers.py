@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_talr.utils.errors import nearest
 from lit_talr.utils.yaml_text import parse_yaml
+from lit_talr.cli.moved import follow, run_of
 
 PACKAGE = Path(__file__).parents[1]
 LINKED = {
@@ -55,8 +56,11 @@ class ConfigFile(ActionConfigFile):
     @staticmethod
     def apply_config(parser: ArgumentParser, cfg: Namespace, dest: str, value: str) -> None:
         path = find_config(value)
-        refuse_linked(option_names(read_config(path)), f"{path}: `")
+        config = read_config(path)
+        refuse_linked(option_names(config), f"{path}: `")
         ActionConfigFile.apply_config(parser, cfg, dest, path)
+        if run := run_of(path):
+            follow(cfg, str(config.get("run", run)), run)
 
 
 def find_config(path: str) -> str:

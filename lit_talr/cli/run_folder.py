@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_talr import __version__
 from lit_talr.checkpoint.best import best_checkpoint
@@ -148,5 +149,8 @@ class SaveConfig(SaveConfigCallback):
         fit: dict[str, Any] = {"command": self.command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions, "rows": rows}
         if changed := pl_module.record.changed:
             fit["resume_with"] = changed  # each with its value before and now
+        for logger in trainer.loggers if pl_module.loaded_step is None else ():  # MLflow takes an option once
+            if not isinstance(logger, TensorBoardLogger):  # whose page HParams is for the points of a sweep
+                logger.log_hyperparams(pl_module.record.given)
         provenance = read_json(folder / "provenance.json")
         write_json(folder / "provenance.json", {"fits": [*provenance.get("fits", []), fit]})

@@ -4,6 +4,7 @@ import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
 from lit_talr.data.batch_plan import Batching, BatchPlan
@@ -23,6 +23,7 @@ from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.utils.progress import track
 from lit_talr.utils.score import Items, digest
 
 logger = logging.getLogger(__name__)
@@ -188,8 +189,8 @@ class DomainDataModule(LightningDataModule):
             ValueError: For an example that cannot be encoded, by file and row.
         """
         if len(examples) < MANY:
-            with self.progress() as progress:
-                return [encode_row(self.encoder, example) for example in progress.track(examples, description=title)]
+            with closing(track(examples, title, show=self.trainer.is_global_zero)) as rows_to_encode:
+                return [encode_row(self.encoder, example) for example in rows_to_encode]
         rows, failure, run = None, None, self.trainer.default_root_dir
         if self.trainer.local_rank == 0:
             try:
@@ -206,8 +207,8 @@ class DomainDataModule(LightningDataModule):
             return
         examples = self.kept[split] if split in self.kept else self.examples(split)
         prompts, counts = [], self.counts[split]
-        with self.progress() as progress:
-            for example in progress.track(examples, description=f"Encoding {split} prompts"):
+        with closing(track(examples, f"Encoding {split} prompts", show=self.trainer.is_global_zero)) as prompts_to_encode:
+            for example in prompts_to_encode:
                 try:
                     prompt, truncated = self.encoder.encode_prompt(example.prompt, tools=example.tools, template_arguments=example.template_arguments)
                 except TooLong:
@@ -230,10 +231,6 @@ class DomainDataModule(LightningDataModule):
         prompts = self.prompts[split]
         answers = [example.meta.get("answer") for example in self.kept[split]]
         return Items(len(prompts), "responses", digest(prompts, answers, type(self.metric()).__name__))
-
-    def progress(self) -> Progress:
-        """Makes a progress bar that disappears when its block ends, even by an error."""
-        return Progress(transient=True, disable=not self.trainer.is_global_zero)
 
     def train_dataloader(self) -> DataLoader:
         assert self.train_plan is not None

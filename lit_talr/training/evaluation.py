@@ -136,6 +136,8 @@ class EvaluatedModule(LightningModule):
         """The logged numbers by name, each with what it belongs to."""
         records = {}
         for name, value in self.trainer.callback_metrics.items():
+            if name == "epoch":
+                continue
             weights, arithmetic, items = self.measured.get(name) or Measured(self.weights, self.scored_in(), None)
             about = (None, None, None) if items is None else (items.number, items.unit, items.digest[:DIGITS])
             records[name] = Score(float(value), weights.step, weights.digest, weights.base and weights.base[:DIGITS], arithmetic, *about)
@@ -163,6 +165,8 @@ class EvaluatedModule(LightningModule):
         self.log_score("val/nll", nll / number, items)
         self.log_score("val/perplexity", (nll / number).exp(), items)
         self.log_score("val/token_accuracy", correct / number, items)
+        if self.trainer.state.fn == "fit":
+            self.log("epoch", self.trainer.current_epoch + 1.0)  # which Lightning would log from 0
         self.validated_step = self.trainer.global_step
 
     def on_fit_end(self) -> None:

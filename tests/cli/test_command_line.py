@@ -183,7 +183,7 @@ def test_a_file_without_settings_is_named(words: list[str], capsys: pytest.Captu
 def test_a_checkpoint_cut_short_is_refused_before_anything_is_built(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["fit", *words, "--trainer.max_steps", "1"])
     last, best = sorted((tmp_path / "run" / "checkpoints").iterdir(), reverse=True)
-    assert (last.name, best.name) == ("last-step=1.ckpt", "best-epoch=0-step=1.ckpt")
+    assert (last.name, best.name) == ("last-step=1.ckpt", "best-epoch=1-step=1.ckpt")
     for path in (last, best):
         path.write_bytes(path.read_bytes()[:-1000])
     assert "last-step=1.ckpt is not a whole checkpoint: it is cut short" in refused(capsys, "fit", *words, "--ckpt_path", str(last))

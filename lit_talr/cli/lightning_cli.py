@@ -96,7 +96,7 @@ class CLI(LightningCLI):
         config, verb = self.config[self.config.subcommand], self.config.subcommand
         if verb == "fit":
             check_resumed(config)
-        check_run(config, verb)
+        self.held_checkpoint = check_run(config, verb)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] is None:
@@ -111,7 +111,7 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         locks = subcommand == "fit" and self.trainer.is_global_zero
-        with lock_run(Path(self.trainer.default_root_dir)) if locks else nullcontext():
+        with lock_run(Path(self.trainer.default_root_dir)) if locks else self.held_checkpoint or nullcontext():
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning
 import torch
@@ -14,16 +14,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lit_talr import __version__
-from lit_talr.checkpoint.find import check_whole, last_checkpoint
+from lit_talr.checkpoint.find import check_whole, hold, hold_last
 from lit_talr.checkpoint.pickles import refuse_code
 from lit_talr.module import DomainSFT
 from lit_talr.utils.files import read_json, shipped, write_json
-from lit_talr.utils.locks import try_lock
+from lit_talr.utils.locks import Lock, try_lock
 from lit_talr.utils.score import DIGITS
 from lit_talr.utils.weight_files import check_files
 
 
-def lock_run(run: Path) -> IO[str]:
+def lock_run(run: Path) -> Lock:
     """Locks a run's folder, until the returned file is closed or the process ends.
 
     Raises:
@@ -34,8 +34,11 @@ def lock_run(run: Path) -> IO[str]:
     return handle
 
 
-def check_run(config: Namespace, verb: str) -> None:
+def check_run(config: Namespace, verb: str) -> Lock | None:
     """Resolves ``ckpt_path: last``, and refuses checkpoints that cannot be loaded and folders that are used already.
+
+    Returns:
+        A lock on the checkpoint, which a ``fit`` that is running then does not delete; ``fit`` itself needs none.
 
     Raises:
         ValueError: With the way out.
@@ -45,10 +48,14 @@ def check_run(config: Namespace, verb: str) -> None:
         raise ValueError(f"`run` must name a folder, new or of an earlier run, got {config.run!r}.")
     if pretrained:
         check_files(Path(shipped(pretrained)))  # before Lightning starts the other ranks, which then need not
+    lock = None
     if config.ckpt_path == "last":
-        config.ckpt_path = str(last_checkpoint(run))
+        path, lock = hold_last(run)
+        config.ckpt_path = str(path)
     elif config.ckpt_path:
-        check_whole(Path(config.ckpt_path), "ckpt_path", "give a whole checkpoint from the run's `checkpoints` folder, or `last`")
+        path = Path(config.ckpt_path)
+        lock = hold(path) if path.exists() else None
+        check_whole(path, "ckpt_path", "give a whole checkpoint from the run's `checkpoints` folder, or `last`")
     if config.ckpt_path:
         refuse_code(Path(config.ckpt_path))
     elif verb == "fit" and (run / "config.yaml").exists():
@@ -57,6 +64,7 @@ def check_run(config: Namespace, verb: str) -> None:
         raise ValueError(
             f"`run`: {run} holds a trained model, which this would not {verb}; ask for it with `--ckpt_path last`, or name another folder with `--run`."
         )
+    return None if verb == "fit" else lock
 
 
 class SaveConfig(SaveConfigCallback):

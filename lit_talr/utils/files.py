@@ -107,7 +107,7 @@ def why_unwritable(error: BaseException, path: Path) -> str | None:
     file = Path(os.fsdecode(error.args[0][0][1] if copies else getattr(error, "filename", None) or path))
     if number not in UNWRITABLE or not file.absolute().is_relative_to(path.parent.absolute()):  # another file, which was read
         return None
-    return f"{os.strerror(number)}: {file.name}"
+    return os.strerror(number) + (f": {file.name}" if not file.name.startswith(f".{path.name}.") else "")
 
 
 def synchronise(path: Path) -> None:

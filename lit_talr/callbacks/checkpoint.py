@@ -189,13 +189,11 @@ class WholeCheckpoint(ModelCheckpoint):
             self.remove_replaced(trainer)
 
     def remove_replaced(self, trainer: Trainer) -> None:
-        names, self.replaced = self.replaced, []
+        """Delete what was replaced; what another command reads is deleted with the next checkpoint."""
         known = {Path(path).name for path in self.best_k_models}
         assert self.dirpath is not None
-        if trainer.is_global_zero:
-            for name in names:
-                if name not in known:
-                    remove(Path(self.dirpath) / name)
+        folder = Path(self.dirpath)
+        self.replaced = [name for name in self.replaced if trainer.is_global_zero and name not in known and not remove(folder / name)]
 
     def remove_unknown(self, trainer: Trainer) -> None:
         """Delete the checkpoints of a killed run that the one which it continues from does not know: they are written again, or were replaced."""

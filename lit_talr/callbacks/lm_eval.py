@@ -20,6 +20,7 @@ from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.generation import Generation
 from lit_talr.module import DomainSFT
 from lit_talr.tasks.base import Benchmark, check_same_items, check_same_settings, item_rows, logged, main_score
+from lit_talr.tasks.code_tests import has_sandbox
 from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import check_least, first_line
 from lit_talr.utils.files import read_json, read_json_lines, write_json
@@ -51,7 +52,7 @@ class LMEval(GeneralMeasure):
         task_folder: More task files (``*.yaml``); they can name Python functions, so they are programs.
         batch_size: Requests that run at once, at least 1.
         chat_template: Put prompts into the tokenizer's chat template, examples as turns.
-        allow_code_execution: Run the code that the model writes, as some tasks need; in a process with limits of time and memory, which is no sandbox.
+        allow_code_execution: Run the code that the model writes, as some tasks need; that of ``humaneval_local`` in a sandbox, where bubblewrap is installed.
 
     Raises:
         ValueError: For a value out of range, a missing harness, unknown task or metric, missing data, a task that may not run code, sharded weights (ZeRO-3,
@@ -137,6 +138,8 @@ class LMEval(GeneralMeasure):
                 continue
             if harness.runs_code(loaded) and not self.allow_code_execution:
                 raise ValueError(f"`{name}` runs the code that the model writes; allow it with `allow_code_execution: true`, or leave the task out.")
+            if harness.runs_code(loaded):
+                has_sandbox()  # says before training where there is none
             if benchmark.metric and name not in {**loaded.tasks["tasks"], **loaded.tasks.get("groups", {})}:
                 raise ValueError(f"`{name}` is a tag of several tasks, which has no score of its own; name the tasks, or leave out its `metric`.")
             self.loaded[name] = loaded

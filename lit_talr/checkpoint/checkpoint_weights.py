@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 from lit_talr.checkpoint.find import kind
-from lit_talr.checkpoint.pickles import load_inert, read_metadata
+from lit_talr.checkpoint.pickles import load_inert, load_plain, read_metadata
 from lit_talr.checkpoint.weights import Weights, widest
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.identity import WeightsIdentity
@@ -41,9 +41,9 @@ def checkpoint_weights(path: Path) -> Weights:
 def checkpoint_record(path: Path) -> dict[str, Any]:
     """A checkpoint with all that a run wrote into it; its tensors are mapped, not read."""
     if path.is_file():
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return load_plain(path)
     if (path / "meta.pt").is_file():  # FSDP2
-        return torch.load(path / "meta.pt", map_location="cpu", weights_only=True)
+        return load_plain(path / "meta.pt")
     return load_inert(min(path.glob("checkpoint/*_model_states.pt"), key=rank_of))
 
 
@@ -58,7 +58,7 @@ def select_model(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_weights(path: Path) -> Weights:
-    state = select_model(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["state_dict"])
+    state = select_model(load_plain(path)["state_dict"])
     return Weights({name: tuple(value.shape) for name, value in state.items()}, widest(value.dtype for value in state.values()), state.__getitem__)
 
 

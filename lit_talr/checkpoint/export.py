@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 
 from lit_talr.checkpoint.checkpoint_weights import checkpoint_identity, checkpoint_weights
-from lit_talr.checkpoint.find import check_whole, last_checkpoint
+from lit_talr.checkpoint.find import check_whole, hold, hold_last
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
 from lit_talr.utils.files import check_unused, new_folder, read_json, write_text
+from lit_talr.utils.locks import Lock
 from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import check_files
 
@@ -36,7 +37,13 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
     """
     out = out.expanduser()
     check_unused(out)
-    path = find_checkpoint(ckpt.expanduser())
+    path, lock = find_checkpoint(ckpt.expanduser())
+    with lock:
+        write_export(path, out, dtype)
+
+
+def write_export(path: Path, out: Path, dtype: str | None) -> None:
+    """Writes a whole checkpoint as a model folder."""
     skeleton = path.resolve().parents[1] / SKELETON
     record = read_record(skeleton)
     weights = checkpoint_weights(path)
@@ -58,16 +65,21 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
         print(rounding)
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path names.
+def find_checkpoint(path: Path) -> tuple[Path, Lock]:
+    """The checkpoint that a path names, with a lock that keeps a ``fit`` that is running from deleting it.
 
     Raises:
         ValueError: If there is none, or it is not whole.
     """
     if (path / "checkpoints").is_dir():
-        return last_checkpoint(path)
-    check_whole(path, "ckpt", "give a run's folder, or a whole checkpoint from its `checkpoints`")
-    return path
+        return hold_last(path)
+    way_out = "give a run's folder, or a whole checkpoint from its `checkpoints`"
+    try:
+        lock = hold(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"`ckpt`: {path} does not exist; {way_out}.") from error
+    check_whole(path, "ckpt", way_out)
+    return path, lock
 
 
 def read_record(skeleton: Path) -> dict[str, Any]:

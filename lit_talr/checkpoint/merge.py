@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from lit_talr.checkpoint.weights import INDEX, write_files
+from lit_talr.utils.errors import without_code
 from lit_talr.utils.files import check_unused, new_folder, write_text
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.manifest import MANIFEST, write_manifest
@@ -103,7 +104,8 @@ def matching_tensors(folders: Sequence[Path]) -> list[dict[str, TensorInfo]]:
 def is_tied(folder: Path) -> bool:
     """Whether the head is the embedding, which is the default of some families."""
     try:
-        return bool(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().tie_word_embeddings)
+        with without_code(str(folder)):
+            return bool(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().tie_word_embeddings)
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder / 'config.json'} is not a configuration that transformers knows ({' '.join(str(error).split())}).") from error
 

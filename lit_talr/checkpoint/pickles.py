@@ -55,22 +55,39 @@ class Inert:
     def __init__(self, *_: Any) -> None: ...
 
 
+def load_plain(path: Path) -> dict[str, Any]:
+    """A file of tensors and plain values, memory-mapped.
+
+    Raises:
+        pickle.UnpicklingError: If it holds anything else; torch's own error would advise to load it all the same.
+    """
+    try:
+        if foreign := get_unsafe_globals_in_checkpoint(path):
+            raise pickle.UnpicklingError(f"{path.name} names {min(foreign)}, which could run code")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return content
+    except (pickle.UnpicklingError, ValueError) as error:
+        reason = str(error) if "could run code" in str(error) else f"{path.name} holds more than tensors and plain values"
+        raise pickle.UnpicklingError(reason) from error
+
+
 def load_inert(path: Path) -> dict[str, Any]:
     """A file of DeepSpeed, memory-mapped; DeepSpeed's classes are never called, and any others but torch's are refused."""
     inert: list[Any] = [(Inert, name) for name in get_unsafe_globals_in_checkpoint(path) if name.startswith("deepspeed.")]
     with safe_globals(inert):
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return load_plain(path)
 
 
 def refuse_code(path: Path) -> None:
-    """Refuses a checkpoint that could run code: DeepSpeed and torch's distributed checkpoints unpickle everything in a folder.
+    """Refuses a checkpoint that could run code, before Lightning, DeepSpeed or torch's distributed checkpoints read it.
 
     Raises:
         ValueError: Naming the class that is not theirs.
     """
-    if path.is_file():  # which Lightning loads with ``weights_only``
-        return
     try:
+        if path.is_file():
+            load_plain(path)
+            return
         if kind(path) == "FSDP2":
             read_metadata(path)
         files = {name: file for file in path.rglob("*.pt") for name in get_unsafe_globals_in_checkpoint(file)}

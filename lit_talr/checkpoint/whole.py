@@ -14,7 +14,9 @@ from lit_talr.checkpoint.seal import save_sealed
 from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import synchronise
+from lit_talr.utils.locks import UNSUPPORTED, Lock
 from lit_talr.utils.manifest import file_names, sum_file, write_manifest
+from lit_talr.utils.waiting import waiting_for_ranks
 
 WRITER = re.compile(r"(?:zero_pp_rank|^_)_(\d+)_")
 """The rank in the names of DeepSpeed's and FSDP2's files."""
@@ -39,11 +41,14 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
     if trainer.is_global_zero:
         remove(temporary)
         path.parent.mkdir(parents=True, exist_ok=True)
-    trainer.strategy.barrier()
+    with waiting_for_ranks("one makes room for a checkpoint"):
+        trainer.strategy.barrier()
     try:
         trainer.save_checkpoint(temporary, weights_only)
         names = [name for name in file_names(temporary) if writer_of(name) == trainer.global_rank]  # none where the checkpoint is one file
-        files = dict(gather_lists([(name, sum_file(temporary / name)) for name in names]))
+        own_files = [(name, sum_file(temporary / name)) for name in names]
+        with waiting_for_ranks(f"they write {path}"):
+            files = dict(gather_lists(own_files))
         if trainer.is_global_zero:
             move_into_place(temporary, path, files)
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter for a full disk
@@ -52,7 +57,8 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
         raise OSError(
             f"{path} could not be written ({first_line(error)}); the earlier checkpoints are whole: make room, and continue with `--ckpt_path last`."
         ) from error
-    trainer.strategy.barrier()
+    with waiting_for_ranks(f"one moves {path} into its place"):
+        trainer.strategy.barrier()
 
 
 def writer_of(name: str) -> int:
@@ -80,12 +86,23 @@ def move_into_place(temporary: Path, path: Path, files: Mapping[str, dict[str, A
     remove(old)
 
 
-def remove(path: Path) -> None:
-    """Deletes a file or folder, if it exists."""
+def remove(path: Path) -> bool:
+    """Deletes a file or folder, unless another command reads it as a checkpoint; whether it is gone."""
+    lock = None
+    try:
+        lock = Lock(path) if path.exists() else None
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+    if lock is not None:
+        lock.close()
+    return True
 
 
 def remove_parts(folder: Path) -> None:

@@ -105,7 +105,7 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Checks the run's folder; Lightning would load hyper-parameters over the configuration, which is our record."""
         config, verb = self.config[self.config.subcommand], self.config.subcommand
-        check_run(config, verb)
+        self.held_checkpoint = check_run(config, verb)
         if verb == "fit":
             check_resumed(config)
 
@@ -134,7 +134,7 @@ class CLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         locks = subcommand == "fit" and self.trainer.is_global_zero
         run = Path(self.trainer.default_root_dir)
-        with lock_run(run) if locks else nullcontext():
+        with lock_run(run) if locks else self.held_checkpoint or nullcontext():
             if locks and not self._get(self.config, "ckpt_path"):
                 forget_start(run)
             super()._run_subcommand(subcommand)

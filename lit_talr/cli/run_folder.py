@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning
 import torch
@@ -20,14 +20,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_talr import __version__
 from lit_talr.checkpoint.best import best_checkpoint
 from lit_talr.checkpoint.export import SKELETON
-from lit_talr.checkpoint.find import check_whole, checkpoints, last_checkpoint
+from lit_talr.checkpoint.find import check_whole, checkpoints, hold, hold_last, last_checkpoint
 from lit_talr.checkpoint.pickles import refuse_code
 from lit_talr.checkpoint.whole import remove
 from lit_talr.modeling.loading import looks_like_path
 from lit_talr.module import DomainSFT
 from lit_talr.utils.errors import nearest
 from lit_talr.utils.files import read_json, shipped, write_json
-from lit_talr.utils.locks import try_lock
+from lit_talr.utils.locks import Lock, try_lock
 from lit_talr.utils.score import DIGITS
 from lit_talr.utils.weight_files import check_files, refuse_adapter
 
@@ -40,7 +40,7 @@ CKPT_PATHS["test"] = CKPT_PATHS["validate"]
 """Values of ``--ckpt_path``, by command."""
 
 
-def lock_run(run: Path) -> IO[str]:
+def lock_run(run: Path) -> Lock:
     """Locks a run's folder, until the returned file is closed or the process ends.
 
     Raises:
@@ -51,8 +51,11 @@ def lock_run(run: Path) -> IO[str]:
     return handle
 
 
-def check_run(config: Namespace, verb: str) -> None:
+def check_run(config: Namespace, verb: str) -> Lock | None:
     """Resolves ``ckpt_path: last``, ``best`` and ``auto``, and refuses checkpoints that cannot be loaded and folders that are used already.
+
+    Returns:
+        A lock on the checkpoint, which a ``fit`` that is running then does not delete; ``fit`` itself needs none.
 
     Raises:
         ValueError: With the way out.
@@ -67,7 +70,8 @@ def check_run(config: Namespace, verb: str) -> None:
         check_place("model.pretrained", pretrained, "config.json")
     if config.model.tokenizer:
         check_place("model.tokenizer", config.model.tokenizer)
-    given, config.ckpt_path = config.ckpt_path, find_checkpoint(config.ckpt_path, run, verb)
+    given = config.ckpt_path
+    config.ckpt_path, lock = find_checkpoint(given, run, verb)
     if config.ckpt_path:
         refuse_code(Path(config.ckpt_path))
     elif verb == "fit" and (run / "config.yaml").exists() and given != "auto":
@@ -76,6 +80,7 @@ def check_run(config: Namespace, verb: str) -> None:
         raise ValueError(
             f"`run`: {run} holds a trained model, which this would not {verb}; ask for it with `--ckpt_path last`, or name another folder with `--run`."
         )
+    return None if verb == "fit" else lock
 
 
 def check_place(option: str, name: str, file: str = "") -> None:
@@ -96,27 +101,31 @@ def check_place(option: str, name: str, file: str = "") -> None:
     raise ValueError(f"`{option}`: {name} is not a folder{file and f' with a {file}'}; {hint}")
 
 
-def find_checkpoint(given: str | None, run: Path, verb: str) -> str | None:
-    """The path of the checkpoint that ``ckpt_path`` asks for; None for a start.
+def find_checkpoint(given: str | None, run: Path, verb: str) -> tuple[str | None, Lock | None]:
+    """The path of the checkpoint that ``ckpt_path`` asks for, with a lock on it; None for a start.
 
     Raises:
         ValueError: If there is none, if it is not whole, and for a word that the command does not take.
     """
-    if given == "last":
-        return str(last_checkpoint(run))
+    if given is None:
+        return None, None
     if given == "auto" and verb == "fit":
         if not checkpoints(run) and (run / "export").exists():
             raise ValueError(f"`ckpt_path: auto`: {run} holds a run that has ended, but no checkpoint of it; name another folder with `--run`.")
         found = str(last_checkpoint(run)) if checkpoints(run) else None
         rank_zero_only(logger.info)(f"`ckpt_path: auto`: {f'going on from {found}' if found else f'{run} holds no checkpoint, so the run starts'}.")
-        return found
+        return found, None
+    if given == "last":
+        path, lock = hold_last(run)
+        return str(path), lock
     if given == "best" and verb != "fit":
-        return str(best_checkpoint(run))
+        path = best_checkpoint(run)
+        return str(path), hold(path)
     if given in ("auto", "best", "hpc", "registry"):
         raise ValueError(f"`ckpt_path: {given}` is not for `{verb}`, which takes {CKPT_PATHS[verb]}.")
-    if given:
-        check_whole(Path(given), "ckpt_path", f"give {CKPT_PATHS[verb]}")
-    return given
+    held = hold(Path(given)) if Path(given).exists() else None
+    check_whole(Path(given), "ckpt_path", f"give {CKPT_PATHS[verb]}")
+    return given, held
 
 
 def forget_start(run: Path) -> None:

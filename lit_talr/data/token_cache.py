@@ -136,7 +136,7 @@ def encoded_pieces(encoder: ChatEncoder, examples: Sequence[Example]) -> Iterato
 
 
 def end_with(parent: int) -> None:
-    """Ends this process with its parent, however that ends; else it would wait for work forever and hold the run folder's lock."""
+    """Ends this process with its parent, however that ends; else it would wait for work forever."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)

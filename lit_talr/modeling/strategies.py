@@ -15,6 +15,9 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 
+from lit_talr.modeling.extensions import use_owned_batons
+from lit_talr.utils.waiting import reported
+
 META = "meta.pt"
 """The file of a checkpoint of FSDP2 with all that is not a tensor of the model or the optimizer."""
 
@@ -46,6 +49,8 @@ def needs_every_forward(strategy: Strategy) -> bool:
 
 def set_engine_defaults(strategy: Strategy) -> None:
     """Gives DeepSpeed the micro-batch size that it only logs; Lightning would ask a batch sampler, which a batch plan is not."""
+    if is_deepspeed(strategy):
+        use_owned_batons()
     if is_deepspeed(strategy) and isinstance(strategy.config, dict):
         strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)
 
@@ -124,7 +129,9 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
         reset_seed()
         self.set_world_ranks()
         os.environ["LOCAL_SIZE"] = str(self.num_processes)
-        self._init_deepspeed_distributed()
+        use_owned_batons()
+        with reported(lambda: "DeepSpeed, which compiles an extension on its first start, and for the other ranks; Ctrl-C ends it"):
+            self._init_deepspeed_distributed()
         self.barrier()
         # Every rank has mapped its 69 MB reduction buffer by now. DeepSpeed would leave the file, and so the memory, behind.
         name = f"deepspeed_allreduce_buffer_{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{self.global_rank}"

@@ -1,5 +1,6 @@
 """Exchanges between ranks; each is a no-op in a single process."""
 
+import os
 from datetime import timedelta
 from typing import TypeVar
 
@@ -57,3 +58,8 @@ def has_ranks() -> bool:
 def is_rank_zero() -> bool:
     """Whether this process writes and logs for all."""
     return not has_ranks() or dist.get_rank() == 0
+
+
+def rank() -> int:
+    """The number of this process among the ranks, also before they can exchange."""
+    return dist.get_rank() if has_ranks() else int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))

@@ -1,7 +1,8 @@
 """Error sentences: the name, what it requires, what it got, the way out."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -45,3 +46,20 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or the name of its class."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def without_code(name: str) -> Iterator[None]:
+    """Within the block, transformers' advice to trust the code of a repository becomes a refusal.
+
+    Raises:
+        ValueError: For a model, configuration or tokenizer that comes with code of its own.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} needs Python code of its own (`auto_map` in its JSON files), which is never run; give one of a kind built into transformers."
+        ) from error

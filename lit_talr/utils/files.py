@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,53 +11,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-DISK = {
-    errno.ENOSPC: "make room there",
-    errno.EDQUOT: "make room within your quota",
-    errno.EFBIG: "raise the limit of file sizes",
-    errno.EROFS: "make it writable",
-}
-"""Errors of a disk that cannot be written, and the ways out."""
-
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a file in one move."""
     write_bytes(path, text.encode())
 
 
-@contextmanager
-def explain_full(path: Path) -> Iterator[None]:
-    """Within the block, an error of a full or read-only disk names the path that was to be written, and the way out."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", None) or next((number for number in DISK if os.strerror(number) in str(error)), None)
-        if number not in DISK:
-            raise
-        raise OSError(f"{path} could not be written ({os.strerror(number)}); {DISK[number]}, or name another place.") from error
-
-
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces a file in one move."""
-    with explain_full(path):
-        replace_file(path, content)
+    """Replaces a file in one move.
 
-
-def replace_file(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    Raises:
+        OSError: If it cannot be written; what was there before is unchanged.
+    """
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~UMASK)
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise unwritable(path, str(error.strerror or error), error) from error
         raise
+
+
+def unwritable(path: Path, reason: str, error: BaseException) -> OSError:
+    """The sentence for a file or folder that cannot be written, with the way out."""
+    explained = OSError(f"{path} could not be written ({reason}), and nothing of it is left; make room, or give a folder that you may write to.")
+    explained.errno = getattr(error, "errno", None)  # by which a folder around the file knows what happened
+    return explained
 
 
 UMASK = os.umask(0)
@@ -82,18 +71,17 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST)
+"""Errors of a disk that is full, broken or read-only, and of a place that is another user's or a file."""
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder to fill, which replaces ``path`` when the block ends, and is deleted if the block fails."""
-    with explain_full(path), filled_folder(path) as folder:
-        yield folder
-
-
-@contextmanager
-def filled_folder(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield temporary
         os.chmod(temporary, 0o777 & ~UMASK)
         for file in temporary.rglob("*"):
@@ -103,9 +91,23 @@ def filled_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except BaseException as error:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if (reason := why_unwritable(error, path)) is not None:
+            raise unwritable(path, reason, error) from error
         raise
+
+
+def why_unwritable(error: BaseException, path: Path) -> str | None:
+    """Why a file of a new folder could not be written, of an error of Python or of a library in Rust; None for any other error."""
+    copies = isinstance(error, shutil.Error) and isinstance(error.args[0], list)  # what `copytree` could not copy, each with the error's text
+    code = re.search(r"Errno (\d+)" if copies else r"os error (\d+)", str(error))
+    number = int(code[1]) if code else getattr(error, "errno", None)
+    file = Path(os.fsdecode(error.args[0][0][1] if copies else getattr(error, "filename", None) or path))
+    if number not in UNWRITABLE or not file.absolute().is_relative_to(path.parent.absolute()):  # another file, which was read
+        return None
+    return os.strerror(number) + (f": {file.name}" if not file.name.startswith(f".{path.name}.") else "")
 
 
 def synchronise(path: Path) -> None:

@@ -31,6 +31,7 @@ from lit_talr.utils.files import UMASK, write_json
 from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import tensors
 from tests.helpers.fits import QWEN3, fit, merged
+from tests.helpers.full_disk import small_files
 from tests.helpers.models import ARCHITECTURES, OTHERS
 
 SMALL = LoRA(r=2, alpha=6)
@@ -272,10 +273,49 @@ def test_no_pickle_runs_code(trained: Path, tmp_path: Path, kind: str) -> None:
         write_manifest(path)
     with pytest.raises(ValueError, match="is not a checkpoint of lit-talr fit"):
         export(path, tmp_path / "out")
-    if kind != "file":  # which is loaded with `weights_only`
-        with pytest.raises(ValueError, match=r"could run code"):
-            refuse_code(path)
+    with pytest.raises(ValueError, match=r"could run code"):
+        refuse_code(path)
     assert not (tmp_path / "evil").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["export", "fit", "test"])
+def test_a_pickle_is_refused_in_one_sentence_that_advises_nothing_unsafe(
+    folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    path = tmp_path / "run" / "checkpoints" / "a.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "callbacks": Evil(tmp_path / "evil")}, path)
+    words = ["-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/standard.yaml", "--run", str(tmp_path / "run")]
+    words += [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
+    words += ["--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer"), "--ckpt_path", str(path)]
+    if verb == "export":
+        shutil.copytree(trained / "skeleton", tmp_path / "run" / "skeleton")
+        words = ["--ckpt", str(path), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        main([verb, *words])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and error.count("\n") == 1 and "names posix.mkdir, which could run code" in error
+    assert "weights_only" not in error and not (tmp_path / "evil").exists()
+
+
+def test_from_python_too_a_pickle_is_refused(folder: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "callbacks": Evil(tmp_path / "evil")}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="could run code"):
+        fit(folder, Standard(), steps=1, ckpt_path=str(tmp_path / "a.ckpt"))
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(["export", "--ckpt", str(trained), "--out", str(tmp_path / "file" / "out")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and error.count("\n") == 1 and "out could not be written (File exists: file" in error
+    with small_files(3_000), pytest.raises(SystemExit):
+        main(["export", "--ckpt", str(trained), "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "out could not be written (File too large: tokenizer.json), and nothing of it is left; make room" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_piece_is_cut_across_parts() -> None:

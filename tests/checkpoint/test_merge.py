@@ -16,6 +16,7 @@ from lit_talr.checkpoint.merge import merge
 from lit_talr.cli.command_line import main
 from lit_talr.modeling.loading import load_model
 from lit_talr.utils.manifest import MANIFEST
+from tests.helpers.full_disk import small_files
 from tests.helpers.models import ARCHITECTURES
 from tests.helpers.tiny import save_tokenizer
 
@@ -269,6 +270,12 @@ def test_a_used_folder_is_refused_before_anything_is_written(base: Path, tuned: 
     with pytest.raises(ValueError, match="alpha-0.7 is there already; name a new folder"):
         merge(tmp_path / "out", str(tuned), str(base), [0.2, 0.7])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["alpha-0.7"]
+
+
+def test_a_full_disk_leaves_nothing_and_is_named(base: Path, tuned: Path, tmp_path: Path) -> None:
+    with small_files(9_000), pytest.raises(OSError, match=r"out could not be written \(File too large: model-.*safetensors\), and nothing of it is left"):
+        merge(tmp_path / "out", str(tuned), str(base))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
 
 
 def test_on_the_command_line(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_talr.checkpoint import whole
 from lit_talr.cli.command_line import main
+from lit_talr.utils.locks import is_free
 from tests.helpers.fits import write_data
 
 ROOT = Path(__file__).parents[2]
@@ -64,3 +65,20 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path: Path, loss: str, 
         assert [event.step for event in whole.Scalars(tag)] == [event.step for event in resumed.Scalars(tag)], tag
     assert load_file(tmp_path / "killed" / "export" / "model.safetensors")
     assert files_of[0] == files_of[1]
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_killed_run_is_free_at_once_although_its_loader_workers_live_on(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(tmp_path / f"{split}.jsonl"))]
+    words = [
+        *("fit", "-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/standard.yaml", *files, "--run", str(tmp_path / "run")),
+        *("--model.pretrained", str(tmp_path / "model"), "--model.tokenizer", str(tmp_path / "tokenizer"), "--data.batching.num_workers", "2"),
+        *("--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "4", "--trainer.max_epochs", "3"),
+        *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+        *("--trainer.callbacks+", json.dumps({"class_path": "tests.training.test_kill.Kill"})),
+    ]
+    quiet, environment = subprocess.DEVNULL, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "lit_talr", *words], cwd=ROOT, env=environment, stdout=quiet, stderr=quiet, timeout=200)
+    assert done.returncode == -signal.SIGKILL and (tmp_path / "run" / ".lock").exists()
+    assert is_free(tmp_path / "run" / ".lock")

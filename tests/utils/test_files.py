@@ -1,9 +1,10 @@
-import resource
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lit_talr.utils.files import new_folder, read_json, write_json, write_text
+from tests.helpers.full_disk import small_files
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -24,20 +25,18 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.rglob("*")] == ["export", "a"]
 
 
-def test_a_full_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    sentence = "could not be written \\(File too large\\); raise the limit of file sizes, or name another place"
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-        with pytest.raises(OSError, match=f"text {sentence}"):
-            write_text(tmp_path / "text", "x" * 2000)
-        with pytest.raises(OSError, match=f"export {sentence}"), new_folder(tmp_path / "export") as folder:
-            (folder / "a").write_text("x" * 2000)
-        with pytest.raises(OSError, match="No such file"), new_folder(tmp_path / "export"):
-            (tmp_path / "nowhere").read_text()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(tmp_path.iterdir()) == []
+def test_a_folder_that_cannot_be_made_or_filled_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="out could not be written .File exists: file"), new_folder(tmp_path / "file" / "out"):
+        pass
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "large").write_bytes(bytes(2_000))
+    with small_files(1_000), pytest.raises(OSError, match="out could not be written .*File too large"), new_folder(tmp_path / "out") as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "out"):
+        (tmp_path / "none").read_text()  # another file's problem stays what it is
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "source"]
 
 
 def test_json(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_talr.cli.moved import follow, run_of
 from lit_talr.utils.errors import nearest
 from lit_talr.utils.yaml_text import parse_yaml
-from lit_talr.cli.moved import follow, run_of
 
 PACKAGE = Path(__file__).parents[1]
 LINKED = {

@@ -66,12 +66,12 @@ def check_run(config: Namespace, verb: str) -> Lock | None:
     if pretrained:
         refuse_adapter(Path(shipped(pretrained)))
         check_files(Path(shipped(pretrained)))  # before Lightning starts the other ranks, which then need not
+    given = config.ckpt_path
+    config.ckpt_path, lock = find_checkpoint(given, run, verb)
     if pretrained and config.model.architecture is None:  # both are refused later
         check_place("model.pretrained", pretrained, "config.json")
     if config.model.tokenizer:
         check_place("model.tokenizer", config.model.tokenizer)
-    given = config.ckpt_path
-    config.ckpt_path, lock = find_checkpoint(given, run, verb)
     if config.ckpt_path:
         refuse_code(Path(config.ckpt_path))
     elif verb == "fit" and (run / "config.yaml").exists() and given != "auto":

@@ -5,7 +5,7 @@
     python -m benchmarks.general models/smollm2-135m data --out runs/general
 
 Both read the same model folder, in fp32, eight requests at once. IFEval's prompts go through the chat template, since its instructions are a user's; GSM8K
-and HumanEval are the harness's plain text. What is done already in the folder is not done again. It prints the tables of results/general-cpu.md.
+and HumanEval are the harness's plain text. What is done already in the folder is not done again. It prints a table of both.
 """
 
 import argparse

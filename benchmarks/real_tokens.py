@@ -2,7 +2,7 @@
 
     python -m benchmarks.real_tokens models/smollm2-135m data
 
-Each row runs alone, in fp32. It prints the table of docs/real.md and draws docs/images/real_tokens.png.
+Each row runs alone, in fp32. It prints a table and draws docs/images/real_tokens.png.
 """
 
 import argparse

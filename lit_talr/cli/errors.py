@@ -15,7 +15,7 @@ from lit_talr.cli.renamed import explain_renamed
 from lit_talr.domains import DomainDataModule
 from lit_talr.losses import LossStrategy
 from lit_talr.training.schedules import Schedule
-from lit_talr.utils.errors import nearest
+from lit_talr.utils.errors import explain_system_error, nearest
 
 BASES: dict[str, type] = {
     **{"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer},
@@ -41,7 +41,8 @@ def explain(error: Exception, words: Sequence[str]) -> str | None:
     """The sentence for an error of a command line; None for errors that only a traceback explains."""
     if isinstance(error, (RuntimeError, ImportError)):
         return explain_library_error(str(error))
-    return explain_renamed(words, str(error)) or explain_trainer(str(error), words) or one_sentence(str(error))
+    message = explain_system_error(error) if isinstance(error, OSError) else str(error)
+    return explain_renamed(words, message) or explain_trainer(message, words) or one_sentence(message)
 
 
 def explain_trainer(message: str, words: Sequence[str]) -> str | None:
@@ -51,8 +52,9 @@ def explain_trainer(message: str, words: Sequence[str]) -> str | None:
         near = nearest(match[1], names)[:1] or ["ddp"]
         return f"`trainer.strategy`: {match[1]} is not a strategy of Lightning; give the file of one, such as -c configs/strategy/{near[0]}.yaml."
     if "No supported gpu backend found" in message:
-        twin = next((word.replace(".yaml", "-cpu.yaml") for word in words if "configs/strategy/" in word), "configs/strategy/zero2-cpu.yaml")
-        return f"`trainer.accelerator: gpu`, and no GPU is found here; on CPU ranks use -c {twin.rpartition('=')[2]}, or `--trainer.accelerator cpu`."
+        strategy = next((match[1] for word in words if (match := re.search(r"configs/strategy/([\w-]+?)(-cpu)?\.yaml$", word))), "zero2")
+        ways_out = f"on CPU ranks use -c configs/strategy/{strategy}-cpu.yaml, or `--trainer.accelerator cpu`"
+        return f"`trainer.accelerator: gpu`, and no GPU is found here; {ways_out}."
     if match := re.search(r"arguments are required: (?:fit|validate|test)\.([\w.]+)", message):
         return f"`{match[1]}` is missing; give it by a file, such as -c {FILES.get(match[1], 'configs/base.yaml')}, or see configs/experiment for whole runs."
     if match := re.fullmatch(r"argument (\S+): expected one argument", message):
@@ -117,7 +119,7 @@ def explain_library_error(message: str) -> str | None:
     if "DataLoader worker" in message:
         return (
             "a process that prepares batches (`data.batching.num_workers`) has died, most often because memory or /dev/shm is full; "
-            "take fewer, and continue with `--ckpt_path last`."
+            "take fewer, and continue with `--ckpt_path auto`."
         )
     if "Error(s) in loading state_dict" in message:
         return "`ckpt_path`: the checkpoint is of another model (its weights have other names or shapes); give the model, and the `model.lora`, of its run."

@@ -1,12 +1,12 @@
 """Callbacks that watch a metric: it is one that the run logs, and they use it only with the weights that it was measured on."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -125,14 +125,22 @@ def check_watched(trainer: Trainer) -> None:
     if any(not type(part).__module__.startswith(OWN) and not isinstance(part, LogsMetrics) for part in parts):
         return
     known = logged_names(trainer, module)
+    of_weights = [name for name in known if not name.startswith("train/")]  # others are of the weights before a step
+    listed = ", ".join(of_weights) or "no score, since validation is off (`trainer.limit_val_batches`)"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        in_name = set(names_in(callback.filename)) - {"epoch", "step"} if isinstance(callback, ModelCheckpoint) else set()
-        monitor: str | None = getattr(callback, "monitor", None)
-        for verb, names in (("monitors", set() if monitor is None else {monitor}), ("names files by", in_name)):
-            for name in sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in known)):
-                near = nearest(name.replace("loss", "nll"), known)[:1]
+        for verb, name in watched(callback):
+            if not any(fnmatchcase(name, pattern) for pattern in known):
+                near = nearest(name.replace("loss", "nll"), of_weights)[:1]
                 hint = f"did you mean `{near[0]}`? It" if near else "it"
-                raise ValueError(f"`{type(callback).__name__}` {verb} `{name}`, which this run does not log; {hint} logs {', '.join(known)}.")
+                raise ValueError(f"`{type(callback).__name__}` {verb} `{name}`, which this run does not log; {hint} logs {listed}.")
+
+
+def watched(callback: Callback) -> Iterator[tuple[str, str]]:
+    """The metrics that a callback needs, each after what it does with it."""
+    if (monitor := getattr(callback, "monitor", None)) is not None:
+        yield "monitors", monitor
+    if isinstance(callback, ModelCheckpoint):
+        yield from (("names files by", name) for name in names_in(callback.filename) if name not in ("epoch", "step"))
 
 
 def logged_names(trainer: Trainer, module: EvaluatedModule) -> list[str]:

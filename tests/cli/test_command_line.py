@@ -80,7 +80,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ),
         (
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"],
-            "`EarlyStopping` monitors `val/loss`, which this run does not log; did you mean `val/nll`? It logs train/loss",
+            "`EarlyStopping` monitors `val/loss`, which this run does not log; did you mean `val/nll`? It logs val/nll, val/perplexity",
         ),
         (["--ckpt_path", "best"], "`ckpt_path: best` is not for `fit`, which takes `auto` (start, or go on from the newest whole checkpoint)"),
         (["--model.loss.temperature", "0"], "`temperature` must be above 0, got 0"),

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lit_talr.callbacks import DomainScore, Drift, VisibleUpdate, WholeCheckpoint
 from lit_talr.losses import TALR, Standard
 from lit_talr.module import DomainSFT
+from lit_talr.training.supported import REFUSED
 from tests.helpers.fits import fit, write_data
 
 SMALL: dict[str, Any] = {"limit_val_batches": 1.0, "enable_checkpointing": True}
@@ -39,10 +40,11 @@ class Steps(Callback):
 @pytest.mark.parametrize(
     ("callback", "message"),
     [
-        (theirs.EarlyStopping("val/loss"), "`EarlyStopping` monitors `val/loss`, which this run does not log; did you mean `val/nll`? It logs train/loss, "),
+        (theirs.EarlyStopping("val/loss"), "`EarlyStopping` monitors `val/loss`, which this run does not log; did you mean `val/nll`? It logs val/nll, "),
         (theirs.EarlyStopping("val_loss"), "`EarlyStopping` monitors `val_loss`, which this run does not log; did you mean `val/nll`?"),
         (WholeCheckpoint("best-{step}", monitor="val_nll"), "`WholeCheckpoint` monitors `val_nll`, which this run does not log; did you mean `val/nll`?"),
         (theirs.ModelCheckpoint(monitor="val/acuracy"), "`ModelCheckpoint` monitors `val/acuracy`, which this run does not log; did you mean `val/"),
+        (theirs.EarlyStopping("train_los"), "`EarlyStopping` monitors `train_los`, which this run does not log; it logs val/nll, val/perplexity"),
         (theirs.EarlyStopping("general/drop"), "`EarlyStopping` monitors `general/drop`, which this run does not log; it logs"),
         (theirs.ModelCheckpoint(filename="{step}-{val/loss:.2f}"), "`ModelCheckpoint` names files by `val/loss`, which this run does not log; did you mean"),
     ],
@@ -80,7 +82,7 @@ def test_a_file_named_by_a_metric_lies_in_no_other_folder(folder: Path, tmp_path
 
 
 def test_validation_that_is_off_measures_nothing(folder: Path) -> None:
-    with pytest.raises(ValueError, match="monitors `val/nll`, which this run does not log"):
+    with pytest.raises(ValueError, match="monitors `val/nll`, which this run does not log; it logs no score, since validation is off"):
         fit(folder, Standard(), steps=1, trainer={"callbacks": [theirs.EarlyStopping("val/nll")]})
 
 
@@ -94,6 +96,7 @@ def test_callbacks_of_lightning_work(folder: Path, tmp_path: Path) -> None:
         theirs.Timer(duration="00:01:00:00"),
         theirs.ThroughputMonitor(batch_size_fn=lambda batch: max(1, len(batch["ids"]))),
         theirs.ModelSummary(),
+        theirs.RichModelSummary(),
         theirs.LambdaCallback(on_train_start=lambda trainer, module: None),
         theirs.TQDMProgressBar(refresh_rate=0),
     ]
@@ -102,6 +105,11 @@ def test_callbacks_of_lightning_work(folder: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in (tmp_path / "own").iterdir())
     assert re.fullmatch(r"epoch=\d-val_nll=\d\.\d{3}\.ckpt", names[0]) and names[1] == "last.ckpt"
     assert "lr-SGD" in next(tmp_path.rglob("metrics.csv")).read_text()
+    everything = {getattr(theirs, name) for name in theirs.__all__}
+    bases = {theirs.Callback, theirs.Checkpoint, theirs.ProgressBar, theirs.RichProgressBar}  # of these and of our own
+    assert {kind for kind in everything - bases if not issubclass(kind, tuple(REFUSED))} == set(map(type, callbacks)) & everything | {
+        *(theirs.EarlyStopping, theirs.ModelCheckpoint)  # which have become ours
+    }
 
 
 @pytest.mark.parametrize(

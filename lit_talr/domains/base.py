@@ -27,6 +27,9 @@ from lit_talr.utils.progress import track
 from lit_talr.utils.score import Items, digest
 
 logger = logging.getLogger(__name__)
+LEARNED = "the model is scored on rows that it was trained on"
+SHARED = (("train", "val", LEARNED), ("train", "test", LEARNED), ("val", "test", "what `val/nll` chooses is then partly chosen by the test rows"))
+"""Splits that should not share rows, and the harm if they do."""
 TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
 
 
@@ -62,7 +65,6 @@ class DomainDataModule(LightningDataModule):
         self.kept: dict[Split, Sequence[Example]] = {}
         self.encoded: dict[Split, EncodedExamples] = {}
         self.prompts: dict[Split, list[list[int]]] = {}
-        self.remarks: list[str] = []  # sentences for the log, as training starts
         self.counts: dict[Split, Counter[str]] = {"train": Counter(), "val": Counter(), "test": Counter()}
 
     @abstractmethod
@@ -110,7 +112,8 @@ class DomainDataModule(LightningDataModule):
             if num_rows < num_ranks:
                 raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
         if stage == "fit":
-            self.remarks = self.shared_rows()
+            for sentence in self.shared_rows():
+                rank_zero_only(logger.warning)(sentence)
         if stage == "test":
             self.encode_prompts("test")
 
@@ -120,13 +123,13 @@ class DomainDataModule(LightningDataModule):
 
     def shared_rows(self) -> list[str]:
         """Counts the training rows that are also validation or test rows, and the validation rows that are also test rows, in sentences."""
-        rows = {name: Counter(map(row_hash, examples)) for name, examples in (("val", self.kept["val"]), ("test", self.test_examples()))}
-        train = Counter[str](name for key in map(row_hash, self.kept["train"]) for name in rows if key in rows[name])
-        both = (rows["val"] & rows["test"]).total()
-        shared = " and ".join(f"{train[name]:,} with {name}" for name in rows if train[name])
-        learned = f"train ({len(self.kept['train']):,} rows) shares {shared}: scores find these learned by heart; leave them out of one of the two."
-        chosen = f"val ({len(self.kept['val']):,} rows) shares {both:,} with test: what is chosen by `val/nll` is partly chosen by the test."
-        return [*([learned] if shared else ()), *([chosen] if both else ())]
+        rows = {"train": self.kept["train"], "val": self.kept["val"], "test": self.test_examples()}
+        counts = {split: Counter(map(row_hash, examples)) for split, examples in rows.items()}
+        sentences = []
+        for split, other, harm in SHARED:
+            if number := sum(count for key, count in counts[split].items() if key in counts[other]):
+                sentences.append(f"{split} shares {number:,} of its {len(rows[split]):,} rows with {other}: {harm}; remove them from one of the two.")
+        return sentences
 
     def set_up_training_plan(self) -> None:
         """Plans the optimizer steps and sets the trainer's number of micro-batches per step."""
@@ -234,8 +237,6 @@ class DomainDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.train_plan is not None
-        for remark in self.remarks:
-            rank_zero_only(logger.warning)(remark)
         return self.loader(self.encoded["train"], self.train_plan)
 
     def val_dataloader(self) -> DataLoader:

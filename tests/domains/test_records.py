@@ -89,8 +89,9 @@ def test_rows_that_splits_share_are_counted(tmp_path: Path) -> None:
     data = Records(None, train=write("train.jsonl", *range(6), 1), val=write("val.jsonl", 1, 7, 8), test=write("test.jsonl", 0, 5, 8))
     data.kept = {split: data.examples(split) for split in ("train", "val")}
     assert data.shared_rows() == [
-        "train (7 rows) shares 2 with val and 2 with test: scores find these learned by heart; leave them out of one of the two.",
-        "val (3 rows) shares 1 with test: what is chosen by `val/nll` is partly chosen by the test.",
+        "train shares 2 of its 7 rows with val: the model is scored on rows that it was trained on; remove them from one of the two.",
+        "train shares 2 of its 7 rows with test: the model is scored on rows that it was trained on; remove them from one of the two.",
+        "val shares 1 of its 3 rows with test: what `val/nll` chooses is then partly chosen by the test rows; remove them from one of the two.",
     ]
     data.val, data.test = write("val.jsonl", 9), "nowhere.jsonl"
     data.kept["val"] = data.examples("val")

@@ -141,10 +141,13 @@ class WholeCheckpoint(ModelCheckpoint):
         assert isinstance(pl_module, EvaluatedModule)
         pl_module.end_scoring()
         pl_module.validated_step = None
-        self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+        outcome = "its checkpoint is written; continue with `--ckpt_path auto`."
+        try:
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+        except OSError as error:  # the run ends with its own error, not with this one
+            outcome = str(error)
         if trainer.is_global_zero:
-            step = f"{type(exception).__name__} after step {trainer.global_step}, whose checkpoint is written"
-            logger.warning(f"{step}; once the cause is gone, continue with `--ckpt_path last`.")
+            logger.warning(f"{type(exception).__name__} after step {trainer.global_step}: {outcome}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)

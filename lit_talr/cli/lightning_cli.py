@@ -1,7 +1,6 @@
 """``fit``, ``validate`` and ``test``: Lightning's command line for one module and any domain."""
 
 import json
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,10 +18,11 @@ import lit_talr.callbacks
 import lit_talr.losses
 import lit_talr.modeling.strategies  # noqa: F401
 from lit_talr import __version__
-from lit_talr.checkpoint.find import check_strategy, step_of
+from lit_talr.checkpoint.find import check_strategy
+from lit_talr.cli.logs import continue_logs
 from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
 from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
-from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, check_run, forget_start, lock_run
+from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, begin_run, check_run, lock_run
 from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_replaced
 from lit_talr.domains import DomainDataModule
 from lit_talr.module import DomainSFT
@@ -117,11 +117,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] in (None, True):
-            run, path = self._get(self.config_init, "run"), self._get(self.config_init, "ckpt_path")
-            purge = (step_of(Path(path)) if path else 0) if self.subcommand == "fit" else None  # hides later entries, which are logged again
-            kwargs["logger"] = TensorBoardLogger(run, name="", version="", purge_step=purge)
-            if purge is not None:
-                wait_for_next_second(Path(run))
+            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="")
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -130,13 +126,14 @@ class CLI(LightningCLI):
                 callback.dirpath = str(Path(self.trainer.default_root_dir, "checkpoints"))  # Lightning's own would be a logger's folder
         if path := self._get(self.config, "ckpt_path"):
             check_strategy(Path(path), self.trainer)
+        continue_logs(self.trainer, self.config.subcommand, path)
 
     def _run_subcommand(self, subcommand: str) -> None:
         locks = subcommand == "fit" and self.trainer.is_global_zero
         run = Path(self.trainer.default_root_dir)
         with lock_run(run) if locks else self.held_checkpoint or nullcontext():
-            if locks and not self._get(self.config, "ckpt_path"):
-                forget_start(run)
+            if locks:
+                begin_run(run, self._get(self.config, "ckpt_path"))
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
@@ -165,13 +162,6 @@ def try_optimizer(optimizer: OptimizerCallable) -> None:
     except ValueError as error:
         if str(error).startswith("Invalid"):  # as torch's optimizers begin; other errors are about the weights, which are not these
             raise ValueError(f"`model.optimizer`: {error}; correct that option.") from error
-
-
-def wait_for_next_second(run: Path) -> None:
-    """Lets a continued run's events come after those before: TensorBoard reads files in the order of their names, which have the second of their start."""
-    newest = max((int(file.name.split(".")[3]) for file in run.glob("events.out.tfevents.*")), default=0)
-    if int(time.time()) == newest:
-        time.sleep(newest + 1 - time.time())
 
 
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:

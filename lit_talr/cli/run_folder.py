@@ -18,15 +18,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_talr import __version__
-from lit_talr.checkpoint.best import best_checkpoint
+from lit_talr.checkpoint.best import hold_best
 from lit_talr.checkpoint.export import SKELETON
-from lit_talr.checkpoint.find import check_whole, checkpoints, hold, hold_last, last_checkpoint
+from lit_talr.checkpoint.find import checkpoints, hold_last, hold_whole, last_checkpoint
 from lit_talr.checkpoint.pickles import refuse_code
 from lit_talr.checkpoint.whole import remove
-from lit_talr.modeling.loading import looks_like_path
 from lit_talr.module import DomainSFT
 from lit_talr.utils.errors import nearest
-from lit_talr.utils.files import read_json, shipped, write_json
+from lit_talr.utils.files import looks_like_path, read_json, shipped, write_json
 from lit_talr.utils.locks import Lock, try_lock
 from lit_talr.utils.score import DIGITS
 from lit_talr.utils.weight_files import check_files, refuse_adapter
@@ -41,18 +40,18 @@ CKPT_PATHS["test"] = CKPT_PATHS["validate"]
 
 
 def lock_run(run: Path) -> Lock:
-    """Locks a run's folder, until the returned file is closed or the process ends.
+    """Locks a run's folder, until the returned lock is closed or the process ends.
 
     Raises:
         ValueError: If another process holds the lock.
     """
-    if (handle := try_lock(run / ".lock")) is None:
+    if (lock := try_lock(run / ".lock")) is None:
         raise ValueError(f"`run`: another run is writing into {run}; wait for its end, or name another folder.")
-    return handle
+    return lock
 
 
 def check_run(config: Namespace, verb: str) -> Lock | None:
-    """Resolves ``ckpt_path: last``, ``best`` and ``auto``, and refuses checkpoints that cannot be loaded and folders that are used already.
+    """Resolves ``ckpt_path: auto``, ``last`` and ``best``; refuses checkpoints that cannot be loaded, and folders that are used already.
 
     Returns:
         A lock on the checkpoint, which a ``fit`` that is running then does not delete; ``fit`` itself needs none.
@@ -119,19 +118,24 @@ def find_checkpoint(given: str | None, run: Path, verb: str) -> tuple[str | None
         path, lock = hold_last(run)
         return str(path), lock
     if given == "best" and verb != "fit":
-        path = best_checkpoint(run)
-        return str(path), hold(path)
+        path, lock = hold_best(run)
+        return str(path), lock
     if given in ("auto", "best", "hpc", "registry"):
         raise ValueError(f"`ckpt_path: {given}` is not for `{verb}`, which takes {CKPT_PATHS[verb]}.")
-    held = hold(Path(given)) if Path(given).exists() else None
-    check_whole(Path(given), "ckpt_path", f"give {CKPT_PATHS[verb]}")
-    return given, held
+    return given, hold_whole(Path(given), "ckpt_path", f"give {CKPT_PATHS[verb]}")
 
 
-def forget_start(run: Path) -> None:
-    """Removes what a start that wrote no checkpoint has left, and what the next one would take for its own."""
-    remove(run / "config.yaml")
-    remove(run / SKELETON)
+def begin_run(run: Path, checkpoint: str | None) -> None:
+    """Begins a ``fit`` in its locked folder: removes what an earlier start without a checkpoint left, which this one would take for its own.
+
+    Raises:
+        ValueError: If another run ended there between the look at its checkpoints and the lock.
+    """
+    if not Path(checkpoint).exists() if checkpoint else checkpoints(run):
+        raise ValueError(f"`run`: another run has just written checkpoints into {run}; give the same line again.")
+    if not checkpoint:
+        remove(run / "config.yaml")
+        remove(run / SKELETON)
 
 
 class SaveConfig(SaveConfigCallback):

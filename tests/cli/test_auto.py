@@ -1,6 +1,7 @@
 """One line starts a run and goes on with it, wherever it died."""
 
 import json
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 
 from lit_talr.cli.command_line import main
-from lit_talr.cli.run_folder import lock_run
+from lit_talr.cli.run_folder import begin_run, lock_run
 from tests.helpers.fits import write_data
 from tests.helpers.scores import read_values
 
@@ -17,8 +18,8 @@ from tests.helpers.scores import read_values
 class Fail(Callback):
     """An error of a user's own callback: inside the first step, or where the first epoch is over."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, where: str, full_disk: bool = False) -> None:
+        self.where, self.full_disk = where, full_disk
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.fail("first step", batch_idx == 0)
@@ -31,6 +32,8 @@ class Fail(Callback):
 
     def fail(self, where: str, here: bool) -> None:
         if where == self.where and here:
+            if self.full_disk:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
             raise OSError(f"the {where} has failed.")
 
 
@@ -109,6 +112,29 @@ def names_in(folder: Path) -> list[str]:
 def test_a_living_run_refuses_the_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with lock_run(tmp_path / "run"):
         assert "another run is writing into" in refused(capsys, ["fit", *words(data, tmp_path / "run", "--ckpt_path", "auto")])
+
+
+@pytest.mark.parametrize("checkpoint", [None, "checkpoints/last-step=3.ckpt"])
+def test_a_run_that_has_just_ended_is_neither_overwritten_nor_continued_from_what_it_replaced(tmp_path: Path, checkpoint: str | None) -> None:
+    """Another run held the folder while this one looked at the checkpoints, and has ended since."""
+    (tmp_path / "checkpoints").mkdir()
+    for file in ("config.yaml", "checkpoints/last-step=6.ckpt"):
+        (tmp_path / file).touch()
+    with pytest.raises(ValueError, match="another run has just written checkpoints into .*; give the same line again"):
+        begin_run(tmp_path, checkpoint and str(tmp_path / checkpoint))
+    assert (tmp_path / "config.yaml").is_file()
+
+
+def test_an_error_is_not_hidden_by_its_checkpoint(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A callback fails, and the disk is too full for the checkpoint of that step."""
+    fail = json.dumps({"class_path": "tests.cli.test_auto.Fail", "init_args": {"where": "validation", "full_disk": True}})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        error = refused(capsys, ["fit", *words(data, tmp_path / "run", "--trainer.callbacks+", fail)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "OSError after step 3:" in error and "last-step=3.ckpt could not be written" in error
+    assert error.endswith("lit-talr: the validation has failed.\n") and not any((tmp_path / "run" / "checkpoints").glob("last-*"))
 
 
 def test_best_is_the_checkpoint_that_the_metric_chose(data: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,7 @@ class TokenProgressBar(RichProgressBar):
         """Prints how far the run is, and with ``scored`` what validation has just measured."""
         numbers = ", ".join(self.training_numbers(trainer, module))
         values = ", ".join(score_texts(trainer, module)) if scored else ""
-        self.say(": ".join([position(module, trainer.global_step), "; ".join(part for part in (numbers, values) if part)]))
+        self.say(": ".join(filter(None, [position(module, trainer.global_step), "; ".join(filter(None, [numbers, values]))])))
         self._line_step = trainer.global_step
         self._start_interval()
 

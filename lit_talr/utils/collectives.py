@@ -1,6 +1,7 @@
 """Exchanges between ranks; each is a no-op in a single process."""
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -41,11 +42,13 @@ def all_ranks_come(here: str, seconds: float = 30) -> bool:
     """Whether every rank calls this for the same place within some seconds; a collective would wait forever for one that does not."""
     if not has_ranks():
         return True
-    store = dist.distributed_c10d._get_default_store()
-    store.set(f"{here}/{dist.get_rank()}", "")
+    store, own = dist.distributed_c10d._get_default_store(), f"{here}/{dist.get_rank()}"
     try:
+        store.set(own, "")
         store.wait([f"{here}/{rank}" for rank in range(dist.get_world_size())], timedelta(seconds=seconds))
-    except dist.DistStoreError:
+    except dist.DistError:  # one does not come, or the one that keeps the store has ended
+        with suppress(dist.DistError):
+            store.delete_key(own)  # for a rank that comes later, after this one has gone
         return False
     return True
 
@@ -62,4 +65,6 @@ def is_rank_zero() -> bool:
 
 def rank() -> int:
     """The number of this process among the ranks, also before they can exchange."""
-    return dist.get_rank() if has_ranks() else int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    if has_ranks():
+        return dist.get_rank()
+    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)

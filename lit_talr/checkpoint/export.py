@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from lit_talr.checkpoint.checkpoint_weights import checkpoint_identity, checkpoint_weights
-from lit_talr.checkpoint.find import check_whole, hold, hold_last
+from lit_talr.checkpoint.find import hold_last, hold_whole
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
 from lit_talr.utils.files import check_unused, new_folder, read_json, write_text
@@ -73,13 +73,7 @@ def find_checkpoint(path: Path) -> tuple[Path, Lock]:
     """
     if (path / "checkpoints").is_dir():
         return hold_last(path)
-    way_out = "give a run's folder, or a whole checkpoint from its `checkpoints`"
-    try:
-        lock = hold(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"`ckpt`: {path} does not exist; {way_out}.") from error
-    check_whole(path, "ckpt", way_out)
-    return path, lock
+    return path, hold_whole(path, "ckpt", "give a run's folder, or a whole checkpoint from its `checkpoints`")
 
 
 def read_record(skeleton: Path) -> dict[str, Any]:

@@ -72,6 +72,20 @@ def hold(path: Path) -> Lock:
     return lock
 
 
+def hold_whole(path: Path, option: str, way_out: str) -> Lock:
+    """The same for a path that a user gives or a run has on record.
+
+    Raises:
+        ValueError: If it is not a whole checkpoint; naming the option and the fault.
+    """
+    try:
+        lock = hold(path)
+    except (FileNotFoundError, BlockingIOError) as error:
+        raise ValueError(f"`{option}`: {path} does not exist; {way_out}.") from error
+    check_whole(path, option, way_out)
+    return lock
+
+
 def find_last(run: Path) -> tuple[Path, Lock]:
     folder = run / "checkpoints"
     paths = sorted(checkpoints(run), key=age, reverse=True)

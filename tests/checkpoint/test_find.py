@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file
 
 from lit_talr.callbacks import WholeCheckpoint
+from lit_talr.checkpoint.best import hold_best
 from lit_talr.checkpoint.find import hold, hold_last, last_checkpoint, why_not_whole
 from lit_talr.checkpoint.merge import merge
 from lit_talr.checkpoint.whole import remove
@@ -215,3 +216,12 @@ def test_the_last_is_found_while_it_is_replaced(here: Path) -> None:
             assert path.exists() and why_not_whole(path) is None
         found += 1
     assert found and last_checkpoint(here / "run").name == "last-step=139.ckpt"
+
+
+def test_the_best_is_held_while_it_is_read_and_one_that_is_gone_is_named(here: Path) -> None:
+    path, lock = hold_best(here / "run")
+    with lock:
+        assert path.name.startswith("best-") and not remove(path)
+    assert remove(path)
+    with pytest.raises(ValueError, match=r"`ckpt_path: best`: .*best-.*ckpt does not exist; ask for `last`, or give the path of a checkpoint"):
+        hold_best(here / "run")

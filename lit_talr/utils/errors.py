@@ -1,9 +1,22 @@
 """Error sentences: the name, what it requires, what it got, the way out."""
 
+import errno
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, a quota or a limit without room."""
+WAYS_OUT = {
+    **dict.fromkeys(FULL, "make room, and start again by the same line"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the right to, or name another place"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "correct the path"),
+    **dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP), "name a folder on a disk that has locks"),
+    errno.EAGAIN: "another process holds it, so wait for its end",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+}
+"""Ways out of an error of the system, by its number."""
 
 
 def check_least(name: str, value: float | None, least: float, way_out: str = "") -> None:
@@ -46,6 +59,15 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or the name of its class."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def explain_system_error(error: OSError) -> str:
+    """The sentence for a file that the system refuses, with the reason and the way out; an error that is a sentence already is unchanged."""
+    if error.strerror is None or (error.filename is None and error.errno not in FULL):
+        return str(error)
+    place = error.filename2 or error.filename or "A file of the run, of a cache or in TMPDIR"
+    way_out = WAYS_OUT.get(error.errno or 0, "once the cause is gone, start again by the same line")
+    return f"{place} cannot be read or written ({error.strerror}); {way_out}."
 
 
 @contextmanager

@@ -41,6 +41,7 @@ class Lock:
         except OSError as error:
             if not (shared and error.errno in UNSUPPORTED):  # where no `fit` can run, which takes a lock, so that there is none to keep out
                 self.close()
+                error.filename = str(path)  # which the system leaves out
                 raise
 
     def fileno(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_talr.data.text_rows import Columns, read_csv, read_json, read_json_lines
 from lit_talr.utils.errors import first_line
+from lit_talr.utils.files import looks_like_path
 from lit_talr.utils.waiting import fetching
 
 if TYPE_CHECKING:  # takes long to import, and not every command reads rows
@@ -44,7 +45,7 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
         rows = make_table(path, READERS[kind](path)) if kind in READERS else load_parquet(path)
     elif path.exists():
         raise ValueError(f"{source}: is {'a folder' if path.is_dir() else 'of no known kind'}; give a .jsonl, .csv or .parquet file.")
-    elif kind in (*READERS, ".parquet") or source.startswith((".", "/", "~")):
+    elif kind in (*READERS, ".parquet") or looks_like_path(source):
         raise ValueError(f"{source}: no such file of rows; give a .jsonl, .csv or .parquet file, or the name of a data set of the hub.")
     else:
         rows = load_from_hub(source, split, revision, subset)

@@ -10,7 +10,7 @@ from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 from lit_talr.modeling.families import check_family
 from lit_talr.modeling.generation import read_valid
 from lit_talr.utils.errors import first_line, without_code
-from lit_talr.utils.files import shipped
+from lit_talr.utils.files import looks_like_path, shipped
 from lit_talr.utils.waiting import fetching
 from lit_talr.utils.weight_files import check_files, refuse_adapter
 
@@ -50,6 +50,8 @@ def load_model(
         with without_code(f"`model.pretrained`: {pretrained}"), fetching(pretrained):
             model = load_checked(pretrained, revision, attention, dtype)
     except OSError as error:
+        if error.strerror is not None:  # of the system, such as a full disk
+            raise
         if "safetensors" in str(error):
             raise ValueError(
                 f"`model.pretrained`: {pretrained} has no safetensors weights, and no others are read; convert it with `save_pretrained`."
@@ -88,8 +90,3 @@ def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfi
     if text is None:
         del fields["text_config"]
     return AutoConfig.for_model(model_type, **fields)
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a name can only mean a folder; hub names are ``name`` or ``owner/name``."""
-    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -7,9 +7,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from lit_talr.utils.locks import UNSUPPORTED, Lock
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,7 +45,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def unwritable(path: Path, reason: str, error: BaseException) -> OSError:
     """The sentence for a file or folder that cannot be written, with the way out."""
-    explained = OSError(f"{path} could not be written ({reason}), and nothing of it is left; make room, or give a folder that you may write to.")
+    explained = OSError(f"{path} could not be written ({reason}) and is as it was before; make room, or give a folder that you may write to.")
     explained.errno = getattr(error, "errno", None)  # by which a folder around the file knows what happened
     return explained
 
@@ -77,23 +79,46 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill, which replaces ``path`` when the block ends, and is deleted if the block fails."""
-    temporary = None
-    try:
+    """Gives an empty folder to fill, which replaces ``path`` when the block ends.
+
+    It is deleted if the block fails, and by the next one for this path if the process is killed.
+
+    Raises:
+        OSError: If it cannot be written, or another process is writing it.
+    """
+    part, old = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "old"))
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        yield temporary
-        os.chmod(temporary, 0o777 & ~UMASK)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                file.chmod(0o666 & ~UMASK)
-        synchronise(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        if not (remove(part) and remove(old)):
+            raise OSError(f"{path} is being written by another process; wait for its end, or name another folder.")
+        part.mkdir()
+        try:
+            with Lock(part, shared=True):
+                yield part
+                complete(part)
+            if path.exists():
+                os.replace(path, old)  # at once; deleting it takes time, in which a process may be killed
+            os.replace(part, path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        remove(old)
+
+
+def complete(folder: Path) -> None:
+    """Gives all files the permissions that the user's mask asks for, which some libraries ignore, and waits until they are on the disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~UMASK)
+    synchronise(folder)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Within the block, an error in writing a new folder becomes the sentence that names it."""
+    try:
+        yield
+    except Exception as error:
         if (reason := why_unwritable(error, path)) is not None:
             raise unwritable(path, reason, error) from error
         raise
@@ -108,6 +133,26 @@ def why_unwritable(error: BaseException, path: Path) -> str | None:
     if number not in UNWRITABLE or not file.absolute().is_relative_to(path.parent.absolute()):  # another file, which was read
         return None
     return os.strerror(number) + (f": {file.name}" if not file.name.startswith(f".{path.name}.") else "")
+
+
+def remove(path: Path) -> bool:
+    """Deletes a file or folder, unless another process holds a lock on it; whether it is gone."""
+    if not path.exists():
+        return True
+    lock: AbstractContextManager[object] = nullcontext()
+    try:
+        lock = Lock(path)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    with lock:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return True
 
 
 def synchronise(path: Path) -> None:
@@ -130,16 +175,22 @@ def check_unused(out: Path) -> None:
         raise ValueError(f"`out`: {out} is there already; name a new folder.")
 
 
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only mean a file or folder; names on the hub are ``name`` or ``owner/name``."""
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
 MOVED = {"lit_talr/models/lab": "lit_talr/lab/base"}
 """Folders of this package that are now elsewhere."""
 
 
 def shipped(name: str) -> str:
-    """The folder of this package for a name such as ``lit_talr/lab/base``, unless the working folder has one of that name; any other name is unchanged.
+    """The folder of this package for a name such as ``lit_talr/lab/base``, unless the working folder has one of that name; else the name, ``~`` expanded.
 
     Raises:
         ValueError: For a folder that is now elsewhere.
     """
+    name = os.path.expanduser(name)
     package = Path(__file__).parents[1]
     if Path(name).is_dir() or not name.startswith(f"{package.name}/"):
         return name

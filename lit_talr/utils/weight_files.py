@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_talr.utils.checksums import find_fault
 from lit_talr.utils.errors import first_line
-from lit_talr.utils.files import shipped
+from lit_talr.utils.files import looks_like_path, shipped
 from lit_talr.utils.manifest import MANIFEST, why_changed
 from lit_talr.utils.waiting import fetching
 
@@ -35,8 +35,8 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     Raises:
         ValueError: For a folder without config.json, with an adapter, or other than its manifest says, and a hub model that cannot be reached.
     """
-    folder = Path(shipped(name)).expanduser()
-    if not folder.exists() and not name.startswith(("/", ".", "~")) and name.count("/") < 2:
+    folder = Path(shipped(name))
+    if not folder.exists() and not looks_like_path(name):
         try:
             with fetching(name):
                 folder = Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))

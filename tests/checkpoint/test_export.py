@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -278,6 +279,25 @@ def test_no_pickle_runs_code(trained: Path, tmp_path: Path, kind: str) -> None:
     assert not (tmp_path / "evil").exists() and not (tmp_path / "out").exists()
 
 
+def test_deepspeed_is_given_no_folder_elsewhere(tmp_path: Path) -> None:
+    """It reads the folder that ``latest`` names, so that a pickle there would not be looked at."""
+    (tmp_path / "a.ckpt" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "a.ckpt" / "latest").write_text("../elsewhere")
+    with pytest.raises(ValueError, match=r"its `latest` names '../elsewhere', not its own folder `checkpoint`; give a checkpoint that"):
+        refuse_code(tmp_path / "a.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.distributed is disabled")
+def test_an_entry_of_fsdp2_that_is_no_tensor_runs_no_code(tmp_path: Path) -> None:
+    """Torch unpickles an optimizer's options without care."""
+    for name, rate in (("plain", 0.1), ("evil", Evil(tmp_path / "ran"))):
+        dcp.save({"weight": torch.zeros(2), "optimizer": {"lr": rate, "betas": (0.9, 0.95)}}, checkpoint_id=tmp_path / name, no_dist=True)
+    refuse_code(tmp_path / "plain")
+    with pytest.raises(ValueError, match="distcp names posix.mkdir, which could run code"):
+        refuse_code(tmp_path / "evil")
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("verb", ["export", "fit", "test"])
 def test_a_pickle_is_refused_in_one_sentence_that_advises_nothing_unsafe(
     folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
@@ -314,7 +334,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(trained: Path
     with small_files(3_000), pytest.raises(SystemExit):
         main(["export", "--ckpt", str(trained), "--out", str(tmp_path / "out")])
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "out could not be written (File too large: tokenizer.json), and nothing of it is left; make room" in error
+    assert error.count("\n") == 1 and "out could not be written (File too large: tokenizer.json) and is as it was before; make room" in error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -12,8 +12,10 @@ import torch
 from huggingface_hub import ModelCardData
 from torch import Tensor
 from transformers import AutoConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from lit_talr.checkpoint.weights import INDEX, write_files
+from lit_talr.modeling.generation import read_valid
 from lit_talr.utils.errors import without_code
 from lit_talr.utils.files import check_unused, new_folder, write_text
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
@@ -120,6 +122,9 @@ def write_merge(out: Path, terms: Sequence[Term], command: str) -> None:
         write_files(folder, files, lambda name: combine(name, terms), f"Merging into {out.name}")
         for path in (path for pattern in COPIED for path in sorted(first.folder.glob(pattern)) if path.name not in (INDEX, MANIFEST)):
             shutil.copyfile(path, folder / path.name)
+        settings = first.folder / GENERATION_CONFIG_NAME
+        if settings.is_file() and (valid := read_valid(settings)) is not None:
+            valid.save_pretrained(folder)
         write_text(folder / "README.md", model_card(terms, command))
         write_manifest(folder, about=merged_identity(terms).about())
     print(f"{out}: {formula(terms)}, {len(first.tensors):,} tensors in {len(files)} file(s)")

@@ -125,7 +125,7 @@ def read_valid(path: Path) -> GenerationConfig | None:
         given = json.loads(path.read_text(encoding="utf-8"))
         items = sorted(given.items(), key=lambda item: item[0] not in ("do_sample", "num_beams", "return_dict_in_generate"))
     except (ValueError, AttributeError):
-        remark(f"{path} holds no settings in JSON, and is passed over; what is exported has default settings.")
+        remark(f"{path} holds no settings in JSON, and is passed over; what is written has default settings.")
         return GenerationConfig()
     valid: dict[str, Any] = {}
     for name, value in items:
@@ -133,7 +133,7 @@ def read_valid(path: Path) -> GenerationConfig | None:
             GenerationConfig(**valid, **{name: value}).validate(strict=True)
             valid[name] = value
         except (ValueError, TypeError, AttributeError):
-            remark(f"{path}: `{name}: {json.dumps(value)}` contradicts the other settings, and is passed over; what is exported does not have it.")
+            remark(f"{path}: `{name}: {json.dumps(value)}` is invalid or contradicts another setting, and is passed over; what is written does not have it.")
     return GenerationConfig(**valid) if len(valid) < len(given) else None
 
 

@@ -45,6 +45,13 @@ class OwnedBaton(FileBaton):
                 time.sleep(self.wait_seconds)
         self.release()
 
+    def release(self) -> None:
+        """Removes the file while its lock is still held; torch closes it first, and could then remove the file of the next owner."""
+        assert self.fd is not None
+        os.remove(self.lock_file_path)
+        os.close(self.fd)
+        self.fd = None
+
 
 def use_owned_batons() -> None:
     """Lets torch build extensions with locks that do not outlive their process."""

@@ -51,8 +51,8 @@ def set_engine_defaults(strategy: Strategy) -> None:
     """Gives DeepSpeed the micro-batch size that it only logs; Lightning would ask a batch sampler, which a batch plan is not."""
     if is_deepspeed(strategy):
         use_owned_batons()
-    if is_deepspeed(strategy) and isinstance(strategy.config, dict):
-        strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)
+        if isinstance(strategy.config, dict):
+            strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)
 
 
 def layout_factor(trainer: Trainer) -> int:

@@ -38,8 +38,8 @@ def test_a_long_wait_is_one_line_and_a_short_one_none(caplog: pytest.LogCaptureF
 
 
 def test_of_many_ranks_two_say_it(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    for rank in ("2", "1"):
-        monkeypatch.setenv("RANK", rank)
+    for variable, rank in ("SLURM_PROCID", "3"), ("RANK", "2"), ("RANK", "1"):
+        monkeypatch.setenv(variable, rank)
         with reported(lambda rank=rank: f"rank {rank}"):  # type: ignore[misc]
             threading.Event().wait(0.15)
     assert messages(caplog) == ["Waiting for rank 1."]

@@ -65,6 +65,7 @@ class DomainDataModule(LightningDataModule):
         self.kept: dict[Split, Sequence[Example]] = {}
         self.encoded: dict[Split, EncodedExamples] = {}
         self.prompts: dict[Split, list[list[int]]] = {}
+        self.remarks: list[str] = []  # for the log, once nothing refuses the run any more
         self.counts: dict[Split, Counter[str]] = {"train": Counter(), "val": Counter(), "test": Counter()}
 
     @abstractmethod
@@ -112,8 +113,7 @@ class DomainDataModule(LightningDataModule):
             if num_rows < num_ranks:
                 raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
         if stage == "fit":
-            for sentence in self.shared_rows():
-                rank_zero_only(logger.warning)(sentence)
+            self.remarks = self.shared_rows()
         if stage == "test":
             self.encode_prompts("test")
 
@@ -237,6 +237,8 @@ class DomainDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.train_plan is not None
+        for remark in self.remarks:
+            rank_zero_only(logger.warning)(remark)
         return self.loader(self.encoded["train"], self.train_plan)
 
     def val_dataloader(self) -> DataLoader:

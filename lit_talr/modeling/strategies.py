@@ -55,6 +55,18 @@ def set_engine_defaults(strategy: Strategy) -> None:
             strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)
 
 
+def report_start(strategy: Strategy, num_ranks: int) -> None:
+    """Lets a strategy report where the start of its ranks takes long: Lightning waits half an hour for one that is missing."""
+    set_up = strategy.setup_environment
+
+    def set_up_reported() -> None:
+        first = " (DeepSpeed first compiles an extension)" if is_deepspeed(strategy) else ""
+        with reported(lambda: f"all {num_ranks} ranks to start{first}; if one is missing or has ended, end the others and start again"):
+            set_up()
+
+    strategy.setup_environment = set_up_reported  # type: ignore[method-assign]
+
+
 def layout_factor(trainer: Trainer) -> int:
     """The factor of a micro-batch's loss that undoes the averages over ranks and micro-batches."""
     divisions = 2 if trainer.strategy.handles_gradient_accumulation else 1  # DeepSpeed divides on top of Lightning
@@ -130,8 +142,7 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
         self.set_world_ranks()
         os.environ["LOCAL_SIZE"] = str(self.num_processes)
         use_owned_batons()
-        with reported(lambda: "DeepSpeed, which compiles an extension on its first start, and for the other ranks; Ctrl-C ends it"):
-            self._init_deepspeed_distributed()
+        self._init_deepspeed_distributed()
         self.barrier()
         # Every rank has mapped its 69 MB reduction buffer by now. DeepSpeed would leave the file, and so the memory, behind.
         name = f"deepspeed_allreduce_buffer_{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{self.global_rank}"

@@ -36,7 +36,7 @@ def waiting_for_ranks(deed: str) -> AbstractContextManager[None]:
     Args:
         deed: What they do meanwhile.
     """
-    return reported(lambda: f"the other ranks, while {deed}; if one of them has ended or hangs, end all, and continue with `--ckpt_path last`")
+    return reported(lambda: f"the other ranks, while {deed}; if one of them has ended or hangs, end all, and start again by the same line")
 
 
 def fetching(name: str) -> AbstractContextManager[None]:

@@ -13,10 +13,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.enums import LightningEnum
 
-import lit_talr.callbacks
-import lit_talr.losses
-import lit_talr.modeling.strategies  # noqa: F401
+import lit_talr.callbacks  # noqa: F401  classes that a configuration names
 from lit_talr import __version__
 from lit_talr.checkpoint.find import check_strategy
 from lit_talr.cli.logs import continue_logs
@@ -25,9 +24,11 @@ from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, o
 from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, begin_run, check_run, lock_run
 from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_replaced
 from lit_talr.domains import DomainDataModule
+from lit_talr.modeling.strategies import report_start
 from lit_talr.module import DomainSFT
 from lit_talr.training.configuration import flatten
 
+yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(str(value.value)))  # as the default of Timer's `interval`
 DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. `lit-talr --help` lists all commands."
 
 
@@ -127,6 +128,8 @@ class CLI(LightningCLI):
         if path := self._get(self.config, "ckpt_path"):
             check_strategy(Path(path), self.trainer)
         continue_logs(self.trainer, self.config.subcommand, path)
+        if self.trainer.world_size > 1:
+            report_start(self.trainer.strategy, self.trainer.world_size)
 
     def _run_subcommand(self, subcommand: str) -> None:
         locks = subcommand == "fit" and self.trainer.is_global_zero

@@ -32,7 +32,8 @@ def test_a_run_is_tested_and_shown_after_a_move_from_another_folder(tmp_path: Pa
     elsewhere.mkdir()
     monkeypatch.chdir(home)
     loggers = [logger("CSVLogger", "runs/x/csv"), logger("TensorBoardLogger", "runs/x")]
-    callbacks = ["Summary", "TokenProbability", "HFExport", "WholeCheckpoint", {"class_path": "ModelCheckpoint", "init_args": {"filename": "own-{epoch}"}}]
+    callbacks = ["Summary", "TokenProbability", "HFExport", "WholeCheckpoint", {"class_path": "Timer", "init_args": {"duration": "01:00:00:00"}}]
+    callbacks += [{"class_path": "ModelCheckpoint", "init_args": {"filename": "own-{epoch}"}}]
     main([*fit_words(tmp_path / "data"), "--run", "runs/x", "--trainer.logger", json.dumps(loggers), "--trainer.callbacks", json.dumps(callbacks)])
     files = {path.relative_to(home).as_posix() for path in home.rglob("*")}
     parts = ("config.yaml", "metrics.json", "token_probability.parquet", "checkpoints/last-step=1.ckpt", "checkpoints/own-epoch=1.ckpt", "csv/metrics.csv")

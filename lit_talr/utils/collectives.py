@@ -1,8 +1,8 @@
 """Exchanges between ranks; each is a no-op in a single process."""
 
 import os
+import time
 from contextlib import suppress
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -42,15 +42,16 @@ def all_ranks_come(here: str, seconds: float = 30) -> bool:
     """Whether every rank calls this for the same place within some seconds; a collective would wait forever for one that does not."""
     if not has_ranks():
         return True
-    store, own = dist.distributed_c10d._get_default_store(), f"{here}/{dist.get_rank()}"
-    try:
-        store.set(own, "")
-        store.wait([f"{here}/{rank}" for rank in range(dist.get_world_size())], timedelta(seconds=seconds))
-    except dist.DistError:  # one does not come, or the one that keeps the store has ended
-        with suppress(dist.DistError):
-            store.delete_key(own)  # for a rank that comes later, after this one has gone
-        return False
-    return True
+    store, end = dist.distributed_c10d._get_default_store(), time.monotonic() + seconds
+    marks = [f"{here}/{rank}" for rank in range(dist.get_world_size())]
+    with suppress(dist.DistError):  # the rank that keeps the store has ended
+        store.set(marks[dist.get_rank()], "")
+        while time.monotonic() < end:
+            if store.check(marks):
+                return True
+            time.sleep(0.1)
+        store.delete_key(marks[dist.get_rank()])  # for a rank that comes later, after this one has gone
+    return False
 
 
 def has_ranks() -> bool:

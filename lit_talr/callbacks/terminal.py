@@ -55,7 +55,7 @@ class Summary(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.state.fn == "fit":
-            way_on = "the same line with `--ckpt_path auto` goes on from the newest checkpoint, or starts again if there is none"
+            way_on = "the same line with `--ckpt_path auto` continues from the newest checkpoint, or starts again if there is none"
             Console(stderr=True).print(f"Stopped after step {trainer.global_step}; {way_on}.", soft_wrap=True)
 
 

@@ -32,7 +32,7 @@ from lit_talr.utils.weight_files import check_files, refuse_adapter
 
 logger = logging.getLogger(__name__)
 CKPT_PATHS = {
-    "fit": "`auto` (start, or go on from the newest whole checkpoint), `last` (the newest whole checkpoint) or the path of a checkpoint",
+    "fit": "`auto` (start, or continue from the newest whole checkpoint), `last` (the newest whole checkpoint) or the path of a checkpoint",
     "validate": "`last` (the newest whole checkpoint of the run), `best` (the best by the metric that it was kept for) or the path of a checkpoint",
 }
 CKPT_PATHS["test"] = CKPT_PATHS["validate"]
@@ -74,7 +74,7 @@ def check_run(config: Namespace, verb: str) -> Lock | None:
     if config.ckpt_path:
         refuse_code(Path(config.ckpt_path))
     elif verb == "fit" and (run / "config.yaml").exists() and given != "auto":
-        raise ValueError(f"`run`: {run} already holds a run; `--ckpt_path auto` goes on with it, or name another folder.")
+        raise ValueError(f"`run`: {run} already holds a run; `--ckpt_path auto` continues it, or name another folder.")
     elif checkpoints(run) and not (pretrained and Path(pretrained).resolve().is_relative_to(run.resolve())):
         raise ValueError(
             f"`run`: {run} holds a trained model, which this would not {verb}; ask for it with `--ckpt_path last`, or name another folder with `--run`."
@@ -112,7 +112,7 @@ def find_checkpoint(given: str | None, run: Path, verb: str) -> tuple[str | None
         if not checkpoints(run) and (run / "export").exists():
             raise ValueError(f"`ckpt_path: auto`: {run} holds a run that has ended, but no checkpoint of it; name another folder with `--run`.")
         found = str(last_checkpoint(run)) if checkpoints(run) else None
-        rank_zero_only(logger.info)(f"`ckpt_path: auto`: {f'going on from {found}' if found else f'{run} holds no checkpoint, so the run starts'}.")
+        rank_zero_only(logger.info)(f"`ckpt_path: auto`: {f'continuing from {found}' if found else f'{run} holds no checkpoint, so the run starts'}.")
         return found, None
     if given == "last":
         path, lock = hold_last(run)

@@ -95,7 +95,7 @@ def test_the_same_line_goes_on_where_a_run_died(data: Path, uninterrupted: Path,
     assert (run / "config.yaml").is_file() and not (run / "export").exists()
     if where == "first step":
         assert not any((run / "checkpoints").glob("*.ckpt"))
-        assert f"{run} already holds a run; `--ckpt_path auto` goes on with it" in refused(capsys, fit[:-2])
+        assert f"{run} already holds a run; `--ckpt_path auto` continues it" in refused(capsys, fit[:-2])
         assert "holds no checkpoint; start the run by `lit-talr fit` with `--ckpt_path auto`" in refused(capsys, [*fit[:-1], "last"])
     else:
         assert [path.name for path in (run / "checkpoints").glob("last-*")] == ["last-step=3.ckpt"]

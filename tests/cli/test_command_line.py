@@ -82,7 +82,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"],
             "`EarlyStopping` monitors `val/loss`, which this run does not log; did you mean `val/nll`? It logs val/nll, val/perplexity",
         ),
-        (["--ckpt_path", "best"], "`ckpt_path: best` is not for `fit`, which takes `auto` (start, or go on from the newest whole checkpoint)"),
+        (["--ckpt_path", "best"], "`ckpt_path: best` is not for `fit`, which takes `auto` (start, or continue from the newest whole checkpoint)"),
         (["--model.loss.temperature", "0"], "`temperature` must be above 0, got 0"),
         (["--data.tokenizer", "x"], "`--data.tokenizer` is not an option of its own: the tokenizer is the model's"),
         (["--trainer.default_root_dir", "x"], "it is the folder of the run, `--run`"),
@@ -233,7 +233,7 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     run = tmp_path / "run"
     main(["fit", *words])
     assert {path.name for path in run.iterdir()} >= {"config.yaml", "metrics.json", "checkpoints", "export"}
-    assert f"{run} already holds a run; `--ckpt_path auto` goes on with it, or name another folder." in refused(capsys, "fit", *words)
+    assert f"{run} already holds a run; `--ckpt_path auto` continues it, or name another folder." in refused(capsys, "fit", *words)
 
     main(["fit", *words, "--trainer.max_steps", "3", "--ckpt_path", "last"])
     assert (run / "config.resume-1.yaml").is_file()

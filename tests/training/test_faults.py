@@ -57,7 +57,7 @@ def test_told_to_end_it_keeps_the_step_and_goes_on_bitwise(tmp_path: Path) -> No
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, error[-3000:]
-    assert re.search(r"Stopped after step \d; the same line with `--ckpt_path auto` goes on from the newest checkpoint", error)
+    assert re.search(r"Stopped after step \d; the same line with `--ckpt_path auto` continues from the newest checkpoint", error)
     assert "lit-talr:" not in error  # said once
     assert list((tmp_path / "ended" / "checkpoints").glob("last-step=*.ckpt"))
     main([*words(tmp_path, "ended"), "--ckpt_path", "last"])

@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -65,7 +66,7 @@ def explain_system_error(error: OSError) -> str:
     """The sentence for a file that the system refuses, with the reason and the way out; an error that is a sentence already is unchanged."""
     if error.strerror is None or (error.filename is None and error.errno not in FULL):
         return str(error)
-    place = error.filename2 or error.filename or "A file of the run, of a cache or in TMPDIR"
+    place = os.fsdecode(error.filename2 or error.filename or "A file of the run, of a cache or in TMPDIR")
     way_out = WAYS_OUT.get(error.errno or 0, "once the cause is gone, start again by the same line")
     return f"{place} cannot be read or written ({error.strerror}); {way_out}."
 

@@ -129,10 +129,11 @@ def why_unwritable(error: BaseException, path: Path) -> str | None:
     copies = isinstance(error, shutil.Error) and isinstance(error.args[0], list)  # what `copytree` could not copy, each with the error's text
     code = re.search(r"Errno (\d+)" if copies else r"os error (\d+)", str(error))
     number = int(code[1]) if code else getattr(error, "errno", None)
-    file = Path(os.fsdecode(error.args[0][0][1] if copies else getattr(error, "filename", None) or path))
+    name = error.args[0][0][1] if copies else getattr(error, "filename2", None) or getattr(error, "filename", None) or path
+    file = Path(os.fsdecode(name))
     if number not in UNWRITABLE or not file.absolute().is_relative_to(path.parent.absolute()):  # another file, which was read
         return None
-    return os.strerror(number) + (f": {file.name}" if not file.name.startswith(f".{path.name}.") else "")
+    return os.strerror(number) + ("" if file.name in (path.name, f".{path.name}.part") else f": {file.name}")
 
 
 def remove(path: Path) -> bool:

@@ -35,6 +35,8 @@ def test_a_folder_that_cannot_be_made_or_filled_is_named(tmp_path: Path) -> None
     (source / "large").write_bytes(bytes(2_000))
     with small_files(1_000), pytest.raises(OSError, match="out could not be written .*File too large"), new_folder(tmp_path / "out") as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
+    with small_files(1_000), pytest.raises(OSError, match="out could not be written .File too large: large."), new_folder(tmp_path / "out") as folder:
+        shutil.copyfile(source / "large", folder / "large")
     with pytest.raises(FileNotFoundError), new_folder(tmp_path / "out"):
         (tmp_path / "none").read_text()  # another file's problem stays what it is
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "source"]

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 
 from lit_talr import __version__
 
@@ -45,6 +46,7 @@ def main() -> None:
 
 def run_command() -> None:
     """Runs a command, and ends the process: with 130 where Ctrl-C or SIGINT ended the command, as shells and schedulers expect."""
+    leave_errors_to_commands()
     try:
         from lit_talr.cli.command_line import main as run
 
@@ -60,6 +62,17 @@ def run_command() -> None:
     if strategies is None or not isinstance(status, int):
         sys.exit(status)  # type: ignore[arg-type]
     strategies.end_process(status)
+
+
+def leave_errors_to_commands() -> None:
+    """Prints no traceback of a thread that hands its error on to the command, as TensorBoard's does on a full disk."""
+    otherwise = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        if failure.exc_value is None or getattr(failure.thread, "exception", None) is not failure.exc_value:
+            otherwise(failure)
+
+    threading.excepthook = report
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import json
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
 
-from lit_talr.__main__ import main
+from lit_talr.__main__ import leave_errors_to_commands, main
 from tests.cli.test_auto import BASE, words
 from tests.helpers.fits import write_data
 
@@ -41,3 +42,22 @@ def test_an_error_exits_with_1_and_an_end_with_0(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == code
+
+
+def test_a_thread_that_hands_its_error_on_prints_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TensorBoard's does where it cannot write: the command fails by the same error, in a sentence."""
+    printed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failure: printed.append(failure.exc_value))
+    leave_errors_to_commands()
+    own, handed_on = ValueError("its own"), OSError("handed on")
+
+    def fail(error: Exception, hands_on: bool) -> None:
+        if hands_on:
+            threading.current_thread().exception = error  # type: ignore[attr-defined]
+        raise error
+
+    for error in (own, handed_on):
+        thread = threading.Thread(target=fail, args=(error, error is handed_on))
+        thread.start()
+        thread.join()
+    assert printed == [own]

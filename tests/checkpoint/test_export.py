@@ -219,6 +219,16 @@ def test_the_record_is_written_once(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "skeleton" / "export.json").stat().st_mtime_ns == before
 
 
+def test_the_same_line_after_its_end_keeps_the_folder(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(trained, tmp_path / "out")
+    before = (tmp_path / "out" / "lit_talr_manifest.json").stat().st_mtime_ns
+    export(trained, tmp_path / "out")
+    assert "is there already, from the same checkpoint" in capsys.readouterr().out
+    assert (tmp_path / "out" / "lit_talr_manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="out is there already; name a new folder"):
+        export(trained, tmp_path / "out", "bfloat16")
+
+
 def test_refusals(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine").write_text("")

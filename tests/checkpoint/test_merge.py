@@ -274,6 +274,20 @@ def test_a_used_folder_is_refused_before_anything_is_written(base: Path, tuned: 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["alpha-0.7"]
 
 
+def test_the_same_line_makes_what_a_killed_merge_did_not(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    merge(tmp_path / "out", str(tuned), str(base), [0.2, 0.7])
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out" / "alpha-0.7").iterdir()}
+    shutil.rmtree(tmp_path / "out" / "alpha-0.7")
+    merge(tmp_path / "out", str(tuned), str(base), [0.2, 0.7])
+    assert "alpha-0.2: is there already, from the same models" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "alpha-0.7").iterdir()} == whole
+    with pytest.raises(ValueError, match="alpha-0.7 is there already; name a new folder"):
+        merge(tmp_path / "out" / "alpha-0.7", str(tuned), str(base), 0.3)
+    (tmp_path / "out" / "alpha-0.7" / "config.json").write_bytes(whole["config.json"][:-1])
+    with pytest.raises(ValueError, match="alpha-0.7 is there already; name a new folder"):
+        merge(tmp_path / "out", str(tuned), str(base), [0.7])
+
+
 def test_a_full_disk_leaves_nothing_and_is_named(base: Path, tuned: Path, tmp_path: Path) -> None:
     with small_files(9_000), pytest.raises(OSError, match=r"out could not be written \(File too large: model-.*safetensors\) and is as it was before"):
         merge(tmp_path / "out", str(tuned), str(base))

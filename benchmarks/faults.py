@@ -88,12 +88,16 @@ def all_cases(out: Path) -> list[Case]:
         for place, words, ranks in (("one process", ONE, 1), ("ZeRO-2 on two ranks", ZERO2, 2))
         for loss in ("standard", "talr-step", "l2")
     ]
-    run = out / "0" / "whole"
+    run, wise = out / "0" / "whole", ("--base", "lit_talr/lab/base", "--alpha", "[0.3,0.5]")
     return [
         *fits,
         Case("test", ("test", "-c", "OUT/config.yaml", "--ckpt_path", "last"), ("answers/*",), run),
         Case("export", ("export", "--ckpt", str(run), "--out", "OUT"), ("*.safetensors",)),
-        Case("merge", ("merge", "--base", "lit_talr/lab/base", "--tuned", str(run / "export"), "--alpha", "[0.3,0.5]", "--out", "OUT"), ("alpha-*/*.safetensors",)),
+        Case(
+            "merge",
+            ("merge", *wise, "--tuned", str(run / "export"), "--out", "OUT"),
+            ("alpha-*/*.safetensors",),
+        ),
         Case("sweep", ("sweep", *LAB, *ONE, "--space", str(out / "space.yaml"), "--out", "OUT", "--workers", "2"), ("*/answers/test.jsonl",)),
         Case("report", ("report", str(out / "9" / "whole"), "--out", "OUT/report.html"), ("*.parquet",)),
     ]

@@ -10,8 +10,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from torch.optim import Optimizer
 
-from lit_talr.cli.parsers import PACKAGE
+from lit_talr.cli.parsers import PACKAGE, find_config, option_names, read_config
 from lit_talr.cli.renamed import explain_renamed
+from lit_talr.cli.words import options
 from lit_talr.domains import DomainDataModule
 from lit_talr.losses import LossStrategy
 from lit_talr.training.schedules import Schedule
@@ -57,9 +58,18 @@ def explain_trainer(message: str, words: Sequence[str]) -> str | None:
         return f"`trainer.accelerator: gpu`, and no GPU is found here; {ways_out}."
     if match := re.search(r"arguments are required: (?:fit|validate|test)\.([\w.]+)", message):
         return f"`{match[1]}` is missing; give it by a file, such as -c {FILES.get(match[1], 'configs/base.yaml')}, or see configs/experiment for whole runs."
+    match = re.match(r"Parser key \"(data|model\.loss)\":.*?Option '(\S+)' is not accepted", message, re.DOTALL)
+    if match and not names_class(words, match[1]):
+        return f"`{match[1]}` has no class yet that could take `{match[2]}`; name one before it, by a file such as -c {FILES[match[1]]}."
     if match := re.fullmatch(r"argument (\S+): expected one argument", message):
         return f"`{match[1]}` stands without a value; write one after it."
     return None
+
+
+def names_class(words: Sequence[str], key: str) -> bool:
+    """Whether a command line, or a file in it, names the class that an option takes."""
+    given = [option for name, value in options(words) for option in (option_names(read_config(find_config(value))) if name == "config" else [name])]
+    return key in given or f"{key}.class_path" in given
 
 
 def one_sentence(message: str) -> str:

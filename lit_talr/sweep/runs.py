@@ -123,6 +123,8 @@ class Runs:
         """Domain and, where it is scored, general score."""
         verb, keys = self.scored
         metrics = self.metrics(name, verb)
+        if not metrics:
+            raise Failed(f"{verb} wrote no scores; `callbacks` needs Summary.")
         wanted = keys[: 1 + self.general]
         if missing := [key for key in wanted if not math.isfinite(metrics.get(key, math.nan))]:
             source = "DomainScore" if missing[0].endswith("/score") else "GeneralScore"

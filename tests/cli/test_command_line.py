@@ -174,6 +174,12 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(words: list[str], capsys
     assert "mine.yaml: is not YAML" in error and "line 3" in error
 
 
+@pytest.mark.parametrize(("key", "option"), [("data", "train"), ("model.loss", "floor")])
+def test_an_option_of_a_class_that_is_not_named_yet(capsys: pytest.CaptureFixture[str], key: str, option: str) -> None:
+    message = f"`{key}` has no class yet that could take `{option}`; name one before it"
+    assert message in refused(capsys, "fit", *BASE[:2], f"--{key}.{option}", "1")
+
+
 @pytest.mark.parametrize(("content", "message"), [(b"", "mine.yaml: holds no settings"), (b"# \xe9", "mine.yaml: is not YAML")])
 def test_a_file_without_settings_is_named(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "mine.yaml").write_bytes(content)

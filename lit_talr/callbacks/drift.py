@@ -208,12 +208,13 @@ class Drift(Measure):
         return {"num_sequences": self.num_sequences, "length": self.length, "seed": self.seed, "corpora": corpora}
 
     def state_dict(self) -> dict[str, Any]:
-        """The same on all ranks."""
-        return {"settings": self.settings(), "rows": self.rows}
+        """The same on all ranks; without settings where ``fit`` measures nothing."""
+        return {"settings": self.settings() if self.is_asked("fit") else {}, "rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name, here in self.settings().items():
-            check_same(f"Drift.{name}", state_dict["settings"][name], here)
+        here = self.settings()
+        for name, there in state_dict["settings"].items():
+            check_same(f"Drift.{name}", there, here[name])
         self.rows = state_dict["rows"]
 
 

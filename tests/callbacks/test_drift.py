@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lit_talr.training.base_text
-from lit_talr.callbacks import Drift, HFExport
+from lit_talr.callbacks import Drift, HFExport, WholeCheckpoint
 from lit_talr.callbacks.drift import corpus_name, pad_blocks, read_text
 from lit_talr.checkpoint.merge import merge
 from lit_talr.cli.command_line import main
@@ -183,6 +183,17 @@ def test_intervals_in_steps_and_epochs(own: Path) -> None:
     assert [row["step"] for row in rows(own, "ends")] == [0, 1]
     run(own, small(every_n_epochs=None), "neither", steps=1)
     assert not (own / "neither" / "drift.jsonl").exists()
+
+
+def test_the_checkpoint_of_a_run_that_measures_nothing_can_be_tested(own: Path, corpus: Path) -> None:
+    drift = partial(small, every_n_epochs=None, corpora=[str(corpus)])
+    trained = {"callbacks": [drift(), WholeCheckpoint()], "enable_checkpointing": True, "default_root_dir": str(own / "later")}
+    fit(own, Standard(), steps=1, trainer=trained, optimizer=ADAM)
+    (checkpoint,) = (own / "later" / "checkpoints").glob("*.ckpt")
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[drift()], default_root_dir=str(own), precision="64-true")
+    module = DomainSFT(Standard(), pretrained=str(own / "model"), optimizer=ADAM, generation=Generation(max_new_tokens=1))
+    trainer.test(module, records(own), ckpt_path=str(checkpoint), weights_only=True, verbose=False)
+    assert trainer.callback_metrics["drift/kl"] > 0
 
 
 def test_a_run_that_something_else_ends_is_measured_there(own: Path) -> None:

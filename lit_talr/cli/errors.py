@@ -59,7 +59,7 @@ def explain_trainer(message: str, words: Sequence[str]) -> str | None:
     if match := re.search(r"arguments are required: (?:fit|validate|test)\.([\w.]+)", message):
         return f"`{match[1]}` is missing; give it by a file, such as -c {FILES.get(match[1], 'configs/base.yaml')}, or see configs/experiment for whole runs."
     match = re.match(r"Parser key \"(data|model\.loss)\":.*?Option '(\S+)' is not accepted", message, re.DOTALL)
-    if match and not names_class(words, match[1]):
+    if match and "class_path" not in message and not names_class(words, match[1]):
         return f"`{match[1]}` has no class yet that could take `{match[2]}`; name one before it, by a file such as -c {FILES[match[1]]}."
     if match := re.fullmatch(r"argument (\S+): expected one argument", message):
         return f"`{match[1]}` stands without a value; write one after it."

@@ -166,6 +166,16 @@ def synchronise(path: Path) -> None:
             os.close(handle)
 
 
+def check_unused(out: Path) -> None:
+    """Refuses a path for a new folder that holds something already.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"`out`: {out} is there already; name a new folder.")
+
+
 def looks_like_path(name: str) -> bool:
     """Whether a name can only mean a file or folder; names on the hub are ``name`` or ``owner/name``."""
     return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

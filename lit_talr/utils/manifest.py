@@ -9,7 +9,7 @@ from typing import Any
 from xxhash import xxh3_128
 
 from lit_talr.utils.checksums import KIND, hash_file
-from lit_talr.utils.files import read_json, write_text
+from lit_talr.utils.files import check_unused, read_json, write_text
 
 MANIFEST = "lit_talr_manifest.json"
 """Its name, which no model on the hub has."""
@@ -84,10 +84,9 @@ def is_made(out: Path, about: Mapping[str, Any] | None = None, command: str = ""
     Raises:
         ValueError: If it holds anything else.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
     if (out / MANIFEST).is_file() and (about is None or (why_changed(out) is None and read_json(out / MANIFEST)["about"] == about)):
         card = out / "README.md"
         if card.is_file() and command in card.read_text(encoding="utf-8", errors="replace"):
             return True
-    raise ValueError(f"`out`: {out} is there already; name a new folder.")
+    check_unused(out)
+    return False

@@ -81,11 +81,10 @@ class Case:
 
 def all_cases(out: Path) -> list[Case]:
     """The commands, in an order in which each finds what it reads."""
+    auto = ("--run", "OUT", "--ckpt_path", "auto")
     fits = [
-        Case(
-            f"fit, {place}, {loss}", ("fit", *LAB, *words, "-c", f"configs/loss/{loss}.yaml", "--run", "OUT", "--ckpt_path", "auto"), ("export/*",), None, ranks
-        )
-        for place, words, ranks in (("one process", ONE, 1), ("ZeRO-2 on two ranks", ZERO2, 2))
+        Case(f"fit, {place}, {loss}", ("fit", *LAB, *words, "-c", f"configs/loss/{loss}.yaml", *auto), ("export/*.safetensors",), num_ranks=num_ranks)
+        for place, words, num_ranks in (("one process", ONE, 1), ("ZeRO-2 on two ranks", ZERO2, 2))
         for loss in ("standard", "talr-step", "l2")
     ]
     run, wise = out / "0" / "whole", ("--base", "lit_talr/lab/base", "--alpha", "[0.3,0.5]")

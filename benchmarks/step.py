@@ -89,7 +89,7 @@ class Setting:
     def model(self, folder: Path) -> Any:
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32, attn_implementation=self.attention).train()
+        return AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32, attn_implementation=self.attention, trust_remote_code=False).train()
 
 
 def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int, shape: str, documents: str | None, num_rows: int) -> None:
@@ -257,7 +257,7 @@ def trl(folder: Path, setting: Setting) -> dict[str, Any]:
     plain: Any = {"gradient_checkpointing": False, "train_sampling_strategy": "sequential", "max_steps": setting.steps}
     plain |= {"use_cpu": setting.device == "cpu", "bf16": setting.half}
     arguments = SFTConfig(str(folder / "trl"), per_device_train_batch_size=batch_size, learning_rate=LEARNING_RATE, **options, **quiet, **plain)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model", trust_remote_code=False)
     trainer = SFTTrainer(model, arguments, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Clock()])
     trainer.train()
     return {**times.report(), "loss": next(row["loss"] for row in trainer.state.log_history if "loss" in row)}

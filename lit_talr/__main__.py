@@ -1,6 +1,8 @@
 """``python -m lit_talr`` and ``lit-talr``."""
 
+import signal
 import sys
+import threading
 
 from lit_talr import __version__
 
@@ -16,6 +18,7 @@ COMMANDS = {
     "export": "a checkpoint of any strategy as a Hugging Face folder",
     "demo": "a small study in a few minutes, on a CPU, without a download",
 }
+INTERRUPTED = 128 + signal.SIGINT
 OVERVIEW = "\n".join(
     [
         "usage: lit-talr COMMAND ...",
@@ -38,16 +41,38 @@ def main() -> None:
     elif words == ["--version"]:
         print(f"lit-talr {__version__}")
     else:
-        from lit_talr.cli.command_line import main as run
-        from lit_talr.modeling.strategies import end_process
+        run_command()
 
-        try:
-            run()
-        except SystemExit as end:
-            if isinstance(end.code, int):
-                end_process(end.code)
-            raise
-        end_process()
+
+def run_command() -> None:
+    """Runs a command, and ends the process: with 130 where Ctrl-C or SIGINT ended the command, as shells and schedulers expect."""
+    leave_errors_to_commands()
+    try:
+        from lit_talr.cli.command_line import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("lit-talr: interrupted.", file=sys.stderr)
+        status: object = INTERRUPTED
+    except SystemExit as end:
+        status = INTERRUPTED if isinstance(end.__context__, KeyboardInterrupt) else end.code  # Lightning exits with 1 then
+    else:
+        status = 0
+    strategies = sys.modules.get("lit_talr.modeling.strategies")  # not yet there where the imports were interrupted
+    if strategies is None or not isinstance(status, int):
+        sys.exit(status)  # type: ignore[arg-type]
+    strategies.end_process(status)
+
+
+def leave_errors_to_commands() -> None:
+    """Prints no traceback of a thread that hands its error on to the command, as TensorBoard's does on a full disk."""
+    otherwise = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        if failure.exc_value is None or getattr(failure.thread, "exception", None) is not failure.exc_value:
+            otherwise(failure)
+
+    threading.excepthook = report
 
 
 if __name__ == "__main__":

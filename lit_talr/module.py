@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_talr.checkpoint.find import check_before_loading
+from lit_talr.checkpoint.before_loading import check_before_loading
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
@@ -172,21 +172,17 @@ class DomainSFT(EvaluatedModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:  # DeepSpeed calls this for every micro-batch
-            self.step_end(optimizer.param_groups[0]["lr"])
             if self.trainer.global_step + 1 == self.num_steps:
                 self.trainer.should_stop = True  # so that Lightning validates where the run ends, whatever the interval
+            self.step_end(optimizer.param_groups[0]["lr"])
 
     def step_end(self, learning_rate: float) -> None:
         """Ends an optimizer step, before a checkpoint of it is saved."""
         loss, nll = self.guard.step_end(self.trainer, self.data)
         self.loss.step_end()
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/nll", nll)
-        self.log("train/learning_rate", learning_rate)
-        if self.guard.num_skipped:
-            self.log("train/skipped_steps", float(self.guard.num_skipped))
-        for name, value in self.loss.metrics().items():
-            self.log(name, value, prog_bar=name.endswith("temperature"))
+        values = {"train/loss": loss, "train/nll": nll, "train/learning_rate": learning_rate, "epoch": self.trainer.current_epoch + 1.0}
+        skipped = {"train/skipped_steps": float(self.guard.num_skipped)} if self.guard.num_skipped else {}
+        self.log_step({**values, **skipped, **self.loss.metrics()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.record.save(checkpoint, self)

@@ -43,10 +43,16 @@ FORBIDDEN = {
     "losses": r"transformers\b|peft\b|lit_talr\.(data|domains|metrics|modeling|module)\b",
     "kernels": r"transformers\b|peft\b|lightning\b",
 }
-# Methods of Lightning that take `**kwargs` and are overridden here.
+# The script that runs programs which a model wrote, in a process of its own.
+RUNS_PROGRAMS = "tasks/run_tests.py"
+# Calls that would run code that comes with what they load, unless they are told not to.
+LOADS = ("from_pretrained", "from_config", "load_dataset", "LLM")
+# Methods of Lightning that take `**kwargs` and are overridden here, and a test's call of a program, which is passed on as it is.
 OVERRIDES = {
+    ("cli/lightning_cli.py", "_prepare_subcommand_parser"),
     ("cli/lightning_cli.py", "init_parser"),
     ("cli/lightning_cli.py", "instantiate_trainer"),
+    ("tasks/run_tests.py", "call"),
     ("training/evaluation.py", "load_from_checkpoint"),
     ("training/evaluation.py", "log"),
 }
@@ -93,11 +99,19 @@ def habit_offences(package: Path, file: Path, tree: ast.AST) -> Iterator[str]:
                 yield f"{file.relative_to(package.parent)}:{node.lineno}: `{name}` takes `**{node.args.kwarg.arg}`; name its arguments."
         if isinstance(node, ast.Call):
             place = f"{file.relative_to(package.parent)}:{node.lineno}"
-            if isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec"):
+            if isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec") and file.relative_to(package).as_posix() != RUNS_PROGRAMS:
                 yield f"{place}: `{node.func.id}()` runs what others wrote; parse it (`float`, `ast.literal_eval`, `json`)."
+            loads = name_of(node.func) in LOADS and name_of(getattr(node.func, "value", node.func)) != "GenerationConfig"  # which holds values alone
+            if loads and "trust_remote_code" not in [keyword.arg for keyword in node.keywords]:
+                yield f"{place}: `{name_of(node.func)}` needs `trust_remote_code=False`; without it, it may run what others wrote."
             for keyword in node.keywords:
                 if keyword.arg in ("shell", "trust_remote_code") and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False):
                     yield f"{place}: `{keyword.arg}` must stay False; it runs what others wrote."
+
+
+def name_of(function: ast.expr) -> str:
+    """The last word of what is called."""
+    return getattr(function, "attr", getattr(function, "id", ""))
 
 
 def offences(package: Path) -> list[str]:
@@ -162,6 +176,13 @@ def test_the_house_is_in_order() -> None:
     assert (found := offences(PACKAGE)) == [], "\n" + "\n".join(found)
 
 
+def test_benchmarks_and_pages_run_no_code_of_what_they_load() -> None:
+    root = PACKAGE.parent
+    files = [file for folder in ("benchmarks", "docs") for file in sorted((root / folder).rglob("*.py"))]
+    found = [text for file in files for text in habit_offences(root, file, ast.parse(file.read_text(encoding="utf-8"))) if "trust_remote_code" in text]
+    assert files and found == [], "\n" + "\n".join(found)
+
+
 @pytest.mark.parametrize(
     ("file", "source", "sentence"),
     [
@@ -186,6 +207,9 @@ def test_the_house_is_in_order() -> None:
         ("metrics/new.py", "eval(answer)", "`eval()` runs what others wrote"),
         ("modeling/new.py", "model.eval()", None),
         ("sweep.py", "subprocess.run(line, shell=True)", "`shell` must stay False"),
+        ("modeling/new.py", "AutoConfig.from_pretrained(folder)", "`from_pretrained` needs `trust_remote_code=False`"),
+        ("data/new.py", "datasets.load_dataset(name, split=split)", "`load_dataset` needs `trust_remote_code=False`"),
+        ("modeling/new.py", "GenerationConfig.from_pretrained(folder)", None),
         ("modeling/new.py", "load(name, trust_remote_code=trust)", "`trust_remote_code` must stay False"),
         ("modeling/new.py", "load(name, trust_remote_code=False)", None),
     ],

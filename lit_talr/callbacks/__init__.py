@@ -8,7 +8,8 @@ from lit_talr.callbacks.general_budget import GeneralBudget
 from lit_talr.callbacks.general_score import GeneralScore
 from lit_talr.callbacks.hf_export import HFExport
 from lit_talr.callbacks.lm_eval import LMEval
-from lit_talr.callbacks.terminal import Summary, TokenProgressBar
+from lit_talr.callbacks.progress import TokenProgressBar
+from lit_talr.callbacks.terminal import Summary
 from lit_talr.callbacks.token_probability import TokenProbability
 from lit_talr.callbacks.visible_update import VisibleUpdate
 

@@ -132,6 +132,11 @@ class GeneralMeasure(Measure, ABC):
     def read_base(self, trainer: Trainer, module: DomainSFT, split: Split) -> Scores | None:
         """Scores of the base model from the run folder; None where there are none. Collective."""
 
+    def metric_names(self, module: DomainSFT) -> list[str]:
+        if self.every_n_epochs is None:
+            return []
+        return [f"general/{name}" for name in self.suites] + (["general/mean", self.measures, f"{self.measures}_se"] if self.counts else [])
+
     def restore_scores(self, trainer: Trainer, module: DomainSFT, split: Split, cached: Scores) -> Scores:
         """The cached scores as they are used. Collective."""
         return cached

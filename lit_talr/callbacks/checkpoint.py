@@ -1,5 +1,6 @@
 """When checkpoints are written; lit_talr/checkpoint/whole.py writes them."""
 
+import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lit_talr.checkpoint.whole import remove, remove_parts, save_whole
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.monitors import is_measured_now
-from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.utils.collectives import all_ranks_come, sum_over_ranks
+
+logger = logging.getLogger(__name__)
 
 
 class WholeCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint``, with checkpoints that are complete or absent, whenever the run is killed, and that fall between optimizer steps.
 
     Without ``monitor`` it also writes one when the run is asked to end (SIGTERM, as schedulers send before they take a machine away): the open step is
-    finished, all ranks agree, the checkpoint is written, and the process exits with 143.
+    finished, all ranks agree, the checkpoint is written, and the process exits with 143. It also writes one where a callback or a validation fails between
+    two steps on all ranks, so that the error costs no step.
 
     Args:
         filename: Name of a checkpoint; without the step in it, ``--ckpt_path last`` goes by the time of writing.
@@ -54,6 +58,7 @@ class WholeCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.asked_to_end = False
+        self.between_steps = False  # whether a step is done, and the next one not begun
         self.judged_step: int | None = None  # step of the weights whose metric was judged last
         self.replaced: list[str] = []  # worse checkpoints, kept until one without `monitor` knows of the better
 
@@ -75,11 +80,15 @@ class WholeCheckpoint(ModelCheckpoint):
     def ask_to_end(self, *_: Any) -> None:
         self.asked_to_end = True
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.between_steps = False
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             if self.monitor is not None:
                 self.save_best(trainer, pl_module)
                 return
+            self.between_steps = True
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             self.end_if_asked(trainer, pl_module)
 
@@ -123,14 +132,32 @@ class WholeCheckpoint(ModelCheckpoint):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
         raise SIGTERMException
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write a checkpoint where all ranks fail between two steps, as by an error of a callback. What was measured at this step is measured again."""
+        if trainer.state.fn != "fit" or self.monitor is not None or not self.between_steps or self._last_global_step_saved == trainer.global_step:
+            return
+        if isinstance(exception, SIGTERMException) or not all_ranks_come(f"failed at {trainer.global_step}"):
+            return
+        assert isinstance(pl_module, EvaluatedModule)
+        pl_module.end_scoring()
+        pl_module.validated_step = None
+        outcome = "its checkpoint is written; continue with `--ckpt_path auto`."
+        try:
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+        except OSError as error:  # the run ends with its own error, not with this one
+            outcome = str(error)
+        if trainer.is_global_zero:
+            logger.warning(f"{type(exception).__name__} after step {trainer.global_step}: {outcome}")
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
         if self.monitor is None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is lost from here on
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        path = Path(filepath)
+        path, between_steps, self.between_steps = Path(filepath), self.between_steps, False  # what cannot be written is not tried again
         save_whole(trainer, path, self.save_weights_only)
+        self.between_steps = between_steps
         self._last_global_step_saved = trainer.global_step
         self._last_checkpoint_saved = filepath
         if self.monitor is None:
@@ -165,13 +192,11 @@ class WholeCheckpoint(ModelCheckpoint):
             self.remove_replaced(trainer)
 
     def remove_replaced(self, trainer: Trainer) -> None:
-        names, self.replaced = self.replaced, []
+        """Delete what was replaced; what another command reads is deleted with the next checkpoint."""
         known = {Path(path).name for path in self.best_k_models}
         assert self.dirpath is not None
-        if trainer.is_global_zero:
-            for name in names:
-                if name not in known:
-                    remove(Path(self.dirpath) / name)
+        folder = Path(self.dirpath)
+        self.replaced = [name for name in self.replaced if trainer.is_global_zero and name not in known and not remove(folder / name)]
 
     def remove_unknown(self, trainer: Trainer) -> None:
         """Delete the checkpoints of a killed run that the one which it continues from does not know: they are written again, or were replaced."""

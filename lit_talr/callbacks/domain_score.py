@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from rich.progress import track
 
 from lit_talr.callbacks.base import Rows, epoch_is_due, gather_rows, response_rows, responses_file
 from lit_talr.data.batch_plan import MicroBatch
@@ -16,8 +14,10 @@ from lit_talr.data.example import Split
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.modeling.generation import Response
 from lit_talr.module import DomainSFT
+from lit_talr.utils.boards import boards
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.files import write_bytes, write_json_lines
+from lit_talr.utils.progress import track
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ class DomainScore(Callback):
     """Writes each response of ``test`` to ``answers/test.jsonl`` of the run folder; ``test`` itself logs ``test/score`` and the domain's other metrics.
 
     Logs ``test/cut``, the share of responses cut by ``max_new_tokens``, and ``test/unanswered``, that of prompts too long for the model, which count as
-    wrong. A metric's figure goes to ``answers/test.png`` and to TensorBoard. Where asked, scores validation rows in the same way.
+    wrong. A metric's figure goes to ``answers/test.png``, TensorBoard, W&B and MLflow. Where asked, scores validation rows in the same way.
 
     Args:
         every_n_epochs: Also score responses to the validation rows after every so many epochs, at least 1; never by default.
@@ -46,6 +46,15 @@ class DomainScore(Callback):
     def setup(self, trainer: Trainer, pl_module: DomainSFT, stage: str) -> None:  # type: ignore[override]
         if stage == "test" or (stage == "fit" and self.every_n_epochs):
             pl_module.check_generation(trainer)
+
+    def metric_names(self, module: DomainSFT) -> list[str]:
+        """Names of the validation scores, as the metric has them for its rows."""
+        if not self.every_n_epochs:
+            return []
+        metric, examples = module.data.metric(), module.data.kept["val"]
+        metric.sync_on_compute = False  # each rank has all rows
+        metric.update([""] * len(examples), examples)
+        return [f"val/{name}" for name in (*metric.compute(), "cut", "unanswered")]
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         self.rows = []
@@ -67,7 +76,7 @@ class DomainScore(Callback):
         data, self.rows = pl_module.data, []
         data.encode_prompts("val")
         metric = data.metric().to(pl_module.device)
-        for batch in track(list(data.prompt_plan("val")), description="Validation responses", transient=True, disable=not trainer.is_global_zero):
+        for batch in track(list(data.prompt_plan("val")), "Validation responses", show=trainer.is_global_zero):
             examples = [data.kept["val"][index] for index in batch.ids]
             responses = pl_module.respond([data.prompts["val"][index] for index in batch.ids])
             metric.update([response.text for response in responses], examples)
@@ -92,10 +101,9 @@ class DomainScore(Callback):
 
 
 def publish_figure(figure: "Figure", path: Path, trainer: Trainer, split: Split) -> None:
-    """Write a figure to a file and to TensorBoard."""
+    """Write a figure to a file, and show it to the loggers."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     write_bytes(path, buffer.getvalue())
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(f"{split}/answers", figure, trainer.global_step)
+    for board in boards(trainer):
+        board.add_figure(f"{split}/answers", figure, trainer.global_step)

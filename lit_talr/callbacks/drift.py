@@ -116,6 +116,10 @@ class Drift(Measure):
     def is_asked(self, stage: str) -> bool:
         return super().is_asked(stage) or (stage == "fit" and self.every_n_steps is not None)
 
+    def metric_names(self, module: DomainSFT) -> list[str]:
+        corpora = [f"bits_per_byte{rise}/{name}" for rise in ("", "_rise") for name in map(corpus_name, self.corpora)]
+        return [f"drift/{name}" for name in ("kl", "kl_se", "agreement", "epoch", "step", *corpora)] if self.is_asked("fit") else []
+
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Measure the base model, or a resumed run's weights if its checkpoint was written before their measurement."""
         if not self.is_asked("fit"):

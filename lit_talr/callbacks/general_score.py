@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
-from rich.progress import track
 
 from lit_talr.callbacks.base import GeneralMeasure, Rows, Scores, gather_rows, response_rows, responses_file
 from lit_talr.data.example import Example, Split
@@ -16,6 +15,7 @@ from lit_talr.modeling.generation import Generation, Response
 from lit_talr.module import DomainSFT
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.files import read_json_lines
+from lit_talr.utils.progress import track
 
 SuiteClass = Callable[[str, str | None], DomainDataModule]
 """Any data module without its tokenizer and revision, which are those of the run."""
@@ -73,8 +73,8 @@ class GeneralScore(GeneralMeasure):
             metric: DomainMetric = data.metric().to(module.device)
             examples, own_rows = data.kept[split], []
             answered = None if cached is None else {row["id"]: row for row in cached if row["suite"] == name}
-            hidden = not trainer.is_global_zero or answered is not None
-            for batch in track(list(data.prompt_plan(split)), description=f"General abilities: {name}", transient=True, disable=hidden):
+            shown = trainer.is_global_zero and answered is None
+            for batch in track(list(data.prompt_plan(split)), f"General abilities: {name}", show=shown):
                 asked = [examples[index] for index in batch.ids]
                 if answered is None:
                     responses = module.respond([data.prompts[split][index] for index in batch.ids], self.generation)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from rich.progress import track
 
 from lit_talr.callbacks.base import GeneralMeasure, Scores, exported_generation, responses_file
 from lit_talr.data.example import Split
@@ -21,9 +20,11 @@ from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.generation import Generation
 from lit_talr.module import DomainSFT
 from lit_talr.tasks.base import Benchmark, check_same_items, check_same_settings, item_rows, logged, main_score
+from lit_talr.tasks.code_tests import has_sandbox
 from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import check_least, first_line
 from lit_talr.utils.files import read_json, read_json_lines, write_json
+from lit_talr.utils.progress import track
 
 if TYPE_CHECKING:
     from lit_talr.tasks.harness import Loaded
@@ -51,7 +52,7 @@ class LMEval(GeneralMeasure):
         task_folder: More task files (``*.yaml``); they can name Python functions, so they are programs.
         batch_size: Requests that run at once, at least 1.
         chat_template: Put prompts into the tokenizer's chat template, examples as turns.
-        allow_code_execution: Run the code that the model writes, as some tasks need; in a process with limits of time and memory, which is no sandbox.
+        allow_code_execution: Run the code that the model writes, as some tasks need; that of ``humaneval_local`` in a sandbox, where bubblewrap is installed.
 
     Raises:
         ValueError: For a value out of range, a missing harness, unknown task or metric, missing data, a task that may not run code, sharded weights (ZeRO-3,
@@ -137,6 +138,8 @@ class LMEval(GeneralMeasure):
                 continue
             if harness.runs_code(loaded) and not self.allow_code_execution:
                 raise ValueError(f"`{name}` runs the code that the model writes; allow it with `allow_code_execution: true`, or leave the task out.")
+            if harness.runs_code(loaded):
+                has_sandbox()  # says before training where there is none
             if benchmark.metric and name not in {**loaded.tasks["tasks"], **loaded.tasks.get("groups", {})}:
                 raise ValueError(f"`{name}` is a tag of several tasks, which has no score of its own; name the tasks, or leave out its `metric`.")
             self.loaded[name] = loaded
@@ -149,7 +152,7 @@ class LMEval(GeneralMeasure):
         with isolate_rng(), as_exported(module):
             with harness.quiet():
                 model = harness.SplitLM(module.backbone.model, encoder.tokenizer, self.batch_size)
-            for name, loaded in track(self.loaded.items(), description="Benchmarks", transient=True, disable=not trainer.is_global_zero):
+            for name, loaded in track(self.loaded.items(), "Benchmarks", show=trainer.is_global_zero):
                 output, cuts = harness.ask(model, loaded, self.tasks[name].limit, self.chat_template, self.allow_code_execution)
                 if cuts and trainer.is_global_zero:
                     logger.warning(f"LMEval: prompts of `{name}` are longer than the model can hold and lose their beginning ({len(cuts)} warnings): {cuts[0]}")
@@ -169,6 +172,9 @@ class LMEval(GeneralMeasure):
         if base is not None and self.counts and scores.by_suite:
             check_same_items(base.rows, scores.rows)
         return named | super().named_scores(scores, base)
+
+    def metric_names(self, module: DomainSFT) -> list[str]:
+        return [*super().metric_names(module), "lm_eval/*"] if self.every_n_epochs else []
 
     def content(self, module: DomainSFT, split: Split) -> str:
         return f"{tokenizer_hash(module.data.encoder.tokenizer)} {self.counts} {json.dumps(self.settings(module), sort_keys=True)}"

@@ -1,49 +1,19 @@
-"""The terminal: a summary before a run, a progress bar during it, a table after it."""
+"""The terminal: a summary before a run, a table after it."""
 
-import time
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lit_talr.data.batch_plan import BatchPlan
-from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import format_counts
 from lit_talr.module import DomainSFT
 from lit_talr.utils.identity import WeightsIdentity
 from lit_talr.utils.score import Score, Scores, read_scores, write_scores
-
-
-class TokenProgressBar(RichProgressBar):
-    """Lightning's progress bar with the throughput: tokens of this rank without padding, times the number of ranks."""
-
-    def __init__(self) -> None:
-        super().__init__(leave=False)
-        self._started = time.monotonic()
-        self._tokens = 0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_epoch_start(trainer, pl_module)
-        self._started, self._tokens = time.monotonic(), 0
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
-        self._tokens += batch["num_tokens"] * trainer.world_size
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def configure_columns(self, trainer: Trainer) -> list[Any]:
-        return super().configure_columns(trainer)[:-1]  # drops batches per second, to fit 80 characters
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        shown = {name.removeprefix("train/").removeprefix("talr/"): value for name, value in super().get_metrics(trainer, pl_module).items()}
-        shown.pop("v_num", None)
-        if trainer.training and self._tokens:
-            shown["tokens/s"] = f"{self._tokens / (time.monotonic() - self._started):,.0f}"
-        return shown
 
 
 class Summary(Callback):
@@ -85,8 +55,7 @@ class Summary(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.state.fn == "fit":
-            saved = any((Path(trainer.default_root_dir) / "checkpoints").glob("[!.]*.ckpt"))
-            way_on = "continue from the last checkpoint with `--ckpt_path last`" if saved else "no checkpoint had been written yet"
+            way_on = "the same line with `--ckpt_path auto` continues from the newest checkpoint, or starts again if there is none"
             Console(stderr=True).print(f"Stopped after step {trainer.global_step}; {way_on}.", soft_wrap=True)
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.module import DomainSFT
 from lit_talr.training.base_nll import score_tokens
 from lit_talr.training.resume import check_same
+from lit_talr.utils.boards import boards
 from lit_talr.utils.collectives import sum_over_ranks
 from lit_talr.utils.errors import check_in, check_least
 
@@ -35,7 +35,7 @@ class TokenProbability(Callback):
     The table has a row for each epoch, ``set`` and group: ``all`` tokens, each ``bin`` of probability, each ``cohort``, and each of the ``hardest`` tokens
     of the probe with its text. Columns: ``num_tokens``, the means of ``probability``, ``nll`` (nats), ``weight`` and ``weighted_nll``, the shares above the
     ``threshold`` and at the least weight of the loss, and for ``all`` the mean over the epoch's steps of the loss's own metrics (``talr/temperature``).
-    TensorBoard also gets histograms by epoch, figures, the hardest tokens as text and a page of charts, "Curriculum".
+    TensorBoard, W&B and MLflow also get histograms by epoch, figures and the hardest tokens; TensorBoard a page of charts, "Curriculum".
 
     Args:
         probe: The split that the probe is drawn from.
@@ -130,17 +130,20 @@ class TokenProbability(Callback):
         return [*bin_rows(by_bin), *group_rows(by_cohort, "cohort", edges)]
 
     def publish(self, trainer: Trainer, epoch: int) -> None:
-        """Log an epoch's scalars to every logger, and its other views to TensorBoard."""
+        """Log an epoch's scalars to every logger, and its other views to those that show them."""
         scalars = epoch_scalars([row for row in self.rows if row["epoch"] == epoch], self.threshold)
         for logger in trainer.loggers:
             # At the step that ended last, as Lightning logs validation: what is logged at the next one is hidden when the run is resumed.
             logger.log_metrics(scalars, step=max(0, trainer.global_step - 1))
-        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not trainer.is_global_zero:
             return
-        if trainer.loggers and not boards and epoch == 0:
-            Console(stderr=True).print("TokenProbability: histograms, figures and texts go to TensorBoard only; token_probability.parquet holds all numbers.")
-        for board in boards:
+        shown = boards(trainer)
+        if trainer.loggers and not shown and epoch == 0:
+            names = " and ".join(type(logger).__name__ for logger in trainer.loggers)
+            Console(stderr=True, soft_wrap=True).print(
+                f"TokenProbability: {names} gets numbers only, no histograms, figures and tables (docs/loggers.md); token_probability.parquet holds all."
+            )
+        for board in shown:
             add_epoch(board, self.rows, epoch, self.threshold)
 
     def settings(self) -> dict[str, Any]:

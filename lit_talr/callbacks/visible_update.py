@@ -37,6 +37,9 @@ class VisibleUpdate(Callback):
         self.measured_step: int | None = None  # optimizer step of the weights that were measured last
         self.rounding: Rounding | None = None  # that measurement
 
+    def metric_names(self, module: DomainSFT) -> list[str]:
+        return ["update/visible"] if is_rounded(module.trainer, module) else []
+
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Compare the reach of the optimizer with the distance to the next number."""
         weights = trained_weights(trainer, pl_module)
@@ -90,12 +93,17 @@ class VisibleUpdate(Callback):
 
 def trained_weights(trainer: Trainer, module: DomainSFT) -> dict[str, tuple[Tensor, TensorInfo]]:
     """Each trained weight and where the base model's is, by its name in the model, in the same order on every rank; empty where nothing is to be measured."""
-    if module.backbone is None or module.pretrained is None or module.lora is not None or compute_dtype(trainer).itemsize > 2:
+    if module.backbone is None or module.pretrained is None or not is_rounded(trainer, module):
         return {}
     model = module.backbone.model
     stored = model_tensors(model, model_folder(module.pretrained, module.revision))
     named = {id(value): (name, value) for name, value in model.state_dict(keep_vars=True).items() if name in stored}  # tied weights once
     return {name: (value, stored[name]) for name, value in named.values() if value.requires_grad}
+
+
+def is_rounded(trainer: Trainer, module: DomainSFT) -> bool:
+    """Whether a base model's own weights are trained, and rounded to two bytes or fewer where the run computes."""
+    return module.pretrained is not None and module.lora is None and compute_dtype(trainer).itemsize <= 2
 
 
 def publish(trainer: Trainer, values: dict[str, float]) -> None:

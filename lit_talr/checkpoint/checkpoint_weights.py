@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 from lit_talr.checkpoint.find import kind
-from lit_talr.checkpoint.pickles import load_inert, read_metadata
+from lit_talr.checkpoint.pickles import load_inert, load_plain, read_metadata
 from lit_talr.checkpoint.weights import Weights, widest
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.identity import WeightsIdentity
@@ -38,15 +38,18 @@ def checkpoint_weights(path: Path) -> Weights:
         ) from error
 
 
-def checkpoint_identity(path: Path) -> WeightsIdentity:
-    """The identity of a checkpoint's weights, which the run wrote into it."""
+def checkpoint_record(path: Path) -> dict[str, Any]:
+    """A checkpoint with all that a run wrote into it; its tensors are mapped, not read."""
     if path.is_file():
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    elif (path / "meta.pt").is_file():  # FSDP2
-        content = torch.load(path / "meta.pt", map_location="cpu", weights_only=True)
-    else:
-        content = load_inert(min(path.glob("checkpoint/*_model_states.pt"), key=rank_of))
-    return WeightsIdentity(**content["weights"])
+        return load_plain(path)
+    if (path / "meta.pt").is_file():  # FSDP2
+        return load_plain(path / "meta.pt")
+    return load_inert(min(path.glob("checkpoint/*_model_states.pt"), key=rank_of))
+
+
+def checkpoint_identity(path: Path) -> WeightsIdentity:
+    """The identity of a checkpoint's weights."""
+    return WeightsIdentity(**checkpoint_record(path)["weights"])
 
 
 def select_model(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def select_model(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_weights(path: Path) -> Weights:
-    state = select_model(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["state_dict"])
+    state = select_model(load_plain(path)["state_dict"])
     return Weights({name: tuple(value.shape) for name, value in state.items()}, widest(value.dtype for value in state.values()), state.__getitem__)
 
 

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 
 from lit_talr.checkpoint.checkpoint_weights import checkpoint_identity, checkpoint_weights
-from lit_talr.checkpoint.find import check_whole, last_checkpoint
+from lit_talr.checkpoint.find import hold_last, hold_whole
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
-from lit_talr.utils.files import check_unused, new_folder, read_json, write_text
-from lit_talr.utils.manifest import MANIFEST, write_manifest
+from lit_talr.utils.files import new_folder, read_json, write_text
+from lit_talr.utils.locks import Lock
+from lit_talr.utils.manifest import MANIFEST, is_made, write_manifest
 from lit_talr.utils.weight_files import check_files
 
 SKELETON = "skeleton"
@@ -32,11 +33,17 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
         dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update.
 
     Raises:
-        ValueError: If the path is no whole checkpoint of a run, the run has no ``skeleton`` folder, or the new folder is used already.
+        ValueError: If the path is no whole checkpoint of a run, the run has no ``skeleton`` folder, or the new folder holds something else already.
     """
     out = out.expanduser()
-    check_unused(out)
-    path = find_checkpoint(ckpt.expanduser())
+    is_made(out)
+    path, lock = find_checkpoint(ckpt.expanduser())
+    with lock:
+        write_export(path, out, dtype)
+
+
+def write_export(path: Path, out: Path, dtype: str | None) -> None:
+    """Writes a whole checkpoint as a model folder."""
     skeleton = path.resolve().parents[1] / SKELETON
     record = read_record(skeleton)
     weights = checkpoint_weights(path)
@@ -44,30 +51,32 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
         weights = merged_weights(weights, record["lora"]["alpha"] / record["lora"]["r"])
     if missing := [name for name in record["names"].values() if name not in weights.shapes]:
         raise ValueError(f"{path} has no tensor `{missing[0]}`, which {skeleton / RECORD} names; give a checkpoint of the run that wrote both.")
-    origin = checkpoint_identity(path)
     target: torch.dtype = getattr(torch, dtype) if dtype else weights.dtype
-    rounding = Rounding.of(target, record["pretrained"], record["revision"])
     name = str(target).removeprefix("torch.")
+    about, command = checkpoint_identity(path).about(), shlex.join(["lit-talr", "export", "--ckpt", str(path), "--out", str(out), "--dtype", name])
+    if is_made(out, about, command):
+        print(f"{out}: is there already, from the same checkpoint")
+        return
+    rounding = Rounding.of(target, record["pretrained"], record["revision"])
     with new_folder(out) as folder:
         copy_skeleton(skeleton, folder)
         num_files = write_shards(folder, record["names"], weights, target, rounding)
-        add_command(folder / "README.md", shlex.join(["lit-talr", "export", "--ckpt", str(path), "--out", str(out), "--dtype", name]), rounding)
-        write_manifest(folder, about=origin.about())
+        add_command(folder / "README.md", command, rounding)
+        write_manifest(folder, about=about)
     print(f"{out}: {path.name}, {len(record['names']):,} tensors in {num_files} file(s), {name}")
     if rounding is not None:
         print(rounding)
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path names.
+def find_checkpoint(path: Path) -> tuple[Path, Lock]:
+    """The checkpoint that a path names, with a lock that keeps a ``fit`` that is running from deleting it.
 
     Raises:
         ValueError: If there is none, or it is not whole.
     """
     if (path / "checkpoints").is_dir():
-        return last_checkpoint(path)
-    check_whole(path, "ckpt", "give a run's folder, or a whole checkpoint from its `checkpoints`")
-    return path
+        return hold_last(path)
+    return path, hold_whole(path, "ckpt", "give a run's folder, or a whole checkpoint from its `checkpoints`")
 
 
 def read_record(skeleton: Path) -> dict[str, Any]:

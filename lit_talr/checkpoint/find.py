@@ -2,19 +2,21 @@
 
 import logging
 import re
+import time
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_talr.checkpoint.seal import why_unsealed
 from lit_talr.modeling.strategies import checkpoint_kind, is_deepspeed
 from lit_talr.utils.checksums import find_fault
+from lit_talr.utils.locks import Lock
 from lit_talr.utils.manifest import why_changed
 
 logger = logging.getLogger(__name__)
+ATTEMPTS = 20
+"""Number of looks at the checkpoints of a run, where one that was found is gone."""
 
 
 def why_not_whole(path: Path) -> str | None:
@@ -40,19 +42,70 @@ def last_checkpoint(run: Path) -> Path:
     Raises:
         ValueError: If there is none.
     """
+    path, lock = hold_last(run)
+    lock.close()
+    return path
+
+
+def hold_last(run: Path) -> tuple[Path, Lock]:
+    """The same, with a lock that keeps a ``fit`` that is running from deleting it.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return find_last(run)
+        except (FileNotFoundError, BlockingIOError):  # replaced meanwhile
+            time.sleep(0.1)
+    return find_last(run)
+
+
+def hold(path: Path) -> Lock:
+    """Keeps a ``fit`` that is running from deleting a checkpoint, until the lock is closed.
+
+    Raises:
+        FileNotFoundError, BlockingIOError: If it has just been deleted, or is being deleted.
+    """
+    lock = Lock(path, shared=True)
+    path.stat()
+    return lock
+
+
+def hold_whole(path: Path, option: str, way_out: str) -> Lock:
+    """The same for a path that a user gives or a run has on record.
+
+    Raises:
+        ValueError: If it is not a whole checkpoint; naming the option and the fault.
+    """
+    try:
+        lock = hold(path)
+    except (FileNotFoundError, BlockingIOError) as error:
+        raise ValueError(f"`{option}`: {path} does not exist; {way_out}.") from error
+    check_whole(path, option, way_out)
+    return lock
+
+
+def find_last(run: Path) -> tuple[Path, Lock]:
     folder = run / "checkpoints"
-    paths = sorted(folder.glob("[!.]*.ckpt"), key=age, reverse=True)
+    paths = sorted(checkpoints(run), key=age, reverse=True)
     faults: list[str] = []
     for path in paths:
+        lock = hold(path)
         if fault := why_not_whole(path):
             faults.append(f"{path} {fault}")
             continue
         if faults:
-            rank_zero_only(logger.warning)(f"`ckpt_path: last`: {'; '.join(faults)}. Continuing from the newest whole checkpoint, {path}.")
-        return path
+            rank_zero_only(logger.warning)(f"`ckpt_path`: {'; '.join(faults)}. Using the newest whole checkpoint, {path}.")
+        return path, lock
     if paths:
-        raise ValueError(f"`ckpt_path: last`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
-    raise ValueError(f"`ckpt_path: last`: {folder} holds no checkpoint; start the run without `ckpt_path`, or name its folder with `--run`.")
+        raise ValueError(f"`ckpt_path`: of the {len(paths)} checkpoint(s) in {folder} none is whole; start the run again in another folder.")
+    raise ValueError(f"`ckpt_path`: {folder} holds no checkpoint; start the run by `lit-talr fit` with `--ckpt_path auto`, or name its folder with `--run`.")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, whole or not, but none that was still being written."""
+    return list((run / "checkpoints").glob("[!.]*.ckpt"))
 
 
 def step_of(path: Path) -> int | None:
@@ -79,17 +132,6 @@ def kind(path: Path) -> str:
 def optimizer_files(path: Path) -> list[Path]:
     """The optimizer's files in a checkpoint of DeepSpeed, one for each rank that wrote it, ``bf16_...`` where weights were bfloat16."""
     return list(path.glob("checkpoint/*_optim_states.pt"))
-
-
-def check_before_loading(strategy: Strategy) -> None:
-    """Lets a strategy load whole checkpoints only, also where no command line has checked them."""
-    load = strategy.load_checkpoint
-
-    def load_whole(checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        check_whole(Path(checkpoint_path), "ckpt_path", "give another, such as one that WholeCheckpoint wrote")
-        return load(checkpoint_path, weights_only)
-
-    strategy.load_checkpoint = load_whole  # type: ignore[method-assign,assignment]
 
 
 def check_strategy(path: Path, trainer: Trainer) -> None:

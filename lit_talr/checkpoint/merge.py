@@ -12,11 +12,14 @@ import torch
 from huggingface_hub import ModelCardData
 from torch import Tensor
 from transformers import AutoConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from lit_talr.checkpoint.weights import INDEX, write_files
-from lit_talr.utils.files import check_unused, new_folder, write_text
+from lit_talr.modeling.generation import read_valid
+from lit_talr.utils.errors import without_code
+from lit_talr.utils.files import new_folder, write_text
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
-from lit_talr.utils.manifest import MANIFEST, write_manifest
+from lit_talr.utils.manifest import MANIFEST, is_made, write_manifest
 from lit_talr.utils.score import digest
 from lit_talr.utils.weight_files import TensorInfo, model_folder, read_tensor, tensors
 
@@ -49,7 +52,7 @@ def merge(out: Path, tuned: str | list[str], base: str | None = None, alpha: flo
         alpha: Share of the tuned model in [0, 1], or a list; 0.5 where it is left out. The paper's is not known, 0.5 is FLOW's (arXiv:2502.02797).
 
     Raises:
-        ValueError: For an alpha out of range, models of different tensors or shapes (by name), and a folder that is used already.
+        ValueError: For an alpha out of range, models of different tensors or shapes (by name), and a folder that holds something else already.
     """
     models = [tuned] if isinstance(tuned, str) else tuned
     if base is None and (alpha is not None or len(models) < 2):
@@ -62,7 +65,7 @@ def merge(out: Path, tuned: str | list[str], base: str | None = None, alpha: flo
     out = out.expanduser()
     outs = {value: out / f"alpha-{value:g}" if isinstance(alpha, list) else out for value in alphas}
     for path in outs.values():
-        check_unused(path)
+        is_made(path)
     names = models if base is None else [*models, base]
     folders = [model_folder(name) for name in names]
     contents = matching_tensors(folders)
@@ -103,14 +106,18 @@ def matching_tensors(folders: Sequence[Path]) -> list[dict[str, TensorInfo]]:
 def is_tied(folder: Path) -> bool:
     """Whether the head is the embedding, which is the default of some families."""
     try:
-        return bool(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().tie_word_embeddings)
+        with without_code(str(folder)):
+            return bool(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().tie_word_embeddings)
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder / 'config.json'} is not a configuration that transformers knows ({' '.join(str(error).split())}).") from error
 
 
 def write_merge(out: Path, terms: Sequence[Term], command: str) -> None:
     """Writes the sum of the terms as a model folder, in the shards of the first term."""
-    first = terms[0]
+    first, about = terms[0], merged_identity(terms).about()
+    if is_made(out, about, command):
+        print(f"{out}: is there already, from the same models")
+        return
     files: dict[str, list[str]] = {}
     for name, info in first.tensors.items():
         files.setdefault(info.file.name, []).append(name)
@@ -118,8 +125,11 @@ def write_merge(out: Path, terms: Sequence[Term], command: str) -> None:
         write_files(folder, files, lambda name: combine(name, terms), f"Merging into {out.name}")
         for path in (path for pattern in COPIED for path in sorted(first.folder.glob(pattern)) if path.name not in (INDEX, MANIFEST)):
             shutil.copyfile(path, folder / path.name)
+        settings = first.folder / GENERATION_CONFIG_NAME
+        if settings.is_file() and (valid := read_valid(settings)) is not None:
+            valid.save_pretrained(folder)
         write_text(folder / "README.md", model_card(terms, command))
-        write_manifest(folder, about=merged_identity(terms).about())
+        write_manifest(folder, about=about)
     print(f"{out}: {formula(terms)}, {len(first.tensors):,} tensors in {len(files)} file(s)")
 
 

@@ -21,10 +21,15 @@ class HashingFile:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.hash = file, xxh3_128()
+        self.error: OSError | None = None  # which torch's own would hide
 
     def write(self, content: memoryview) -> int:
         self.hash.update(content)
-        return self.file.write(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
@@ -38,7 +43,10 @@ def save_sealed(content: Any, path: Path) -> None:
     """
     with path.open("wb") as file:
         hashing = HashingFile(file)
-        torch.save(content, hashing)  # type: ignore[arg-type]
+        try:
+            torch.save(content, hashing)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise hashing.error or error from error
         file.seek(-len(EMPTY), os.SEEK_END)
         file.write(seal(hashing.hash))
 

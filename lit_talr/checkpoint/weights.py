@@ -1,5 +1,7 @@
 """Reads a model's tensors one at a time, from wherever they are, and writes them as safetensors files."""
 
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import chain
@@ -9,12 +11,13 @@ from typing import NamedTuple
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from rich.console import Console
-from rich.progress import track
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.utils.files import read_json, write_json
+from lit_talr.utils.progress import track
 
 PATTERN = "model{suffix}.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -96,7 +99,7 @@ def write_shards(
 
 def write_files(folder: Path | None, files: Mapping[str, Sequence[str]], read: Callable[[str], Tensor], action: str, total_size: int | None = None) -> None:
     """Writes tensors, each read into memory of its own, file by file, with an index where there are several; without a folder only reads them."""
-    bar = iter(track(list(chain(*files.values())), action, transient=True, console=Console(stderr=True), disable=folder is None))
+    bar = track(list(chain(*files.values())), action, show=folder is not None, console=Console(stderr=True))
     num_bytes = 0
     for file, names in files.items():
         shard = {}
@@ -105,12 +108,26 @@ def write_files(folder: Path | None, files: Mapping[str, Sequence[str]], read: C
             if folder is not None:
                 shard[name] = tensor
         if folder is not None:
-            save_file(shard, folder / file, metadata={"format": "pt"})
+            write_file(shard, folder / file)
         num_bytes += sum(tensor.nbytes for tensor in shard.values())
     list(bar)  # ends it
     if folder is not None and len(files) > 1:
         weight_map = {name: file for file, names in files.items() for name in names}
         write_json(folder / INDEX, {"metadata": {"total_size": num_bytes if total_size is None else total_size}, "weight_map": weight_map})
+
+
+def write_file(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+        OSError: With its path, which safetensors leaves out.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if (code := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def set_dtype(path: Path, dtype: torch.dtype) -> None:

@@ -2,29 +2,43 @@
 
 import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.distributed.checkpoint import CheckpointException
 
 from lit_talr.checkpoint.seal import save_sealed
 from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import first_line
-from lit_talr.utils.files import synchronise
+from lit_talr.utils.files import remove, synchronise
 from lit_talr.utils.manifest import file_names, sum_file, write_manifest
+from lit_talr.utils.waiting import waiting_for_ranks
 
 WRITER = re.compile(r"(?:zero_pp_rank|^_)_(\d+)_")
 """The rank in the names of DeepSpeed's and FSDP2's files."""
 
 
 class DirectIO(TorchCheckpointIO):
-    """Writes a checkpoint of one file to its path, sealed; Lightning's own builds it in memory and sends it through TMPDIR."""
+    """Writes a checkpoint of one file to its path, sealed; Lightning's own builds it in memory and sends it through TMPDIR.
+
+    An error waits for ``check``, since the other ranks wait for this one.
+    """
+
+    error: Exception | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        save_sealed(checkpoint, Path(path))
+        try:
+            save_sealed(checkpoint, Path(path))
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter for a full disk
+            self.error = error
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
 
 
 def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None:
@@ -34,25 +48,59 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
         OSError: If it cannot be written; what was there before is unchanged.
     """
     temporary = path.with_name(f".{path.name}.part")
-    if isinstance(trainer.strategy.checkpoint_io, TorchCheckpointIO):
-        trainer.strategy.checkpoint_io = DirectIO()
-    if trainer.is_global_zero:
-        remove(temporary)
-        path.parent.mkdir(parents=True, exist_ok=True)
-    trainer.strategy.barrier()
     try:
-        trainer.save_checkpoint(temporary, weights_only)
+        on_rank_zero(trainer, partial(make_room, temporary), "one makes room for a checkpoint")
+        save(trainer, temporary, weights_only)
         names = [name for name in file_names(temporary) if writer_of(name) == trainer.global_rank]  # none where the checkpoint is one file
-        files = dict(gather_lists([(name, sum_file(temporary / name)) for name in names]))
-        if trainer.is_global_zero:
-            move_into_place(temporary, path, files)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the latter for a full disk
+        own_files = [(name, sum_file(temporary / name)) for name in names]
+        with waiting_for_ranks(f"they write {path}"):
+            files = dict(gather_lists(own_files))
+        on_rank_zero(trainer, partial(move_into_place, temporary, path, files), f"one moves {path} into its place")
+    except (OSError, RuntimeError, CheckpointException) as error:
         if trainer.is_global_zero:
             remove(temporary)
+        cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
         raise OSError(
-            f"{path} could not be written ({first_line(error)}); the earlier checkpoints are whole: make room, and continue with `--ckpt_path last`."
+            f"{path} could not be written ({first_line(cause)}); the earlier checkpoints are whole: make room, and continue with `--ckpt_path auto`."
         ) from error
-    trainer.strategy.barrier()
+
+
+def on_rank_zero(trainer: Trainer, work: Callable[[], None], deed: str) -> None:
+    """Lets rank zero do some work, and raises its error on every rank, so that none waits in vain. Collective.
+
+    Args:
+        trainer: Knows the ranks.
+        work: What rank zero does.
+        deed: The same in words, for those that wait.
+    """
+    fault: Exception | None = None
+    if trainer.is_global_zero:
+        try:
+            work()
+        except (OSError, RuntimeError) as error:
+            fault = error
+    with waiting_for_ranks(deed):
+        fault = trainer.strategy.broadcast(fault)
+    if fault is not None:
+        raise fault
+
+
+def make_room(temporary: Path) -> None:
+    """Removes what a killed run left of a checkpoint, and makes the folder."""
+    remove(temporary)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+
+
+def save(trainer: Trainer, path: Path, weights_only: bool) -> None:
+    """Writes a checkpoint, one file of it directly. Collective."""
+    usual, direct = trainer.strategy.checkpoint_io, DirectIO()
+    if isinstance(usual, TorchCheckpointIO):
+        trainer.strategy.checkpoint_io = direct
+    try:
+        trainer.save_checkpoint(path, weights_only)
+    finally:
+        trainer.strategy.checkpoint_io = usual
+    on_rank_zero(trainer, direct.check, f"one writes {path}")
 
 
 def writer_of(name: str) -> int:
@@ -78,14 +126,6 @@ def move_into_place(temporary: Path, path: Path, files: Mapping[str, dict[str, A
     os.replace(temporary, path)
     synchronise(path.parent)
     remove(old)
-
-
-def remove(path: Path) -> None:
-    """Deletes a file or folder, if it exists."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:

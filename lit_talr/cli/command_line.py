@@ -21,6 +21,7 @@ from lit_talr.cli.errors import explain
 from lit_talr.cli.fit_parser import fit_parser
 from lit_talr.cli.lightning_cli import CLI, run_lightning
 from lit_talr.cli.parsers import VerbParser
+from lit_talr.utils.errors import nearest
 
 VERBS = {
     "curriculum": "curriculum",
@@ -56,7 +57,9 @@ def main(args: Sequence[str] | None = None) -> None:
         if words and words[0] in VERBS:
             run_verb(words[0], words[1:])
         elif words and not words[0].startswith("-") and words[0] not in CLI.subcommands():
-            raise ValueError(f"there is no command `{words[0]}`; there are {', '.join([*CLI.subcommands(), *VERBS])}.")
+            commands = [*CLI.subcommands(), *VERBS]
+            near = "".join(f"did you mean `{name}`? T" for name in nearest(words[0], commands)[:1]) or "t"
+            raise ValueError(f"there is no command `{words[0]}`; {near}here are {', '.join(commands)}.")
         else:
             run_lightning(words, typed)
     except SIGTERMException:

@@ -6,20 +6,30 @@ import sys
 from collections.abc import Sequence
 
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 from torch.optim import Optimizer
 
+from lit_talr.cli.parsers import PACKAGE, find_config, option_names, read_config
 from lit_talr.cli.renamed import explain_renamed
+from lit_talr.cli.words import options
 from lit_talr.domains import DomainDataModule
 from lit_talr.losses import LossStrategy
 from lit_talr.training.schedules import Schedule
+from lit_talr.utils.errors import explain_system_error, nearest
 
-BASES: dict[str, type] = {"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer, "callbacks": Callback}
+BASES: dict[str, type] = {
+    **{"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer},
+    **{"callbacks": Callback, "logger": Logger, "strategy": Strategy},
+}
 """The class that an option takes, by the last word of its name."""
 SHOWN = (
     *("lit_talr.losses", "lit_talr.domains", "lit_talr.lab", "lit_talr.training.schedules", "lit_talr.callbacks"),
-    *("torch.optim", "lightning.pytorch.callbacks"),
+    *("torch.optim", "lightning.pytorch.callbacks", "lightning.pytorch.loggers", "lightning.pytorch.strategies"),
 )
 """Packages whose classes are listed where a class does not exist."""
+FILES = {"model.loss": "configs/loss/talr.yaml", "data": "configs/data/records.yaml"}
+"""The files that give what a run cannot do without."""
 READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list, such as [a,b]"}
 NOISE = (
     *("Expected a path but", "Does not validate", "Subtypes:", "Errors:", "Given value"),
@@ -32,7 +42,34 @@ def explain(error: Exception, words: Sequence[str]) -> str | None:
     """The sentence for an error of a command line; None for errors that only a traceback explains."""
     if isinstance(error, (RuntimeError, ImportError)):
         return explain_library_error(str(error))
-    return explain_renamed(words, str(error)) or one_sentence(str(error))
+    message = explain_system_error(error) if isinstance(error, OSError) else str(error)
+    return explain_renamed(words, message) or explain_trainer(message, words) or one_sentence(message)
+
+
+def explain_trainer(message: str, words: Sequence[str]) -> str | None:
+    """The sentence for what is answered by a file of ``configs``; None for all others."""
+    if match := re.search(r"invalid strategy name: `strategy='(.*?)'`", message):
+        names = sorted(path.stem for path in (PACKAGE / "configs" / "strategy").glob("*.yaml"))
+        near = nearest(match[1], names)[:1] or ["ddp"]
+        return f"`trainer.strategy`: {match[1]} is not a strategy of Lightning; give the file of one, such as -c configs/strategy/{near[0]}.yaml."
+    if "No supported gpu backend found" in message:
+        strategy = next((match[1] for word in words if (match := re.search(r"configs/strategy/([\w-]+?)(-cpu)?\.yaml$", word))), "zero2")
+        ways_out = f"on CPU ranks use -c configs/strategy/{strategy}-cpu.yaml, or `--trainer.accelerator cpu`"
+        return f"`trainer.accelerator: gpu`, and no GPU is found here; {ways_out}."
+    if match := re.search(r"arguments are required: (?:fit|validate|test)\.([\w.]+)", message):
+        return f"`{match[1]}` is missing; give it by a file, such as -c {FILES.get(match[1], 'configs/base.yaml')}, or see configs/experiment for whole runs."
+    match = re.match(r"Parser key \"(data|model\.loss)\":.*?Option '(\S+)' is not accepted", message, re.DOTALL)
+    if match and "class_path" not in message and not names_class(words, match[1]):
+        return f"`{match[1]}` has no class yet that could take `{match[2]}`; name one before it, by a file such as -c {FILES[match[1]]}."
+    if match := re.fullmatch(r"argument (\S+): expected one argument", message):
+        return f"`{match[1]}` stands without a value; write one after it."
+    return None
+
+
+def names_class(words: Sequence[str], key: str) -> bool:
+    """Whether a command line, or a file in it, names the class that an option takes."""
+    given = [option for name, value in options(words) for option in (option_names(read_config(find_config(value))) if name == "config" else [name])]
+    return key in given or f"{key}.class_path" in given
 
 
 def one_sentence(message: str) -> str:
@@ -42,17 +79,34 @@ def one_sentence(message: str) -> str:
     if not keys and "Errors:" not in message:
         return " ".join(message.split())
     key = ".".join(dict.fromkeys(keys))
-    base = BASES.get(key.removesuffix(".init_args").rsplit(".", 1)[-1])
-    missing = re.search(r"Expected a dot import path string: (\S+)|has no attribute '(\w+)'", message)
-    if base and missing:
-        return f"`{key}`: there is no class {missing[1] or missing[2]}; there are {', '.join(class_names(base))}."
+    if sentence := missing_class(message, key):
+        return sentence
     lines = [re.sub(r'^Parser key "[\w.]+":\s*', "", line.strip().removeprefix("- ")) for line in message.splitlines()]
     reasons = [line for line in lines if line and not line.startswith(NOISE)]
+    if required := next((line.rpartition(": ")[2] for line in reasons if "arguments are required: " in line), None):
+        return f"`{key}` needs `{required}`; give it, such as `--{key}.{required.split(',')[0]} VALUE`."
     expected = expected_values("\n".join(reasons))
     value = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
     if key and expected and value:
         return f"`{key}` must be {' or '.join(expected)}, got {value[1]}."
-    return (f"`{key}`: " if key else "") + " ".join(" ".join(reasons[:1] or [message]).split())
+    last = next((index for index, line in enumerate(reasons) if not line.endswith(":")), 0)  # a line that ends so says no reason yet
+    return (f"`{key}`: " if key else "") + " ".join(" ".join(reasons[: last + 1] or [message]).split())
+
+
+def missing_class(message: str, key: str) -> str | None:
+    """The sentence for a class that does not exist, or whose module cannot be imported; None for all other messages."""
+    base = BASES.get(key.removesuffix(".init_args").rsplit(".", 1)[-1])
+    if match := re.search(r"class_path '(\S+)':\s+(No module named '(\S+?)')", message):
+        own = match[1].startswith(match[3])
+        way_out = f"put the folder of {match[3]} on PYTHONPATH, or install it" if own else f"install {match[3]}"
+        return f"`{key}`: {match[1]} cannot be imported ({match[2]}); {way_out}."
+    missing = re.search(r"Expected a dot import path string: (\S+)|module '(\S+)' has no attribute '(\w+)'", message)
+    if not (base and missing):
+        return None
+    name, known = missing[1] or missing[3], class_names(base)
+    module = f" in {missing[2]}" if missing[2] and not missing[2].startswith(SHOWN) else ""
+    near = nearest(name, known)[:1]
+    return f"`{key}`: there is no class {name}{module}; {f'did you mean {near[0]}? T' if near else 't'}here are {', '.join(known)}."
 
 
 def expected_values(reasons: str) -> list[str]:
@@ -75,7 +129,7 @@ def explain_library_error(message: str) -> str | None:
     if "DataLoader worker" in message:
         return (
             "a process that prepares batches (`data.batching.num_workers`) has died, most often because memory or /dev/shm is full; "
-            "take fewer, and continue with `--ckpt_path last`."
+            "take fewer, and continue with `--ckpt_path auto`."
         )
     if "Error(s) in loading state_dict" in message:
         return "`ckpt_path`: the checkpoint is of another model (its weights have other names or shapes); give the model, and the `model.lora`, of its run."

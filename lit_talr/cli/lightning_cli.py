@@ -7,23 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.enums import LightningEnum
 
-import lit_talr.callbacks
-import lit_talr.losses
-import lit_talr.modeling.strategies  # noqa: F401
+import lit_talr.callbacks  # noqa: F401  classes that a configuration names
 from lit_talr import __version__
-from lit_talr.checkpoint.find import check_strategy, step_of
+from lit_talr.checkpoint.find import check_strategy
+from lit_talr.cli.logs import continue_logs
 from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
 from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
-from lit_talr.cli.run_folder import SaveConfig, check_run, lock_run
+from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, begin_run, check_run, lock_run
+from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_replaced
 from lit_talr.domains import DomainDataModule
+from lit_talr.modeling.strategies import report_start
 from lit_talr.module import DomainSFT
 from lit_talr.training.configuration import flatten
 
+yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(str(value.value)))  # as the default of Timer's `interval`
 DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. `lit-talr --help` lists all commands."
 
 
@@ -34,8 +39,10 @@ def run_lightning(words: Sequence[str], typed: Sequence[str]) -> None:
         words: The command line.
         typed: The command line as the run's record shows it.
     """
-    words = join_entries(words)
+    words = join_entries(join_numbers(words))
     refuse_linked(typed_names(words))
+    refuse_repeated_keys(words)
+    say_replaced(words)
     commands = CLI.subcommands()
     # The parser of each command takes a third of a second to build, so that the one that was typed is built alone.
     chosen = {words[0]: commands[words[0]]} if words and words[0] in commands else commands
@@ -85,6 +92,11 @@ class CLI(LightningCLI):
         hidden = {"verbose", "weights_only"}  # Summary prints the table; a checkpoint file never runs code
         return {verb: skipped | hidden for verb, skipped in LightningCLI.subcommands().items() if verb != "predict"}
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser._option_string_actions["--ckpt_path"].help = f"The checkpoint of the run: {CKPT_PATHS[subcommand].replace('`', '')}."
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
         if self.config.subcommand == "fit" and (entries := self.config.fit.resume_with) and f"--resume_with={json.dumps(entries)}" not in args:
@@ -94,24 +106,37 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Checks the run's folder; Lightning would load hyper-parameters over the configuration, which is our record."""
         config, verb = self.config[self.config.subcommand], self.config.subcommand
+        self.held_checkpoint = check_run(config, verb)
         if verb == "fit":
             check_resumed(config)
-        check_run(config, verb)
+
+    def before_instantiate_classes(self) -> None:
+        optimizer = self._get(self.config, "model").optimizer
+        rate = optimizer and optimizer.get("init_args", {}).get("lr")
+        if isinstance(rate, float) and not rate > 0:
+            raise ValueError(f"`model.optimizer.lr` must be positive, got {rate:g}; give a learning rate such as 1e-6.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if self._get(self.config_init, "trainer")["logger"] is None:
-            path = self._get(self.config_init, "ckpt_path")
-            purge = step_of(Path(path)) if path and self.subcommand == "fit" else None  # hides entries after the checkpoint, which are logged again
-            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="", purge_step=purge)
+        if self._get(self.config_init, "trainer")["logger"] in (None, True):
+            kwargs["logger"] = TensorBoardLogger(self._get(self.config_init, "run"), name="", version="")
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(Path(self.trainer.default_root_dir, "checkpoints"))  # Lightning's own would be a logger's folder
         if path := self._get(self.config, "ckpt_path"):
             check_strategy(Path(path), self.trainer)
+        continue_logs(self.trainer, self.config.subcommand, path)
+        if self.trainer.world_size > 1:
+            report_start(self.trainer.strategy, self.trainer.world_size)
 
     def _run_subcommand(self, subcommand: str) -> None:
         locks = subcommand == "fit" and self.trainer.is_global_zero
-        with lock_run(Path(self.trainer.default_root_dir)) if locks else nullcontext():
+        run = Path(self.trainer.default_root_dir)
+        with lock_run(run) if locks else self.held_checkpoint or nullcontext():
+            if locks:
+                begin_run(run, self._get(self.config, "ckpt_path"))
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
@@ -119,6 +144,7 @@ class CLI(LightningCLI):
         self.model.record.given = flatten("", plain)
         self.model.record.resume_with = entry_names(plain["resume_with"])
         self.model.check(self.trainer)  # before the data is read, which can take long
+        try_optimizer(self.model.optimizer)
 
     def before_test(self) -> None:
         self.model.check_generation(self.trainer)
@@ -126,6 +152,19 @@ class CLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = {"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False}
         return {**super()._prepare_subcommand_kwargs(subcommand), **options}
+
+
+def try_optimizer(optimizer: OptimizerCallable) -> None:
+    """Makes the optimizer for two small weights, so that it can refuse its options before anything is loaded.
+
+    Raises:
+        ValueError: Its own.
+    """
+    try:
+        optimizer([torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))])
+    except ValueError as error:
+        if str(error).startswith("Invalid"):  # as torch's optimizers begin; other errors are about the weights, which are not these
+            raise ValueError(f"`model.optimizer`: {error}; correct that option.") from error
 
 
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:

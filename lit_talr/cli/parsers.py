@@ -1,5 +1,6 @@
 """Parsers that raise one sentence, and the configuration files that they read."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -7,6 +8,10 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+
+from lit_talr.cli.moved import follow, run_of
+from lit_talr.utils.errors import nearest
+from lit_talr.utils.yaml_text import parse_yaml
 
 PACKAGE = Path(__file__).parents[1]
 LINKED = {
@@ -21,11 +26,28 @@ class VerbParser(ArgumentParser):
     """Raises its message, where it would print a page of usage and exit; parses commands that are functions."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(message) from ex
+        raise ValueError(message + way_out(message, getattr(ex, "subcommand_parser", None) or self)) from ex
 
 
 class Parser(VerbParser, LightningArgumentParser):
     """Parses commands that take a configuration."""
+
+
+def way_out(message: str, parser: ArgumentParser) -> str:
+    """The end of a message about a word that a parser does not know: the nearest option, or the ``-c`` before a file."""
+    if match := re.search(r"(?:Group '(\S+)' does not accept o|[oO])ption '(\S+)'(?: is not accepted)?$", message):
+        name, known = ".".join(filter(None, match.groups())), [action.dest for action in parser._actions]
+        if name.endswith("class_path"):
+            return "; the options of a class stand under `init_args`, such as {class_path: TALR, init_args: {floor: 0.1}}"
+    elif match := re.search(r"unrecognized arguments: (\S+)", message):
+        name, known = match[1].split("=")[0], list(parser._option_string_actions)
+        if Path(name).suffix in (".yaml", ".yml", ".json"):
+            return f"; write -c before a configuration file: -c {name}"
+    else:
+        return ""
+    initials = "".join(word[:1] for word in name.rpartition(".")[2].split("_"))  # lr, of learning_rate
+    near = nearest(name, known) or [other for other in known if other == initials]
+    return "".join(f"; did you mean {other}?" for other in near[:1])
 
 
 class ConfigFile(ActionConfigFile):
@@ -34,8 +56,11 @@ class ConfigFile(ActionConfigFile):
     @staticmethod
     def apply_config(parser: ArgumentParser, cfg: Namespace, dest: str, value: str) -> None:
         path = find_config(value)
-        refuse_linked(option_names(read_config(path)), f"{path}: `")
+        config = read_config(path)
+        refuse_linked(option_names(config), f"{path}: `")
         ActionConfigFile.apply_config(parser, cfg, dest, path)
+        if run := run_of(path):
+            follow(cfg, str(config.get("run", run)), run)
 
 
 def find_config(path: str) -> str:
@@ -53,7 +78,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ValueError: If it is not YAML, or holds no settings.
     """
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not YAML ({error}).") from error
     if not isinstance(config, dict):

@@ -65,4 +65,4 @@ def check_resumed(config: Namespace) -> None:
         ValueError: With the way out.
     """
     if config.resume_with and not config.ckpt_path:
-        raise ValueError(f"`{FLAG}` changes a run that is continued, and there is no `--ckpt_path`; set the option itself, `--{config.resume_with[0]}`.")
+        raise ValueError(f"`{FLAG}` changes a run that is continued, and there is nothing to continue here; set the option, `--{config.resume_with[0]}`.")

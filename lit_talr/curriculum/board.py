@@ -1,10 +1,11 @@
-"""Scalars for every logger, and histograms, figures and text for TensorBoard, from the rows of ``token_probability.parquet``."""
+"""Scalars for every logger, and histograms, figures and a table for those that show them, from the rows of ``token_probability.parquet``."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from lit_talr.curriculum.show import cohort_figure, hardest_page, loss_figure, span
 from lit_talr.curriculum.token_groups import Row
+from lit_talr.utils.boards import Board, Histogram, TensorBoard
 
 
 def epoch_scalars(rows: Sequence[Row], threshold: float) -> dict[str, float]:
@@ -22,21 +23,20 @@ def epoch_scalars(rows: Sequence[Row], threshold: float) -> dict[str, float]:
     return {name: value for name, value in scalars.items() if value is not None}
 
 
-def add_epoch(board: Any, all_rows: Sequence[Row], epoch: int, threshold: float) -> None:
-    """Add an epoch's views to a ``SummaryWriter``, from the rows of all epochs so far."""
+def add_epoch(board: Board, all_rows: Sequence[Row], epoch: int, threshold: float) -> None:
+    """Show a board an epoch's views, from the rows of all epochs so far."""
     rows = [row for row in all_rows if row["epoch"] == epoch]
-    if epoch == 0:
+    if epoch == 0 and isinstance(board, TensorBoard):
         spans = [span(row) for row in rows if row["group"] == "cohort"]  # also empty ones: runs of the same page share their charts
-        board.add_custom_scalars(chart_layout(spans, threshold))
+        board.add_charts(chart_layout(spans, threshold))
     for name in dict.fromkeys(row["set"] for row in rows):
-        add_histogram(board, f"probability/{name}", [row for row in rows if (row["set"], row["group"]) == (name, "bin")], epoch)
+        board.add_histogram(f"probability/{name}", histogram([row for row in rows if (row["set"], row["group"]) == (name, "bin")]), epoch)
     if epoch:
         by_bin = [row for row in rows if (row["set"], row["group"]) == ("train", "bin")]
         board.add_figure("curriculum/loss_by_probability", loss_figure(by_bin, f"Where the loss of epoch {epoch} comes from"), epoch)
         board.add_figure("curriculum/cohorts", cohort_figure([row for row in all_rows if row["group"] == "cohort"]), epoch)
     if hardest := [row for row in rows if row["group"] == "hardest"]:
-        board.add_text("hardest_tokens", hardest_page(hardest), epoch)
-    board.flush()
+        board.add_table("hardest_tokens", [hardest_token(row) for row in hardest], hardest_page(hardest), epoch)
 
 
 def chart_layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dict[str, list[Any]]]:
@@ -51,17 +51,12 @@ def chart_layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dic
     return {"Curriculum": {title: ["Multiline", tags] for title, tags in charts.items()}}
 
 
-def add_histogram(board: Any, tag: str, rows: Sequence[Row], epoch: int) -> None:
-    """Add a histogram in the bins that were counted, so that its counts are exact."""
-    counts, means = [row["num_tokens"] for row in rows], [row["probability"] or 0.0 for row in rows]
-    board.add_histogram_raw(
-        tag,
-        min=0.0,
-        max=1.0,
-        num=sum(counts),
-        sum=sum(count * mean for count, mean in zip(counts, means, strict=True)),
-        sum_squares=sum(count * mean**2 for count, mean in zip(counts, means, strict=True)),
-        bucket_limits=[row["upper"] for row in rows],
-        bucket_counts=counts,
-        global_step=epoch,
-    )
+def histogram(rows: Sequence[Row]) -> Histogram:
+    """The histogram in the bins that were counted, so that its counts are exact."""
+    return Histogram([rows[0]["lower"], *(row["upper"] for row in rows)], [row["num_tokens"] for row in rows], [row["probability"] or 0.0 for row in rows])
+
+
+def hardest_token(row: Row) -> Row:
+    """The columns of a hard token that are shown."""
+    names = {"p": "probability", "base p": "start_probability", "before": "before", "token": "token", "after": "after"}
+    return {shown: row[name] for shown, name in names.items()}

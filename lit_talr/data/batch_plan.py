@@ -183,7 +183,7 @@ class BatchPlan(DistributedSampler[MicroBatch]):
         arranged = arrange(self.step_ids(step), self.lengths, self.batching)
         if len(arranged) > self.accumulate * self.world_size:
             raise ValueError(
-                f"Step {step} of epoch {self.epoch} needs {len(arranged)} micro-batches of `batching.micro_batch_tokens`, but the plan for "
+                f"Step {step + 1} of epoch {self.epoch + 1} needs {len(arranged)} micro-batches of `batching.micro_batch_tokens`, but the plan for "
                 f"{self.epochs} epoch(s) has {self.accumulate} on each of {self.world_size} rank(s); "
                 "plan all epochs with `trainer.max_epochs`, or give `batching.micro_batch_size` instead."
             )

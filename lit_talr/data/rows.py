@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lit_talr.data.text_rows import Columns, read_csv, read_json, read_json_lines
 from lit_talr.utils.errors import first_line
+from lit_talr.utils.files import looks_like_path
+from lit_talr.utils.waiting import fetching
 
 if TYPE_CHECKING:  # takes long to import, and not every command reads rows
     import datasets
@@ -43,7 +45,7 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
         rows = make_table(path, READERS[kind](path)) if kind in READERS else load_parquet(path)
     elif path.exists():
         raise ValueError(f"{source}: is {'a folder' if path.is_dir() else 'of no known kind'}; give a .jsonl, .csv or .parquet file.")
-    elif kind in (*READERS, ".parquet") or source.startswith((".", "/", "~")):
+    elif kind in (*READERS, ".parquet") or looks_like_path(source):
         raise ValueError(f"{source}: no such file of rows; give a .jsonl, .csv or .parquet file, or the name of a data set of the hub.")
     else:
         rows = load_from_hub(source, split, revision, subset)
@@ -67,7 +69,7 @@ def load_parquet(path: Path) -> "datasets.Dataset":
     try:
         with path.open("rb") as file:  # a name of the content: `datasets` caches a table under the file's name and time
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        rows = datasets.load_dataset("parquet", f"content-{content}", data_files=glob.escape(str(path)), split="train")
+        rows = datasets.load_dataset("parquet", f"content-{content}", data_files=glob.escape(str(path)), split="train", trust_remote_code=False)
         rows.data.validate(full=True)  # finds texts that are not UTF-8, which would show later
         for _ in rows if "Json(" in repr(rows.features) else ():  # finds broken JSON
             pass
@@ -119,7 +121,8 @@ def load_from_hub(name: str, split: str, revision: str | None, subset: str | Non
     import datasets
 
     try:
-        return datasets.load_dataset(name, subset, split=split, revision=revision)
+        with fetching(name):
+            return datasets.load_dataset(name, subset, split=split, revision=revision, trust_remote_code=False)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:  # ValueError: subset or split; RuntimeError: a script
         reason = first_line(error)
         raise ValueError(f"{name}: no such file, and no data set of that name could be read from the hub ({reason}).") from error

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from lit_talr.data import chat_template, encoding, learned, messages, turns
 from lit_talr.data import encoder as encoder_module
@@ -24,6 +23,7 @@ from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
 from lit_talr.data.example import Example, Message, place
 from lit_talr.data.tokenizer import tokenizer_hash
 from lit_talr.utils.cache import ContentCache, Entry
+from lit_talr.utils.progress import track
 
 logger = logging.getLogger(__name__)
 SOURCES = [chat_template, encoder_module, encoding, learned, messages, turns]
@@ -70,7 +70,7 @@ def encode_many(encoder: ChatEncoder, examples: Sequence[Example], run: str | Pa
     cache = token_cache(run, encoder, examples) if type(encoder) is ChatEncoder else None
     if cache is not None and (entry := cache.read()) is not None:
         return unpack_rows(entry)
-    rows = list(chain.from_iterable(track(encoded_pieces(encoder, examples), title, -(-len(examples) // PIECE), transient=True, disable=not show)))
+    rows = list(chain.from_iterable(track(encoded_pieces(encoder, examples), title, -(-len(examples) // PIECE), show)))
     if cache is not None:
         cache.write(pack_rows(rows))
     return rows
@@ -136,7 +136,7 @@ def encoded_pieces(encoder: ChatEncoder, examples: Sequence[Example]) -> Iterato
 
 
 def end_with(parent: int) -> None:
-    """Ends this process with its parent, however that ends; else it would wait for work forever and hold the run folder's lock."""
+    """Ends this process with its parent, however that ends; else it would wait for work forever."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)

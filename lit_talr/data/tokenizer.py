@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from lit_talr.utils.errors import first_line
-from lit_talr.utils.files import shipped
+from lit_talr.utils.errors import first_line, without_code
+from lit_talr.utils.files import looks_like_path, shipped
+from lit_talr.utils.waiting import fetching
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -21,13 +22,14 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         ValueError: For a name that cannot be loaded, and a tokenizer without an end token.
     """
-    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
-        raise ValueError(f"The tokenizer must be a folder or a hub name, got {name!r}, which is not there.")
     folder = Path(shipped(name))
+    if looks_like_path(name) and not folder.is_dir():
+        raise ValueError(f"The tokenizer must be a folder or a hub name, got {name!r}, which is not there.")
     if folder.is_dir() and not any((folder / file).is_file() for file in ("tokenizer_config.json", "tokenizer.json")):
         raise ValueError(f"{name} is a folder without a tokenizer (tokenizer_config.json); give the one that belongs to the model as `model.tokenizer`.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(shipped(name), revision=revision or "main", trust_remote_code=False)
+        with without_code(name), fetching(shipped(name)):
+            tokenizer = AutoTokenizer.from_pretrained(shipped(name), revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         where = f"{name!r} (revision {revision or 'main'})"
         raise ValueError(f"The tokenizer must be a folder or a hub name that can be loaded, got {where}: {first_line(error)}") from error

@@ -1,15 +1,17 @@
 """Base of all domains: examples are tokenised once, their supervised tokens counted exactly, and a plan assigns them to micro-batches."""
 
+import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from rich.progress import Progress
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
 from lit_talr.data.batch_plan import Batching, BatchPlan
@@ -21,8 +23,13 @@ from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.utils.progress import track
 from lit_talr.utils.score import Items, digest
 
+logger = logging.getLogger(__name__)
+LEARNED = "the model is scored on rows that it was trained on"
+SHARED = (("train", "val", LEARNED), ("train", "test", LEARNED), ("val", "test", "what `val/nll` chooses is then partly chosen by the test rows"))
+"""Splits that should not share rows, and the harm if they do."""
 TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
 
 
@@ -58,6 +65,7 @@ class DomainDataModule(LightningDataModule):
         self.kept: dict[Split, Sequence[Example]] = {}
         self.encoded: dict[Split, EncodedExamples] = {}
         self.prompts: dict[Split, list[list[int]]] = {}
+        self.remarks: list[str] = []  # for the log, once nothing refuses the run any more
         self.counts: dict[Split, Counter[str]] = {"train": Counter(), "val": Counter(), "test": Counter()}
 
     @abstractmethod
@@ -104,8 +112,24 @@ class DomainDataModule(LightningDataModule):
             self.val_plan = self.plan("val")
             if num_rows < num_ranks:
                 raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
+        if stage == "fit":
+            self.remarks = self.shared_rows()
         if stage == "test":
             self.encode_prompts("test")
+
+    def test_examples(self) -> Sequence[Example]:
+        """The test rows, where they can be compared with the training rows; a domain that leaves shared rows out itself has none to compare."""
+        return ()
+
+    def shared_rows(self) -> list[str]:
+        """Counts the training rows that are also validation or test rows, and the validation rows that are also test rows, in sentences."""
+        rows = {"train": self.kept["train"], "val": self.kept["val"], "test": self.test_examples()}
+        counts = {split: Counter(map(row_hash, examples)) for split, examples in rows.items()}
+        sentences = []
+        for split, other, harm in SHARED:
+            if number := sum(count for key, count in counts[split].items() if key in counts[other]):
+                sentences.append(f"{split} shares {number:,} of its {len(rows[split]):,} rows with {other}: {harm}; remove them from one of the two.")
+        return sentences
 
     def set_up_training_plan(self) -> None:
         """Plans the optimizer steps and sets the trainer's number of micro-batches per step."""
@@ -168,8 +192,8 @@ class DomainDataModule(LightningDataModule):
             ValueError: For an example that cannot be encoded, by file and row.
         """
         if len(examples) < MANY:
-            with self.progress() as progress:
-                return [encode_row(self.encoder, example) for example in progress.track(examples, description=title)]
+            with closing(track(examples, title, show=self.trainer.is_global_zero)) as rows_to_encode:
+                return [encode_row(self.encoder, example) for example in rows_to_encode]
         rows, failure, run = None, None, self.trainer.default_root_dir
         if self.trainer.local_rank == 0:
             try:
@@ -186,8 +210,8 @@ class DomainDataModule(LightningDataModule):
             return
         examples = self.kept[split] if split in self.kept else self.examples(split)
         prompts, counts = [], self.counts[split]
-        with self.progress() as progress:
-            for example in progress.track(examples, description=f"Encoding {split} prompts"):
+        with closing(track(examples, f"Encoding {split} prompts", show=self.trainer.is_global_zero)) as prompts_to_encode:
+            for example in prompts_to_encode:
                 try:
                     prompt, truncated = self.encoder.encode_prompt(example.prompt, tools=example.tools, template_arguments=example.template_arguments)
                 except TooLong:
@@ -211,12 +235,10 @@ class DomainDataModule(LightningDataModule):
         answers = [example.meta.get("answer") for example in self.kept[split]]
         return Items(len(prompts), "responses", digest(prompts, answers, type(self.metric()).__name__))
 
-    def progress(self) -> Progress:
-        """Makes a progress bar that disappears when its block ends, even by an error."""
-        return Progress(transient=True, disable=not self.trainer.is_global_zero)
-
     def train_dataloader(self) -> DataLoader:
         assert self.train_plan is not None
+        for remark in self.remarks:
+            rank_zero_only(logger.warning)(remark)
         return self.loader(self.encoded["train"], self.train_plan)
 
     def val_dataloader(self) -> DataLoader:
@@ -247,6 +269,11 @@ class DomainDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         return {}  # the position follows from the number of steps
+
+
+def row_hash(example: Example) -> int:
+    """A number that equal conversations share, within one process."""
+    return hash(tuple((turn["role"], content if isinstance(content := turn["content"], str) else repr(content)) for turn in example.messages))
 
 
 def format_counts(counts: Counter[str]) -> str:

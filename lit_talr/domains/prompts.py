@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from lit_talr.utils.yaml_text import parse_yaml
+
 PLACEHOLDER = re.compile(r"{(\w+)}")
 
 
@@ -23,7 +25,7 @@ def read_prompt(path: Path, placeholders: Sequence[str]) -> dict[str, str]:
     if not Path(path).is_file():
         raise ValueError(f"`prompt_file`: {path} does not exist; give a YAML file with the key `user` and, if wanted, `system`.")
     try:
-        prompt = yaml.safe_load(Path(path).read_bytes())
+        prompt = parse_yaml(Path(path).read_bytes())
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())}); put the text `user` in quotes, or after `|` on lines of its own.") from error
     if not isinstance(prompt, dict) or not {"user"} <= set(prompt) <= {"system", "user"} or not all(isinstance(text, str) for text in prompt.values()):

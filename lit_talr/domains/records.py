@@ -12,6 +12,7 @@ An assistant turn may say by ``train`` (true or false) or ``weight`` (1 or 0) wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from lit_talr.data.example import Example, Split
@@ -58,13 +59,29 @@ class Records(DomainDataModule):
     def metric(self) -> ExactMatch:
         return ExactMatch()
 
+    def test_examples(self) -> Sequence[Example]:
+        return self.examples("test") if self.test is not None and Path(self.test).is_file() else ()
+
     def examples(self, split: Split) -> Sequence[Example]:
         source: str | None = getattr(self, split)
         if source is None:
             raise ValueError(f"`data.{split}` is missing: give the file or hub name of the {split} rows.")
-        columns = [self.messages] if self.messages else [self.prompt, self.response]
-        rows = load_rows(source, "validation" if split == "val" else split, columns, self.revision)
+        rows = load_rows(source, "validation" if split == "val" else split, (), self.revision)
+        self.check_columns(rows.column_names, source)
         return [self.with_columns(self.example(row, where), row, where) for row, where in named_rows(source, rows)]
+
+    def check_columns(self, names: Sequence[str], source: str) -> None:
+        """Refuses a file without a column that is read.
+
+        Raises:
+            ValueError: Naming the option that says which column it is, or the separator of a CSV file that is no comma.
+        """
+        for option in ("messages",) if self.messages else ("prompt", "response"):
+            if (column := getattr(self, option)) not in names:
+                shown = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in names)
+                separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
+                way_out = f"say which with `--data.{option}`" if separator is None else f"write it with commas, since its cells are separated by {separator!r}"
+                raise ValueError(f"{source}: column `{column}` is missing; the file has {shown if len(shown) < 500 else shown[:500] + ' ...'}; {way_out}.")
 
     def example(self, row: Row, where: str) -> Example:
         return conversation(row[self.messages], self.messages, self.turns, self.system, where) if self.messages else self.prompt_and_response(row, where)

@@ -47,6 +47,9 @@ class Replay(DomainDataModule):
     def examples(self, split: Split) -> Sequence[Example]:
         return self.own.examples(split)
 
+    def test_examples(self) -> Sequence[Example]:
+        return self.own.test_examples()
+
     def metric(self) -> DomainMetric:
         return self.own.metric()
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from lit_talr.data.encoder import Encoded
@@ -13,6 +12,7 @@ from lit_talr.losses import TALR, talr_weights
 from lit_talr.losses.base import TokenStats
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.head import Head
+from lit_talr.utils.progress import track
 
 CHUNK_TOKENS = 256
 """Number of tokens whose logits are held at a time: 160 MB for a vocabulary of 150,000."""
@@ -37,8 +37,7 @@ def score_tokens(backbone: Backbone, rows: Sequence[Encoded], title: str = "") -
     """
     device = backbone.head.weight.device
     parts = []
-    console = Console(stderr=True)
-    for row in track(rows, title, transient=True, console=console, disable=not console.is_terminal):
+    for row in track(rows, title, console=Console(stderr=True)):
         tokens = torch.from_numpy(row.input_ids).long().to(device)
         mask = torch.from_numpy(row.supervised).to(device)[1:]
         inputs, labels = tokens[None, :-1], tokens[1:][mask]

@@ -1,15 +1,22 @@
 """Generates responses to prompts by transformers; the settings hold for every engine."""
 
+import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.utils.errors import check_in, check_least
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,34 @@ def to_response(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop_toke
     """Decodes tokens up to the first stop token."""
     length = next((index for index, token in enumerate(tokens) if token in stop_token_ids), len(tokens))
     return Response(str(tokenizer.decode(tokens[:length], skip_special_tokens=True)), length, cut=length == len(tokens))
+
+
+def read_valid(path: Path) -> GenerationConfig | None:
+    """The settings in a model's generation_config.json, without those that contradict others; None if all are valid.
+
+    Transformers refuses to save such settings, and none of them has an effect: a temperature beside ``do_sample: false``, as Llama 2 and Vicuna have it.
+    """
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        items = sorted(given.items(), key=lambda item: item[0] not in ("do_sample", "num_beams", "return_dict_in_generate"))
+    except (ValueError, AttributeError):
+        remark(f"{path} holds no settings in JSON, and is passed over; what is written has default settings.")
+        return GenerationConfig()
+    valid: dict[str, Any] = {}
+    for name, value in items:
+        try:
+            GenerationConfig(**valid, **{name: value}).validate(strict=True)
+            valid[name] = value
+        except (ValueError, TypeError, AttributeError):
+            remark(f"{path}: `{name}: {json.dumps(value)}` is invalid or contradicts another setting, and is passed over; what is written does not have it.")
+    return GenerationConfig(**valid) if len(valid) < len(given) else None
+
+
+@cache
+@rank_zero_only
+def remark(text: str) -> None:
+    """Logs a text once, however often a model is loaded."""
+    logger.warning(text)
 
 
 def generation_config(settings: Generation, pad_token_id: int, stop_token_ids: Sequence[int]) -> GenerationConfig:

@@ -5,10 +5,13 @@ from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from lit_talr.modeling.families import check_family
-from lit_talr.utils.errors import first_line
-from lit_talr.utils.files import shipped
+from lit_talr.modeling.generation import read_valid
+from lit_talr.utils.errors import first_line, without_code
+from lit_talr.utils.files import looks_like_path, shipped
+from lit_talr.utils.waiting import fetching
 from lit_talr.utils.weight_files import check_files, refuse_adapter
 
 
@@ -37,18 +40,18 @@ def load_model(
     if pretrained is None:
         config = new_config(architecture or {}, vocab_size)
         check_family(config, attention)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=False).train()
     pretrained = shipped(pretrained)
     refuse_adapter(Path(pretrained))
     check_files(Path(pretrained))
     if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
         raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
     try:
-        check_family(AutoConfig.from_pretrained(pretrained, revision=revision, trust_remote_code=False), attention)
-        model = AutoModelForCausalLM.from_pretrained(
-            pretrained, revision=revision, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
-        )
+        with without_code(f"`model.pretrained`: {pretrained}"), fetching(pretrained):
+            model = load_checked(pretrained, revision, attention, dtype)
     except OSError as error:
+        if error.strerror is not None:  # of the system, such as a full disk
+            raise
         if "safetensors" in str(error):
             raise ValueError(
                 f"`model.pretrained`: {pretrained} has no safetensors weights, and no others are read; convert it with `save_pretrained`."
@@ -57,6 +60,21 @@ def load_model(
             f"`model.pretrained`: {pretrained} could not be loaded ({first_line(error)}); give a model folder or a hub name that is reachable."
         ) from error
     return model.train()  # from_pretrained gives eval mode, in which gradient checkpointing does nothing
+
+
+def load_checked(pretrained: str, revision: str | None, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """Loads a model whose twin does not refuse it, without generation settings that contradict each other."""
+    check_family(AutoConfig.from_pretrained(pretrained, revision=revision, trust_remote_code=False), attention)
+    path = cached_file(pretrained, GENERATION_CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return AutoModelForCausalLM.from_pretrained(
+        pretrained,
+        revision=revision,
+        dtype=dtype,
+        attn_implementation=attention,
+        generation_config=read_valid(Path(path)) if path else None,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
 
 
 def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfig:
@@ -72,8 +90,3 @@ def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfi
     if text is None:
         del fields["text_config"]
     return AutoConfig.for_model(model_type, **fields)
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a name can only mean a folder; hub names are ``name`` or ``owner/name``."""
-    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -19,9 +19,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from lit_talr.modeling.families import check_family
+from lit_talr.modeling.generation import read_valid
 from lit_talr.modeling.strategies import is_zero3, whole_models
+from lit_talr.utils.errors import without_code
 from lit_talr.utils.weight_files import TensorInfo, read_tensor, tensors
 
 
@@ -70,13 +73,15 @@ def whole(value: Tensor) -> Tensor:
 
 def empty_model(folder: Path, attention: str | None, dtype: torch.dtype | None, zero3: bool) -> PreTrainedModel:
     """Makes a model without values, in ``dtype`` or the default dtype: under ZeRO-3 each rank gets its shards, else weights take no memory."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with without_code(f"`model.pretrained`: {folder}"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     check_family(config, attention)
     with no_init_weights() if zero3 else init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.get_default_dtype(), attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.get_default_dtype(), attn_implementation=attention, trust_remote_code=False)
     model.tie_weights()  # which init_empty_weights untied
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+    path = folder / GENERATION_CONFIG_NAME
+    if path.is_file():
+        model.generation_config = read_valid(path) or GenerationConfig.from_pretrained(folder)
     return model.train()
 
 
@@ -85,7 +90,7 @@ def exact_buffers(model: PreTrainedModel) -> None:
     bfloat16 alias distant positions.
     """
     with whole_models(), init_empty_weights(include_buffers=False):
-        exact = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
+        exact = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype, trust_remote_code=False)
     for module, right in zip(model.modules(), exact.modules(), strict=True):
         module._buffers.update({name: right._buffers[name].to(buffer.device) for name, buffer in module._buffers.items() if buffer is not None})
 

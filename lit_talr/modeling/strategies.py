@@ -15,6 +15,9 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 
+from lit_talr.modeling.extensions import use_owned_batons
+from lit_talr.utils.waiting import reported
+
 META = "meta.pt"
 """The file of a checkpoint of FSDP2 with all that is not a tensor of the model or the optimizer."""
 
@@ -46,8 +49,22 @@ def needs_every_forward(strategy: Strategy) -> bool:
 
 def set_engine_defaults(strategy: Strategy) -> None:
     """Gives DeepSpeed the micro-batch size that it only logs; Lightning would ask a batch sampler, which a batch plan is not."""
-    if is_deepspeed(strategy) and isinstance(strategy.config, dict):
-        strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)
+    if is_deepspeed(strategy):
+        use_owned_batons()
+        if isinstance(strategy.config, dict):
+            strategy.config.setdefault("train_micro_batch_size_per_gpu", 1)
+
+
+def report_start(strategy: Strategy, num_ranks: int) -> None:
+    """Lets a strategy report where the start of its ranks takes long: Lightning waits half an hour for one that is missing."""
+    set_up = strategy.setup_environment
+
+    def set_up_reported() -> None:
+        first = " (DeepSpeed first compiles an extension)" if is_deepspeed(strategy) else ""
+        with reported(lambda: f"all {num_ranks} ranks to start{first}; if one is missing or has ended, end the others and start again"):
+            set_up()
+
+    strategy.setup_environment = set_up_reported  # type: ignore[method-assign]
 
 
 def layout_factor(trainer: Trainer) -> int:
@@ -124,6 +141,7 @@ class DeepSpeedCPUStrategy(DeepSpeedStrategy):
         reset_seed()
         self.set_world_ranks()
         os.environ["LOCAL_SIZE"] = str(self.num_processes)
+        use_owned_batons()
         self._init_deepspeed_distributed()
         self.barrier()
         # Every rank has mapped its 69 MB reduction buffer by now. DeepSpeed would leave the file, and so the memory, behind.

@@ -64,7 +64,7 @@ def measure(config_class: type[PretrainedConfig], fields: str, attention: str | 
 def twin(config: PretrainedConfig, attention: str | None) -> PreTrainedModel:
     """Builds a model and draws the weights of its decoder and head; those of other parts, such as a vision tower, are never read."""
     with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention, trust_remote_code=False)
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     if not hasattr(decoder, "layers") or not isinstance(head, nn.Linear):
         raise ValueError("it needs a decoder with `layers`, and a linear head")

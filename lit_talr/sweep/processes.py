@@ -8,7 +8,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+
+from lit_talr.utils.locks import Lock
 
 COMMAND = [sys.executable, "-m", "lit_talr"]
 
@@ -34,7 +35,7 @@ class Processes:
         self.children: set[subprocess.Popen[bytes]] = set()
         self.guard = threading.RLock()  # a signal may interrupt the thread that holds it
 
-    def run_command(self, words: Sequence[str], log: Path, lock: IO[str]) -> None:
+    def run_command(self, words: Sequence[str], log: Path, lock: Lock) -> None:
         """Run one command; its output goes to the log. It inherits the lock, so that it is not run twice even if this process is killed.
 
         Raises:

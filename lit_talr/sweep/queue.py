@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from lit_talr.utils.locks import alone, is_free, try_lock
+from lit_talr.utils.locks import Lock, alone, is_free, try_lock
 
 NAME, WHY = "name", "why"
 """Attributes of a trial: the point's name, and why it failed; without a reason it was only put back."""
@@ -24,7 +24,7 @@ class Taken(NamedTuple):
 
     name: str
     trial: optuna.Trial
-    lock: IO[str]  # held until closed, and by each command that inherits it
+    lock: Lock  # held until closed, and by each command that inherits it
 
 
 class Queue:

@@ -4,12 +4,13 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lit_talr.checkpoint.find import last_checkpoint
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes
 from lit_talr.utils.files import read_json, write_json
+from lit_talr.utils.locks import Lock
 from lit_talr.utils.score import Scores, last_step, read_scores, values
 
 HPARAMS = ".hparams"
@@ -70,7 +71,7 @@ class Runs:
             return False
         return bool(self.metrics(name, "test")) or (folder / "export").is_dir() or "HFExport" not in (folder / "config.yaml").read_text(encoding="utf-8")
 
-    def make_point(self, name: str, lock: IO[str]) -> list[float]:
+    def make_point(self, name: str, lock: Lock) -> list[float]:
         """Do all that is left of a point; gives its scores.
 
         Raises:
@@ -96,7 +97,7 @@ class Runs:
             shutil.rmtree(self.out / name, ignore_errors=True)
         write_json(self.out / point.name / "trial.json", point.record())
 
-    def fit_trial(self, point: Point, lock: IO[str]) -> None:
+    def fit_trial(self, point: Point, lock: Lock) -> None:
         """Train, from the last whole checkpoint where there is one."""
         if self.is_fitted(point.name):
             return
@@ -111,17 +112,19 @@ class Runs:
         if not self.is_fitted(point.name):
             raise Failed("fit ended without its metrics or its export; `callbacks` needs Summary and, where it is there, HFExport.")
 
-    def fit_anew(self, point: Point, lock: IO[str]) -> None:
+    def fit_anew(self, point: Point, lock: Lock) -> None:
         self.clear_folder(point)
         self.run_command(point, 0, lock)
 
-    def run_command(self, point: Point, number: int, lock: IO[str], *more: str) -> None:
+    def run_command(self, point: Point, number: int, lock: Lock, *more: str) -> None:
         self.processes.run_command([*point.commands[number], *more], self.out / f"{point.name}.log", lock)
 
     def read_scores(self, name: str) -> list[float]:
         """Domain and, where it is scored, general score."""
         verb, keys = self.scored
         metrics = self.metrics(name, verb)
+        if not metrics:
+            raise Failed(f"{verb} wrote no scores; `callbacks` needs Summary.")
         wanted = keys[: 1 + self.general]
         if missing := [key for key in wanted if not math.isfinite(metrics.get(key, math.nan))]:
             source = "DomainScore" if missing[0].endswith("/score") else "GeneralScore"

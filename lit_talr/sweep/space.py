@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, restricted_number_type, restricted_string_type
 
+from lit_talr.utils.yaml_text import parse_yaml
+
 BASE, WISE = "base", "wise-ft"
 """The remedy of base models and of interpolated weights."""
 KEYS = ("rates", "seeds", "seed_words", "variants", "remedies", "alphas", "alphas_of", "paper", "keep")
@@ -55,7 +57,7 @@ def read_space(path: Path) -> Space:
         ValueError: For a key that is unknown or missing, and for a value of the wrong type or range; the sentence names file and key.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not YAML ({error}).") from error
     try:

@@ -1,49 +1,27 @@
 """Whether programs that a model wrote pass their tests, in place of the hub's metric ``code_eval``."""
 
+import logging
 import os
-import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from math import comb
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-CPU_SECONDS = 3
-"""Processor time of a program; ``code_eval`` limits the wall time to as much, which passes sooner on a busy machine."""
+from lit_talr.utils.collectives import is_rank_zero
+
+logger = logging.getLogger(__name__)
 SECONDS = 20
-"""Wall time of a program, with the start of the interpreter."""
-MARK_LENGTH = 32
-START = f"""
-import builtins, os, resource, sys, types
-for name, limit in (("CPU", {CPU_SECONDS}), ("AS", 4 << 30), ("FSIZE", 16 << 20), ("CORE", 0)):
-    resource.setrlimit(getattr(resource, "RLIMIT_" + name), (limit, limit))
-
-def codes():
-    with open(0, "rb", closefd=False) as file:
-        tests = compile(file.read(), "tests.py", "exec")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    with open("program.py", "rb") as file:
-        return compile(file.read(), "program.py", "exec"), tests
-
-def names(own, tests, builtins):
-    yield own
-    kept = {{name: value for name, value in own.items() if name not in builtins or name.startswith("__") or name in tests.co_names}}
-    yield kept | {{"__builtins__": builtins}}
-
-def run(program, tests):
-    sys.modules["program"] = module = types.ModuleType("program")
-    module.__file__ = "program.py"
-    any(map(exec, (program, tests), names(vars(module), tests, dict(vars(builtins)))))
-    return b""
-
-os.write(1, os.read(0, {MARK_LENGTH}) + run(*codes()))
-"""
-# Python evaluates the last line from left to right. While `run` runs, `os.write` as it was and the mark are values on the interpreter's stack alone:
-# no file, argument, environment or variable holds the mark, the pipe that brought it is empty, and what the program replaces is not called.
+"""Wall time of a program and its tests, with the start of the interpreter."""
+RUNNER = str(Path(__file__).with_name("run_tests.py"))
+SEALED = ("--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run")
+"""Options of bubblewrap: no network, no other processes, no sockets of services; all files can be read and none written."""
 
 
 def pass_at_k(references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int]) -> dict[str, float]:
@@ -70,31 +48,53 @@ def pass_at_k(references: Sequence[str], predictions: Sequence[Sequence[str]], k
 
 
 def passes(program: str, tests: str) -> bool:
-    """Whether a program and then its tests run to their end, in a separate process with an empty folder, no environment, and limits of time and memory.
+    """Whether a program and then its tests run to their end, in separate processes with an empty folder, no environment, and limits of time and memory.
 
-    The process says so by a random mark, which it writes when the tests have ended without an error. The mark is in no file, argument, environment or
-    variable that the program could read, so printing, an early exit or reading its own source is no pass. The tests see Python's builtins as they were
-    before the program. Builtins that it defines anew are hidden from them, unless the tests use the name outside functions.
+    The tests run in a process of their own, call the program's functions, and see plain values of what they return: numbers, texts, lists, dictionaries and the
+    like, also of what they raise only the error's name and text. So a program can neither say itself that it passes, nor return objects that equal everything,
+    nor change what tests it. Tests of classes, or of changes to an argument, are not possible. The tests see Python's builtins; those that the program defines
+    anew are hidden from them, unless the tests use the name outside functions.
 
-    This is no sandbox: the code acts on files and the network as the user. Nor is it proof against a program written to deceive, which shares a process with
-    its tests: it can return objects that equal everything, replace functions of modules that the tests use, search the memory or trace the interpreter.
-    The folder is removed afterwards, except files that are still being written.
+    In the sandbox the program reads the user's files, writes into its folder alone, and has no network; without one it acts as the user. The folder is removed
+    afterwards, except files that are still being written.
     """
-    mark, passed, folder = secrets.token_hex(MARK_LENGTH // 2).encode(), False, ""
+    passed, folder = False, ""
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, tempfile.TemporaryFile() as output:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             Path(folder, "program.py").write_text(f"{program}\n", encoding="utf-8", errors="replace")
-            ended = run_command([sys.executable, "-I", "-c", START], folder, mark + tests.encode(errors="replace"), output)
-            output.seek(0)
-            passed = ended and mark in output.read()  # what the program printed is written after it, when the interpreter ends
+            command = [*(sandbox(folder) if has_sandbox() else ()), sys.executable, "-I", RUNNER]
+            passed = run_command(command, folder, tests.encode(errors="replace"))
     except RecursionError:  # nested too deeply for Python to remove
         subprocess.run(["rm", "-rf", folder], stderr=subprocess.DEVNULL)
     return passed
 
 
-def run_command(command: Sequence[str], folder: str, content: bytes, output: IO[bytes]) -> bool:
+@cache
+def has_sandbox() -> bool:
+    """Whether bubblewrap is installed and works here; where not, the log says so once."""
+    problem = "bubblewrap (`bwrap`) is not installed"
+    if shutil.which("bwrap"):
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([*sandbox(folder), sys.executable, "-I", "-c", ""], env={}, capture_output=True, text=True)
+        if done.returncode == 0:
+            return True
+        problem = f"bubblewrap does not work here ({done.stderr.strip() or f'exit status {done.returncode}'})"
+    if is_rank_zero():
+        logger.warning(f"Programs that the model writes run without a sandbox, as you: {problem}. Install it, or use a container without network.")
+    return False
+
+
+def sandbox(folder: str) -> list[str]:
+    """The beginning of a command that can write into one folder alone."""
+    bwrap = shutil.which("bwrap")
+    assert bwrap is not None
+    return [bwrap, *SEALED, "--bind", folder, folder, "--chdir", folder, "--remount-ro", "/dev", "--remount-ro", "/run"]
+
+
+def run_command(command: Sequence[str], folder: str, content: bytes) -> bool:
     """Whether a command that reads some content succeeds in time; the processes of its group end with it."""
-    with subprocess.Popen(command, cwd=folder, env={}, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=folder, env={}, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True) as process:
         try:
             process.communicate(content, timeout=SECONDS)
             return process.returncode == 0

@@ -31,6 +31,7 @@ from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_talr.utils.collectives import gather_lists, has_ranks
+from lit_talr.utils.waiting import fetching
 
 VERSION = version("lm_eval")
 SHIPPED = Path(__file__).parent
@@ -53,7 +54,8 @@ class SplitLM(HFLM):
     """The harness's model class around a live model; each rank responds to a share of the requests."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
-        super().__init__(pretrained=model, backend="causal", tokenizer=deepcopy(tokenizer), batch_size=batch_size)  # its padding side is changed
+        own = deepcopy(tokenizer)  # its padding side is changed
+        super().__init__(pretrained=model, backend="causal", tokenizer=own, batch_size=batch_size, trust_remote_code=False)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         return share(super().loglikelihood, requests)
@@ -97,7 +99,7 @@ def load(manager: TaskManager, name: str, data_folder: Path, num_fewshot: int | 
         LookupError: Where it needs data of NLTK.
         ValueError: For local data that is missing or unusable, and for fewer examples than shots.
     """
-    with quiet(), chdir(data_folder), checked(data_folder) as files:
+    with fetching(f"the data of {name}"), quiet(), chdir(data_folder), checked(data_folder) as files:
         tasks = manager.load([name])
     for leaf, task in tasks["tasks"].items():
         set_shots(leaf, task, num_fewshot)

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from lit_talr.data.batch_plan import Batching, BatchPlan
@@ -17,6 +16,7 @@ from lit_talr.modeling.families import check_packing
 from lit_talr.modeling.strategies import shards_weights
 from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
 from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.utils.progress import track
 
 FORMAT = "3"
 """Part of every key; raise it when the same content would give other numbers."""
@@ -86,7 +86,7 @@ def score_tokens(
     plan = BatchPlan(encoded.lengths[ids], num_tokens, batching, world_size=trainer.world_size, rank=trainer.global_rank, shuffle=False)
     together = shards_weights(trainer.strategy)  # then every rank runs every micro-batch, also an empty one
     nll: Tensor | None = None
-    micro_batches = track(plan, title or "", len(plan), transient=True, console=Console(stderr=True), disable=not title or not trainer.is_global_zero)
+    micro_batches = track(plan, title or "", show=bool(title) and trainer.is_global_zero, console=Console(stderr=True))
     with torch.no_grad():
         for micro_batch in micro_batches:
             if not (micro_batch.ids or together or nll is None):

@@ -21,6 +21,7 @@ from lit_talr.training.base_model import compute_dtype, mixed_dtype
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.score import digest
+from lit_talr.utils.waiting import waiting_for_ranks
 from lit_talr.utils.weight_files import model_folder, weight_files
 
 
@@ -82,7 +83,8 @@ class Source(NamedTuple):
         if self.pretrained is None:
             return WeightsIdentity(None, digest(self.architecture, torch.initial_seed()), 0)
         weight_files(self.folder)  # on every rank, so that all of them refuse
-        found = trainer.strategy.broadcast(folder_weights(self.folder) if trainer.is_global_zero else None)
+        with waiting_for_ranks(f"the first reads {self.folder}"):
+            found = trainer.strategy.broadcast(folder_weights(self.folder) if trainer.is_global_zero else None)
         assert found is not None
         return found
 

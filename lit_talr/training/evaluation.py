@@ -1,6 +1,6 @@
 """Validation and test: the mean NLL of the validation tokens, and the domain's score of generated responses."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -117,6 +117,20 @@ class EvaluatedModule(LightningModule):
         super().log(name, value, *args, **kwargs)
         self.note(name)
 
+    def log_step(self, values: Mapping[str, Tensor | float]) -> None:
+        """Logs the numbers of an optimizer step, which is not counted yet.
+
+        They are with the loggers at once. Lightning hands them on after the step's checkpoint is written, and a run that ends between the two lacks them.
+        """
+        for name, value in values.items():
+            self.log(name, value, prog_bar=name == "train/loss" or name.endswith("temperature"), logger=False)
+        step, every = self.trainer.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and ((step + 1) % every == 0 or self.trainer.should_stop):
+            numbers = {name: float(value) for name, value in values.items()}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(numbers, step)
+                logger.save()
+
     def log_score(self, name: str, value: Tensor | float, items: Items | None) -> None:
         """Logs a score, and notes the weights, the arithmetic and the items that it is of."""
         self.log(name, value)
@@ -136,6 +150,8 @@ class EvaluatedModule(LightningModule):
         """The logged numbers by name, each with what it belongs to."""
         records = {}
         for name, value in self.trainer.callback_metrics.items():
+            if name == "epoch":
+                continue
             weights, arithmetic, items = self.measured.get(name) or Measured(self.weights, self.scored_in(), None)
             about = (None, None, None) if items is None else (items.number, items.unit, items.digest[:DIGITS])
             records[name] = Score(float(value), weights.step, weights.digest, weights.base and weights.base[:DIGITS], arithmetic, *about)
@@ -163,6 +179,8 @@ class EvaluatedModule(LightningModule):
         self.log_score("val/nll", nll / number, items)
         self.log_score("val/perplexity", (nll / number).exp(), items)
         self.log_score("val/token_accuracy", correct / number, items)
+        if self.trainer.state.fn == "fit":
+            self.log("epoch", self.trainer.current_epoch + 1.0)  # which Lightning would log from 0
         self.validated_step = self.trainer.global_step
 
     def on_fit_end(self) -> None:

@@ -189,7 +189,7 @@ class Guard:
                 write_text(path, before + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             except OSError as error:
                 ids = ", ".join(str(row["example"]) for row in rows)
-                return f"{number}, {ids}; {path} could not be written: {error.strerror or error}"
+                return f"{number}, {ids}; {error}"
         return f"{number}, see {path}"
 
 

@@ -4,7 +4,19 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BasePredictionWriter,
+    BatchSizeFinder,
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    OnExceptionCheckpoint,
+    SpikeDetection,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from torch.optim import LBFGS, Adam, Optimizer
 
@@ -15,6 +27,20 @@ from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is
 
 COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
+AVERAGES = "scores and checkpoints would be of weights that no step has; average the exports of runs with `lit-talr merge`"
+REFUSED: dict[type[Callback], str] = {
+    GradientAccumulationScheduler: "the micro-batches of a step follow from `data.batching`; set `data.batching.batch_size`",
+    BatchSizeFinder: "the micro-batches of a step follow from `data.batching`; bound their memory with `data.batching.micro_batch_tokens`",
+    LearningRateFinder: "a rate is judged here by what it learns and what it forgets; compare several with `lit-talr sweep`",
+    StochasticWeightAveraging: AVERAGES,
+    WeightAveraging: AVERAGES,
+    BaseFinetuning: "the optimizer is made once, for all trained weights; train few of them with `model.lora`",
+    ModelPruning: "it changes weights outside of the optimizer's steps; prune the export of a run",
+    SpikeDetection: "it leaves out micro-batches, and an optimizer step is accounted as a whole; `model.non_finite` says what becomes of a step that fails",
+    OnExceptionCheckpoint: "it deletes its checkpoint as the run ends; `WholeCheckpoint` writes one where a callback fails",
+    BasePredictionWriter: "nothing predicts here; `lit-talr test` writes every response to the run's `answers` folder",
+}
+"""Lightning's callbacks that cannot work here, with the reason and the way out."""
 
 
 def check_run(trainer: Any, loss: LossStrategy, pretrained: bool, lora: bool, compile_layers: bool, bf16_weights: bool) -> None:
@@ -63,8 +89,9 @@ def check_strategy(trainer: Any, lora: bool = False) -> None:
 
 def check_trainer(trainer: Any, bf16_weights: bool) -> None:
     """Refuses options of the trainer that would break the exact accounting, or the method."""
-    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
-        raise ValueError("`GradientAccumulationScheduler` is not supported: the micro-batches of a step follow from `data.batching`.")
+    for callback in trainer.callbacks:
+        if reason := next((reason for refused, reason in REFUSED.items() if isinstance(callback, refused)), None):
+            raise ValueError(f"`{type(callback).__name__}` is not supported: {reason}.")
     if trainer.overfit_batches:
         raise ValueError("`trainer.overfit_batches` is not supported, since it cuts optimizer steps; use `trainer.max_steps` instead.")
     if not (isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0):  # 1 is one micro-batch; fast_dev_run sets it

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lit_talr.utils.files import write_bytes
+from lit_talr.utils.waiting import waiting_for_ranks
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -76,7 +77,7 @@ class ContentCache:
         try:
             write_bytes(self.path, save(tensors, {"key": self.key, "sha256": checksum(tensors, record), "record": record}))
         except OSError as error:
-            logger.warning(f"{self.kind} could not be cached ({error}); this run goes on, the next one computes it again.")
+            logger.warning(f"{self.kind} could not be cached ({error.__cause__ or error}); this run goes on, the next one computes it again.")
             return False
         logger.info(f"{self.kind}: cached in {self.path}.")
         return True
@@ -90,14 +91,17 @@ def read_or_compute(trainer: "Trainer", cache: ContentCache, compute: Callable[[
         cache: Of the same key on every rank.
         compute: Gives the same entry on every rank.
     """
-    if trainer.strategy.broadcast(trainer.is_global_zero and cache.read() is not None):
+    with waiting_for_ranks(f"the first reads {cache.path}"):
+        is_cached = trainer.strategy.broadcast(trainer.is_global_zero and cache.read() is not None)
+    if is_cached:
         entry = cache.read()
         assert entry is not None
         if trainer.is_global_zero:
             logger.info(f"{cache.kind}: read from {cache.path}.")
         return entry
     entry = compute()
-    written = trainer.strategy.broadcast(trainer.is_global_zero and cache.write(entry))
+    with waiting_for_ranks(f"the first writes {cache.path}"):
+        written = trainer.strategy.broadcast(trainer.is_global_zero and cache.write(entry))
     return (cache.read() if written else None) or entry  # what is read is memory-mapped
 
 

@@ -9,6 +9,8 @@ from threading import Timer
 
 from xxhash import xxh3_128
 
+from lit_talr.utils.collectives import rank
+
 logger = logging.getLogger(__name__)
 KIND = "xxh3_128"
 CHECKED = "LIT_TALR_CHECKED"
@@ -38,7 +40,7 @@ def find_fault(path: Path, compare: Callable[[Path], str | None]) -> str | None:
     """
     timer = Timer(SECONDS, logger.info, [f"Checking {path} ..."])
     timer.daemon = True
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":  # there may be no process group yet
+    if rank() == 0:
         timer.start()
     try:
         state, known = state_of(path), os.environ.get(CHECKED, "").split()

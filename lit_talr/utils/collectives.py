@@ -1,5 +1,8 @@
 """Exchanges between ranks; each is a no-op in a single process."""
 
+import os
+import time
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -35,6 +38,22 @@ def gather_lists(rows: list[T]) -> list[T]:
     return [row for part in parts for row in part]
 
 
+def all_ranks_come(here: str, seconds: float = 30) -> bool:
+    """Whether every rank calls this for the same place within some seconds; a collective would wait forever for one that does not."""
+    if not has_ranks():
+        return True
+    store, end = dist.distributed_c10d._get_default_store(), time.monotonic() + seconds
+    marks = [f"{here}/{rank}" for rank in range(dist.get_world_size())]
+    with suppress(dist.DistError):  # the rank that keeps the store has ended
+        store.set(marks[dist.get_rank()], "")
+        while time.monotonic() < end:
+            if store.check(marks):
+                return True
+            time.sleep(0.1)
+        store.delete_key(marks[dist.get_rank()])  # for a rank that comes later, after this one has gone
+    return False
+
+
 def has_ranks() -> bool:
     """Whether this process exchanges with others."""
     return dist.is_available() and dist.is_initialized()
@@ -43,3 +62,10 @@ def has_ranks() -> bool:
 def is_rank_zero() -> bool:
     """Whether this process writes and logs for all."""
     return not has_ranks() or dist.get_rank() == 0
+
+
+def rank() -> int:
+    """The number of this process among the ranks, also before they can exchange."""
+    if has_ranks():
+        return dist.get_rank()
+    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)

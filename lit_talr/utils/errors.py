@@ -1,6 +1,23 @@
 """Error sentences: the name, what it requires, what it got, the way out."""
 
+import errno
 import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, a quota or a limit without room."""
+WAYS_OUT = {
+    **dict.fromkeys(FULL, "make room, and start again by the same line"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the right to, or name another place"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "correct the path"),
+    **dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP), "name a folder on a disk that has locks"),
+    errno.EAGAIN: "another process holds it, so wait for its end",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+}
+"""Ways out of an error of the system, by its number."""
 
 
 def check_least(name: str, value: float | None, least: float, way_out: str = "") -> None:
@@ -34,6 +51,38 @@ def check_in(name: str, value: float | None, interval: str, way_out: str = "") -
         raise ValueError(f"`{name}` must lie in {interval}, got {value}{f'; {way_out}' if way_out else ''}.")
 
 
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three of the known names that are spelt most like a name, the nearest first, whatever the case."""
+    by_folded = {other.casefold(): other for other in known}
+    return [by_folded[found] for found in get_close_matches(name.casefold(), by_folded, cutoff=0.6)]
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or the name of its class."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def explain_system_error(error: OSError) -> str:
+    """The sentence for a file that the system refuses, with the reason and the way out; an error that is a sentence already is unchanged."""
+    if error.strerror is None or (error.filename is None and error.errno not in FULL):
+        return str(error)
+    place = os.fsdecode(error.filename2 or error.filename or "A file of the run, of a cache or in TMPDIR")
+    way_out = WAYS_OUT.get(error.errno or 0, "once the cause is gone, start again by the same line")
+    return f"{place} cannot be read or written ({error.strerror}); {way_out}."
+
+
+@contextmanager
+def without_code(name: str) -> Iterator[None]:
+    """Within the block, transformers' advice to trust the code of a repository becomes a refusal.
+
+    Raises:
+        ValueError: For a model, configuration or tokenizer that comes with code of its own.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} needs Python code of its own (`auto_map` in its JSON files), which is never run; give one of a kind built into transformers."
+        ) from error

@@ -1,13 +1,17 @@
 """Reads and writes files; a file or folder that is half-written never stands under its own name."""
 
+import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from lit_talr.utils.locks import UNSUPPORTED, Lock
 
 
 def write_text(path: Path, text: str) -> None:
@@ -16,19 +20,34 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces a file in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Replaces a file in one move.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is unchanged.
+    """
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~UMASK)
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise unwritable(path, str(error.strerror or error), error) from error
         raise
+
+
+def unwritable(path: Path, reason: str, error: BaseException) -> OSError:
+    """The sentence for a file or folder that cannot be written, with the way out."""
+    explained = OSError(f"{path} could not be written ({reason}) and is as it was before; make room, or give a folder that you may write to.")
+    explained.errno = getattr(error, "errno", None)  # by which a folder around the file knows what happened
+    return explained
 
 
 UMASK = os.umask(0)
@@ -54,24 +73,87 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST)
+"""Errors of a disk that is full, broken or read-only, and of a place that is another user's or a file."""
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill, which replaces ``path`` when the block ends, and is deleted if the block fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    """Gives an empty folder to fill, which replaces ``path`` when the block ends.
+
+    It is deleted if the block fails, and by the next one for this path if the process is killed.
+
+    Raises:
+        OSError: If it cannot be written, or another process is writing it.
+    """
+    part, old = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "old"))
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not (remove(part) and remove(old)):
+            raise OSError(f"{path} is being written by another process; wait for its end, or name another folder.")
+        part.mkdir()
+        try:
+            with Lock(part, shared=True):
+                yield part
+                complete(part)
+            if path.exists():
+                os.replace(path, old)  # at once; deleting it takes time, in which a process may be killed
+            os.replace(part, path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        remove(old)
+
+
+def complete(folder: Path) -> None:
+    """Gives all files the permissions that the user's mask asks for, which some libraries ignore, and waits until they are on the disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~UMASK)
+    synchronise(folder)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Within the block, an error in writing a new folder becomes the sentence that names it."""
     try:
-        yield temporary
-        os.chmod(temporary, 0o777 & ~UMASK)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                file.chmod(0o666 & ~UMASK)
-        synchronise(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except Exception as error:
+        if (reason := why_unwritable(error, path)) is not None:
+            raise unwritable(path, reason, error) from error
         raise
+
+
+def why_unwritable(error: BaseException, path: Path) -> str | None:
+    """Why a file of a new folder could not be written, of an error of Python or of a library in Rust; None for any other error."""
+    copies = isinstance(error, shutil.Error) and isinstance(error.args[0], list)  # what `copytree` could not copy, each with the error's text
+    code = re.search(r"Errno (\d+)" if copies else r"os error (\d+)", str(error))
+    number = int(code[1]) if code else getattr(error, "errno", None)
+    name = error.args[0][0][1] if copies else getattr(error, "filename2", None) or getattr(error, "filename", None) or path
+    file = Path(os.fsdecode(name))
+    if number not in UNWRITABLE or not file.absolute().is_relative_to(path.parent.absolute()):  # another file, which was read
+        return None
+    return os.strerror(number) + ("" if file.name in (path.name, f".{path.name}.part") else f": {file.name}")
+
+
+def remove(path: Path) -> bool:
+    """Deletes a file or folder, unless another process holds a lock on it; whether it is gone."""
+    if not path.exists():
+        return True
+    lock: AbstractContextManager[object] = nullcontext()
+    try:
+        lock = Lock(path)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    with lock:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return True
 
 
 def synchronise(path: Path) -> None:
@@ -94,16 +176,22 @@ def check_unused(out: Path) -> None:
         raise ValueError(f"`out`: {out} is there already; name a new folder.")
 
 
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only mean a file or folder; names on the hub are ``name`` or ``owner/name``."""
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
 MOVED = {"lit_talr/models/lab": "lit_talr/lab/base"}
 """Folders of this package that are now elsewhere."""
 
 
 def shipped(name: str) -> str:
-    """The folder of this package for a name such as ``lit_talr/lab/base``, unless the working folder has one of that name; any other name is unchanged.
+    """The folder of this package for a name such as ``lit_talr/lab/base``, unless the working folder has one of that name; else the name, ``~`` expanded.
 
     Raises:
         ValueError: For a folder that is now elsewhere.
     """
+    name = os.path.expanduser(name)
     package = Path(__file__).parents[1]
     if Path(name).is_dir() or not name.startswith(f"{package.name}/"):
         return name

@@ -9,7 +9,7 @@ from typing import Any
 from xxhash import xxh3_128
 
 from lit_talr.utils.checksums import KIND, hash_file
-from lit_talr.utils.files import write_text
+from lit_talr.utils.files import check_unused, read_json, write_text
 
 MANIFEST = "lit_talr_manifest.json"
 """Its name, which no model on the hub has."""
@@ -71,3 +71,22 @@ def why_changed(folder: Path, listed: str = "*") -> str | None:
         if (folder / name).stat().st_size != entry["bytes"] or sum_file(folder / name) != entry:
             return f"has another {name} than was written"
     return None
+
+
+def is_made(out: Path, about: Mapping[str, Any] | None = None, command: str = "") -> bool:
+    """Whether a new folder is there already, whole and made by the same command from the same weights: it may have been killed right after that.
+
+    Args:
+        out: The folder.
+        about: Where its content would come from; where that is not known yet, any folder with a manifest is let pass.
+        command: The command, which its model card has.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    if (out / MANIFEST).is_file() and (about is None or (why_changed(out) is None and read_json(out / MANIFEST)["about"] == about)):
+        card = out / "README.md"
+        if card.is_file() and command in card.read_text(encoding="utf-8", errors="replace"):
+            return True
+    check_unused(out)
+    return False

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lit_talr.utils.checksums import find_fault
 from lit_talr.utils.errors import first_line
-from lit_talr.utils.files import shipped
+from lit_talr.utils.files import looks_like_path, shipped
 from lit_talr.utils.manifest import MANIFEST, why_changed
+from lit_talr.utils.waiting import fetching
 
 PATTERNS = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md"]
 """Files fetched of a hub model: weights, configuration, tokenizer and card."""
@@ -34,10 +35,11 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     Raises:
         ValueError: For a folder without config.json, with an adapter, or other than its manifest says, and a hub model that cannot be reached.
     """
-    folder = Path(shipped(name)).expanduser()
-    if not folder.exists() and not name.startswith(("/", ".", "~")) and name.count("/") < 2:
+    folder = Path(shipped(name))
+    if not folder.exists() and not looks_like_path(name):
         try:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+            with fetching(name):
+                folder = Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
         except (OSError, ValueError) as error:
             raise ValueError(f"{name} could not be found ({first_line(error)}); give a model folder or a hub name that is reachable.") from error
     refuse_adapter(folder)

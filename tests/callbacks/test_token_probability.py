@@ -63,7 +63,7 @@ def learned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     options = {"callbacks": [watch(), checkpoints], "default_root_dir": str(out), "enable_checkpointing": True}
     start = fit(folder, Standard(), optimizer=partial(torch.optim.SGD, lr=0.0), steps=1)
     fit(folder, TALR(temperature=TEMPERATURE, floor=FLOOR), steps=STEPS, batching={"batch_size": 20, "micro_batch_size": 3}, trainer=options)
-    saved = [torch.load(out / f"epoch={epoch}.ckpt", weights_only=True)["state_dict"] for epoch in range(STEPS)]
+    saved = [torch.load(out / f"epoch={epoch}.ckpt", weights_only=True)["state_dict"] for epoch in range(1, STEPS + 1)]
     strip = "backbone.model."
     return out, [start, *({name.removeprefix(strip): weight for name, weight in state.items() if name.startswith(strip)} for state in saved)]
 
@@ -113,7 +113,7 @@ def test_probe_counts_and_cohorts_are_those_of_a_loop_with_the_saved_weights(fol
 
 
 def probe_of(out: Path, folder: Path) -> list[int]:
-    state = torch.load(out / "epoch=0.ckpt", weights_only=True)["callbacks"]["TokenProbability"]
+    state = torch.load(out / "epoch=1.ckpt", weights_only=True)["callbacks"]["TokenProbability"]
     assert state["settings"]["probe_size"] == 7 and len(state["start_nll"]) == rows(table(out), "probe", "all", 0)["num_tokens"].item()
     ids = probe_ids(20, 7).tolist()
     assert len(set(ids)) == 7 and ids == sorted(ids)
@@ -186,7 +186,7 @@ def test_tensorboard_has_every_view(folder: Path, tmp_path: Path) -> None:
 
 def test_another_logger_gets_the_scalars_and_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(folder, tmp_path, watch(), steps=3, trainer={"logger": CSVLogger(tmp_path, name="", version="")})
-    assert capsys.readouterr().err.count("TokenProbability: histograms, figures and texts go to TensorBoard only") == 1
+    assert capsys.readouterr().err.count("TokenProbability: CSVLogger gets numbers only, no histograms, figures and tables") == 1
     logged = pd.read_csv(tmp_path / "metrics.csv")
     assert logged["probe/nll"].dropna().tolist() == pytest.approx(table(tmp_path).query("set == 'probe' and group == 'all'")["nll"].tolist())
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,6 +32,7 @@ from lit_talr.utils.files import UMASK, write_json
 from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import tensors
 from tests.helpers.fits import QWEN3, fit, merged
+from tests.helpers.full_disk import small_files
 from tests.helpers.models import ARCHITECTURES, OTHERS
 
 SMALL = LoRA(r=2, alpha=6)
@@ -217,6 +219,16 @@ def test_the_record_is_written_once(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "skeleton" / "export.json").stat().st_mtime_ns == before
 
 
+def test_the_same_line_after_its_end_keeps_the_folder(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(trained, tmp_path / "out")
+    before = (tmp_path / "out" / "lit_talr_manifest.json").stat().st_mtime_ns
+    export(trained, tmp_path / "out")
+    assert "is there already, from the same checkpoint" in capsys.readouterr().out
+    assert (tmp_path / "out" / "lit_talr_manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="out is there already; name a new folder"):
+        export(trained, tmp_path / "out", "bfloat16")
+
+
 def test_refusals(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine").write_text("")
@@ -272,10 +284,68 @@ def test_no_pickle_runs_code(trained: Path, tmp_path: Path, kind: str) -> None:
         write_manifest(path)
     with pytest.raises(ValueError, match="is not a checkpoint of lit-talr fit"):
         export(path, tmp_path / "out")
-    if kind != "file":  # which is loaded with `weights_only`
-        with pytest.raises(ValueError, match=r"could run code"):
-            refuse_code(path)
+    with pytest.raises(ValueError, match=r"could run code"):
+        refuse_code(path)
     assert not (tmp_path / "evil").exists() and not (tmp_path / "out").exists()
+
+
+def test_deepspeed_is_given_no_folder_elsewhere(tmp_path: Path) -> None:
+    """It reads the folder that ``latest`` names, so that a pickle there would not be looked at."""
+    (tmp_path / "a.ckpt" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "a.ckpt" / "latest").write_text("../elsewhere")
+    with pytest.raises(ValueError, match=r"its `latest` names '../elsewhere', not its own folder `checkpoint`; give a checkpoint that"):
+        refuse_code(tmp_path / "a.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.distributed is disabled")
+def test_an_entry_of_fsdp2_that_is_no_tensor_runs_no_code(tmp_path: Path) -> None:
+    """Torch unpickles an optimizer's options without care."""
+    for name, rate in (("plain", 0.1), ("evil", Evil(tmp_path / "ran"))):
+        dcp.save({"weight": torch.zeros(2), "optimizer": {"lr": rate, "betas": (0.9, 0.95)}}, checkpoint_id=tmp_path / name, no_dist=True)
+    refuse_code(tmp_path / "plain")
+    with pytest.raises(ValueError, match="distcp names posix.mkdir, which could run code"):
+        refuse_code(tmp_path / "evil")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("verb", ["export", "fit", "test"])
+def test_a_pickle_is_refused_in_one_sentence_that_advises_nothing_unsafe(
+    folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    path = tmp_path / "run" / "checkpoints" / "a.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "callbacks": Evil(tmp_path / "evil")}, path)
+    words = ["-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/standard.yaml", "--run", str(tmp_path / "run")]
+    words += [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(folder / f"{split}.jsonl"))]
+    words += ["--model.pretrained", str(folder / "model"), "--model.tokenizer", str(folder / "tokenizer"), "--ckpt_path", str(path)]
+    if verb == "export":
+        shutil.copytree(trained / "skeleton", tmp_path / "run" / "skeleton")
+        words = ["--ckpt", str(path), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        main([verb, *words])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and error.count("\n") == 1 and "names posix.mkdir, which could run code" in error
+    assert "weights_only" not in error and not (tmp_path / "evil").exists()
+
+
+def test_from_python_too_a_pickle_is_refused(folder: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "callbacks": Evil(tmp_path / "evil")}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="could run code"):
+        fit(folder, Standard(), steps=1, ckpt_path=str(tmp_path / "a.ckpt"))
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(["export", "--ckpt", str(trained), "--out", str(tmp_path / "file" / "out")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and error.count("\n") == 1 and "out could not be written (File exists: file" in error
+    with small_files(3_000), pytest.raises(SystemExit):
+        main(["export", "--ckpt", str(trained), "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "out could not be written (File too large: tokenizer.json) and is as it was before; make room" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_piece_is_cut_across_parts() -> None:

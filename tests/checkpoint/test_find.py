@@ -1,15 +1,19 @@
 """A checkpoint in which one bit has changed is not used: by no command, and not from Python either."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file
 
 from lit_talr.callbacks import WholeCheckpoint
-from lit_talr.checkpoint.find import last_checkpoint, why_not_whole
+from lit_talr.checkpoint.best import hold_best
+from lit_talr.checkpoint.find import hold, hold_last, last_checkpoint, why_not_whole
 from lit_talr.checkpoint.merge import merge
+from lit_talr.checkpoint.whole import remove
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
 from lit_talr.modeling.loading import load_model
@@ -154,3 +158,70 @@ def test_a_damaged_skeleton_is_not_exported(here: Path) -> None:
     with pytest.raises(SystemExit):
         main(["export", "--ckpt", str(here / "run"), "--out", str(here / "out")])
     assert not (here / "out").exists()
+
+
+class Reader(Callback):
+    """Holds the newest checkpoint from the end of the first epoch until the third, as a test of a run that is training does."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[str]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
+        folder = Path(trainer.default_root_dir)
+        if trainer.current_epoch == 1:
+            _, self.lock = hold_last(folder)
+        if trainer.current_epoch:
+            self.seen.append(sorted(path.name for path in (folder / "checkpoints").iterdir()))
+        if trainer.current_epoch == 2:
+            self.lock.close()
+
+
+def test_a_fit_deletes_no_checkpoint_that_another_command_reads(folder: Path, tmp_path: Path) -> None:
+    reader = Reader()
+    fit(folder, Standard(), steps=12, trainer={"callbacks": [WholeCheckpoint(), reader], "enable_checkpointing": True, "default_root_dir": str(tmp_path)})
+    assert reader.seen == [["last-step=3.ckpt"], ["last-step=3.ckpt", "last-step=6.ckpt"], ["last-step=9.ckpt"]]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_read_is_deleted_later(tmp_path: Path, is_folder: bool) -> None:
+    path = tmp_path / "a.ckpt"
+    (path / "part").mkdir(parents=True) if is_folder else path.write_text("")
+    with hold(path):
+        assert not remove(path) and path.exists()
+    assert remove(path) and not path.exists() and remove(path)
+    with pytest.raises(FileNotFoundError):
+        hold(path)
+
+
+def test_the_last_is_found_while_it_is_replaced(here: Path) -> None:
+    """What is found is there, however often a run replaces it meanwhile."""
+    first = newest(here)
+    content = first.read_bytes()
+
+    def replace() -> None:
+        for step in range(100, 140):
+            new, part = (first.with_name(name) for name in (f"last-step={step}.ckpt", f".{step}.part"))
+            part.write_bytes(content)
+            part.rename(new)
+            for path in first.parent.glob("last-*.ckpt"):
+                if path != new:
+                    remove(path)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    found = 0
+    while thread.is_alive():
+        path, lock = hold_last(here / "run")
+        with lock:
+            assert path.exists() and why_not_whole(path) is None
+        found += 1
+    assert found and last_checkpoint(here / "run").name == "last-step=139.ckpt"
+
+
+def test_the_best_is_held_while_it_is_read_and_one_that_is_gone_is_named(here: Path) -> None:
+    path, lock = hold_best(here / "run")
+    with lock:
+        assert path.name.startswith("best-") and not remove(path)
+    assert remove(path)
+    with pytest.raises(ValueError, match=r"`ckpt_path: best`: .*best-.*ckpt does not exist; ask for `last`, or give the path of a checkpoint"):
+        hold_best(here / "run")

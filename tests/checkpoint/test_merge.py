@@ -1,6 +1,7 @@
 """Wise-FT and averages: the formula, to the bit at its ends, and nothing written where something is wrong."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from lit_talr.checkpoint.merge import merge
 from lit_talr.cli.command_line import main
+from lit_talr.modeling.generation import remark
 from lit_talr.modeling.loading import load_model
 from lit_talr.utils.manifest import MANIFEST
+from tests.helpers.full_disk import small_files
 from tests.helpers.models import ARCHITECTURES
 from tests.helpers.tiny import save_tokenizer
 
@@ -269,6 +272,40 @@ def test_a_used_folder_is_refused_before_anything_is_written(base: Path, tuned: 
     with pytest.raises(ValueError, match="alpha-0.7 is there already; name a new folder"):
         merge(tmp_path / "out", str(tuned), str(base), [0.2, 0.7])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["alpha-0.7"]
+
+
+def test_the_same_line_makes_what_a_killed_merge_did_not(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    merge(tmp_path / "out", str(tuned), str(base), [0.2, 0.7])
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out" / "alpha-0.7").iterdir()}
+    shutil.rmtree(tmp_path / "out" / "alpha-0.7")
+    merge(tmp_path / "out", str(tuned), str(base), [0.2, 0.7])
+    assert "alpha-0.2: is there already, from the same models" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "alpha-0.7").iterdir()} == whole
+    with pytest.raises(ValueError, match="alpha-0.7 is there already; name a new folder"):
+        merge(tmp_path / "out" / "alpha-0.7", str(tuned), str(base), 0.3)
+    (tmp_path / "out" / "alpha-0.7" / "config.json").write_bytes(whole["config.json"][:-1])
+    with pytest.raises(ValueError, match="alpha-0.7 is there already; name a new folder"):
+        merge(tmp_path / "out", str(tuned), str(base), [0.7])
+
+
+def test_a_full_disk_leaves_nothing_and_is_named(base: Path, tuned: Path, tmp_path: Path) -> None:
+    with small_files(9_000), pytest.raises(OSError, match=r"out could not be written \(File too large: model-.*safetensors\) and is as it was before"):
+        merge(tmp_path / "out", str(tuned), str(base))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
+
+
+def test_generation_settings_that_nobody_could_save_are_left_out_with_a_remark(
+    base: Path, tuned: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tuned / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.6, "eos_token_id": 7}')  # as Vicuna has it
+    remark.cache_clear()
+    with caplog.at_level(logging.WARNING, "lit_talr"):
+        merge(tmp_path / "out", str(tuned), str(base))
+    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("lit_talr")]
+    assert said.startswith(f"{tuned / 'generation_config.json'}: `temperature: 0.6` is invalid or contradicts another setting, and is passed over")
+    settings = GenerationConfig.from_pretrained(tmp_path / "out")
+    settings.validate(strict=True)
+    assert settings.eos_token_id == 7
 
 
 def test_on_the_command_line(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

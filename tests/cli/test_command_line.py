@@ -46,7 +46,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (
             ["--model.loss", "TALRR"],
-            "`model.loss`: there is no class TALRR; there are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, TALR, Truncation.",
+            "`model.loss`: there is no class TALRR; did you mean TALR? There are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, "
+            "TALR, Truncation.",
         ),
         (["--model.loss", "FLOW"], "FLOW compares with the base model, and random weights say nothing; give `model.pretrained`"),
         (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),
@@ -54,10 +55,34 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.lora.r", "0"], "`lora.r` must be at least 1, got 0."),
         (["-c", "configs/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to the base model's, but LoRA's begin at random"),
         (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list, such as [a,b], got 0.2,1.8."),
-        (["--data", "MedCal"], "`data`: there is no class MedCal; there are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, Records, Replay, Skills."),
-        (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; there are Constant, Cosine, Linear."),
-        (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted"),
-        (["--trainer.max_epoch", "1"], "--trainer.max_epoch"),
+        (
+            ["--data", "MedCal"],
+            "`data`: there is no class MedCal; did you mean MedCalc? There are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, ",
+        ),
+        (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; did you mean Cosine? There are Constant, Cosine, Linear."),
+        (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted; did you mean temperature?"),
+        (["--trainer.max_epoch", "1"], "unrecognized arguments: --trainer.max_epoch 1; did you mean --trainer.max_epochs?"),
+        (["--model.optimizer.learning_rate", "1"], "`model.optimizer`: Option 'learning_rate' is not accepted; did you mean lr?"),
+        (["--model.optimizer.lr", "-1e-3"], "`model.optimizer.lr` must be positive, got -0.001; give a learning rate such as 1e-6."),
+        (["--model.optimizer.weight_decay", "-1"], "`model.optimizer`: Invalid weight_decay value: -1.0; correct that option."),
+        (["--model.loss", "my_losses.Power"], "`model.loss`: my_losses.Power cannot be imported (No module named 'my_losses'); put the folder of my_losses on"),
+        (["--model.loss", "tests.cli.Power"], "`model.loss`: there is no class Power in tests.cli; there are ASFT"),
+        (["--model.loss", "{class_path: TALR, floor: 0.1}"], "Option 'class_path' is not accepted; the options of a class stand under `init_args`"),
+        (["--model.lora", "{r: 8, r: 16}"], "`--model.lora`: the key `r` stands in line 1 and again in line 1; join the two."),
+        (["--trainer.logger", "CSVLogger"], "`trainer.logger` needs `save_dir`; give it, such as `--trainer.logger.save_dir VALUE`."),
+        (["--trainer.logger", "CSVLoger"], "`trainer.logger`: there is no class CSVLoger; did you mean CSVLogger? There are"),
+        (["--trainer.strategy", "zero2"], "zero2 is not a strategy of Lightning; give the file of one, such as -c configs/strategy/zero2.yaml."),
+        (["--trainer.max_epochs"], "`--trainer.max_epochs` stands without a value; write one after it."),
+        (["configs/base.yaml"], "unrecognized arguments: configs/base.yaml; write -c before a configuration file: -c configs/base.yaml"),
+        (
+            ["--trainer.callbacks+=LearningRateFinder"],
+            "`LearningRateFinder` is not supported: a rate is judged here by what it learns and what it forgets",
+        ),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"],
+            "`EarlyStopping` monitors `val/loss`, which this run does not log; did you mean `val/nll`? It logs val/nll, val/perplexity",
+        ),
+        (["--ckpt_path", "best"], "`ckpt_path: best` is not for `fit`, which takes `auto` (start, or continue from the newest whole checkpoint)"),
         (["--model.loss.temperature", "0"], "`temperature` must be above 0, got 0"),
         (["--data.tokenizer", "x"], "`--data.tokenizer` is not an option of its own: the tokenizer is the model's"),
         (["--trainer.default_root_dir", "x"], "it is the folder of the run, `--run`"),
@@ -78,7 +103,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--data.encoding.too_long", "cut"], "`data.encoding.too_long` must be 'error', 'drop', 'truncate_prompt', got cut."),
         (["--trainer.max_epochs", "abc"], "`trainer.max_epochs` must be a whole number, got abc."),
         (["--model.optimizer.lr", "fast"], "`model.optimizer.lr` must be a number, got fast."),
-        (["--model.optimizer", "torch.optim.AdamWW"], "`model.optimizer`: there is no class AdamWW; there are ASGD, Adadelta"),
+        (["--model.optimizer", "torch.optim.AdamWW"], "`model.optimizer`: there is no class AdamWW; did you mean AdamW? There are ASGD, Adadelta"),
         (["--trainer.callbacks+=Foo"], "`trainer.callbacks`: there is no class Foo; there are "),
         (["--data.train", "tests"], "tests: is a folder; give a .jsonl, .csv or .parquet file."),
         (["--run", ""], "`run` must name a folder"),
@@ -87,10 +112,21 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--ckpt_path", "last"], "holds no checkpoint"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
         (["--model.pretrained", "./nowhere", "--model.architecture", "null"], "./nowhere is not a folder with a config.json"),
+        (
+            ["--model.pretrained", "runs/nope/export", "--model.architecture", "null"],
+            "`model.pretrained`: runs/nope/export is not a folder with a config.json; ",
+        ),
+        (["--model.pretrained", "./lit_tlar/x", "--model.architecture", "null"], "./lit_tlar/x is not a folder with a config.json; did you mean lit_talr?"),
+        (["--model.tokenizer", "runs/nope/export"], "`model.tokenizer`: runs/nope/export is not a folder; give a Hugging Face folder or a hub name."),
         (["--model.pretrained", "./nowhere"], "one of the two"),
         (["--model.tokenizer", "./nowhere"], "./nowhere"),
         (["--model.tokenizer", "configs"], "configs is a folder without a tokenizer (tokenizer_config.json)"),
         (["--model.tokenizer", "null"], "Give `model.pretrained` or `model.tokenizer`"),
+        pytest.param(
+            ["--trainer.logger", "WandbLogger"],
+            "Problem with given class_path 'lightning.pytorch.loggers.WandbLogger': Requirement 'wandb>=0.12.10' not met. HINT: Try running `pip install",
+            marks=pytest.mark.skipif(find_spec("wandb") is not None, reason="it is installed here"),
+        ),
         pytest.param(
             ["--model.compute.attention", "flash_attention_2"],
             "`model.compute.attention` is not installed here; install its package, or set another, such as sdpa",
@@ -101,6 +137,25 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 )
 def test_bad_input_is_one_sentence(words: list[str], capsys: pytest.CaptureFixture[str], extra: list[str], message: str) -> None:
     assert message in refused(capsys, "fit", *words, *extra)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it has a GPU")
+def test_a_strategy_of_gpus_names_its_twin(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    without = [word for word in words if word not in ("--trainer.accelerator", "cpu")]
+    sentence = "no GPU is found here; on CPU ranks use -c configs/strategy/zero1-cpu.yaml, or `--trainer.accelerator cpu`."
+    assert sentence in refused(capsys, "fit", *without, "-c", "configs/strategy/zero1.yaml")
+
+
+@pytest.mark.parametrize(("files", "missing"), [(BASE[:4], "`model.loss` is missing"), ([*BASE[:2], *BASE[4:]], "`data` is missing")])
+def test_a_missing_part_names_the_file_that_gives_it(capsys: pytest.CaptureFixture[str], files: list[str], missing: str) -> None:
+    folder = "loss" if "loss" in missing else "data"
+    assert f"{missing}; give it by a file, such as -c configs/{folder}/" in refused(capsys, "fit", *files, "--model.pretrained", "some/model")
+
+
+def test_a_repeated_key_in_a_file_is_named_with_its_lines(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("trainer:\n  max_epochs: 1\n\ntrainer:\n  max_steps: 2\n")
+    sentence = "mine.yaml: is not YAML (the key `trainer` stands in line 1 and again in line 4; join the two)."
+    assert sentence in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
 
 
 def test_a_misspelt_key_in_a_file_names_it(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -119,6 +174,12 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(words: list[str], capsys
     assert "mine.yaml: is not YAML" in error and "line 3" in error
 
 
+@pytest.mark.parametrize(("key", "option"), [("data", "train"), ("model.loss", "floor")])
+def test_an_option_of_a_class_that_is_not_named_yet(capsys: pytest.CaptureFixture[str], key: str, option: str) -> None:
+    message = f"`{key}` has no class yet that could take `{option}`; name one before it"
+    assert message in refused(capsys, "fit", *BASE[:2], f"--{key}.{option}", "1")
+
+
 @pytest.mark.parametrize(("content", "message"), [(b"", "mine.yaml: holds no settings"), (b"# \xe9", "mine.yaml: is not YAML")])
 def test_a_file_without_settings_is_named(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "mine.yaml").write_bytes(content)
@@ -128,7 +189,7 @@ def test_a_file_without_settings_is_named(words: list[str], capsys: pytest.Captu
 def test_a_checkpoint_cut_short_is_refused_before_anything_is_built(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["fit", *words, "--trainer.max_steps", "1"])
     last, best = sorted((tmp_path / "run" / "checkpoints").iterdir(), reverse=True)
-    assert (last.name, best.name) == ("last-step=1.ckpt", "best-epoch=0-step=1.ckpt")
+    assert (last.name, best.name) == ("last-step=1.ckpt", "best-epoch=1-step=1.ckpt")
     for path in (last, best):
         path.write_bytes(path.read_bytes()[:-1000])
     assert "last-step=1.ckpt is not a whole checkpoint: it is cut short" in refused(capsys, "fit", *words, "--ckpt_path", str(last))
@@ -155,7 +216,7 @@ def test_scores_are_never_those_of_other_adapters(words: list[str], capsys: pyte
     assert "its model.lora.alpha is 64, here 6400" in refused(capsys, *test, "--model.lora.alpha", "6400")
     main(test)
     adapter = ["--model.tokenizer", "null", "--model.pretrained", str(tmp_path / "run" / "adapter"), "--run", str(tmp_path / "other")]
-    assert "adapter is a folder without a tokenizer" in refused(capsys, *test[:3], *adapter)
+    assert "adapter holds an adapter (adapter_config.json); give a model with its update merged in" in refused(capsys, *test[:3], *adapter)
 
 
 def test_tokens_in_place_of_rows_as_the_documentation_says(words: list[str]) -> None:
@@ -178,7 +239,7 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     run = tmp_path / "run"
     main(["fit", *words])
     assert {path.name for path in run.iterdir()} >= {"config.yaml", "metrics.json", "checkpoints", "export"}
-    assert f"{run} already holds a run; continue it with `--ckpt_path last`" in refused(capsys, "fit", *words)
+    assert f"{run} already holds a run; `--ckpt_path auto` continues it, or name another folder." in refused(capsys, "fit", *words)
 
     main(["fit", *words, "--trainer.max_steps", "3", "--ckpt_path", "last"])
     assert (run / "config.resume-1.yaml").is_file()
@@ -225,7 +286,10 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mrge", "--out", "x"], "there is no command `mrge`; there are fit, validate, test, curriculum, demo, export, heatmap, merge, report, sweep."),
+        (
+            ["mrge", "--out", "x"],
+            "there is no command `mrge`; did you mean `merge`? There are fit, validate, test, curriculum, demo, export, heatmap, merge, report, sweep.",
+        ),
         (["curriculum"], "required: folder"),
         (["merge", "--tuned", "nowhere"], "out"),
         (["merge", "--out", "c", "--tuned", "./nowhere", "--base", "./nowhere"], "./nowhere is not a folder with a config.json; give"),

@@ -25,4 +25,4 @@ def test_other_words_are_a_command_line(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(sys, "argv", ["lit-talr", "fti"])
     with pytest.raises(SystemExit):
         main()
-    assert "there is no command `fti`; there are fit, validate, test" in capsys.readouterr().err
+    assert "there is no command `fti`; did you mean `fit`? There are fit, validate, test" in capsys.readouterr().err

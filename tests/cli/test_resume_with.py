@@ -153,7 +153,7 @@ def test_a_change_on_purpose_is_used_and_recorded(folder: Path, capsys: pytest.C
         (["--ckpt_path", "last", "--resume_with", "model.optimizer.amsgrad=true"], "cannot change a run that has begun: the optimizer's state"),
         (["--ckpt_path", "last", "--resume_with", "data.batching={batch_size: 4, micro_batch_size: 4}"], "the position in the data follows"),
         (["--ckpt_path", "last", "--resume_with", 'model.lora={"r": 2, "alpha": 2}'], "its model.lora is null, here LoRA"),
-        (["--run", "other", "--resume_with", "model.optimizer.eps=1e-6"], "there is no `--ckpt_path`"),
+        (["--run", "other", "--resume_with", "model.optimizer.eps=1e-6"], "there is nothing to continue here; set the option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

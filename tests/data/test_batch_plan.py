@@ -262,6 +262,6 @@ def test_a_step_after_the_planned_epochs_that_does_not_fit_is_refused() -> None:
     later = next(epoch for epoch, count in enumerate(needed) if count > needed[0])
     plan = BatchPlan(lengths, lengths, batching)
     plan.set_epoch(later)
-    with pytest.raises(ValueError, match=rf"of epoch {later} needs {needed[later]} micro-batches .* plan for 1 epoch.*`trainer.max_epochs`"):
+    with pytest.raises(ValueError, match=rf"of epoch {later + 1} needs {needed[later]} micro-batches .* plan for 1 epoch.*`trainer.max_epochs`"):
         list(plan)
     assert len(list(BatchPlan(lengths, lengths, batching, epochs=later + 1))) == 6 * needed[later]

@@ -108,7 +108,7 @@ def test_not_a_file_of_rows(tmp_path: Path, name: str, what: str) -> None:
 
 
 def test_a_part_of_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(name: str, subset: str | None, split: str, revision: str | None) -> datasets.Dataset:
+    def load_dataset(name: str, subset: str | None, split: str, revision: str | None, trust_remote_code: bool) -> datasets.Dataset:
         if subset is None:
             raise ValueError("Config name is missing.\nPlease pick one.")
         return datasets.Dataset.from_list([{"asked": f"{name} {subset} {split} {revision}"}])

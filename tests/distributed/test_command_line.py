@@ -200,3 +200,19 @@ def test_general_abilities_are_scored_as_by_one_process(tmp_path: Path) -> None:
         assert len(one) == len(two) and sum(first != second for first, second in zip(one, two, strict=True)) <= len(one) // 50, name  # of near ties
     found = [read_values(tmp_path / name / "run", "test") for name in ("one", "two")]
     assert found[0]["general/drop"] == pytest.approx(found[1]["general/drop"], abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp-cpu", "zero2-cpu", "fsdp2-cpu"])
+def test_a_callback_that_fails_on_all_ranks_costs_no_step(folder: Path, strategy: str) -> None:
+    """And the same line goes on to what an uninterrupted run exports."""
+    words = ["-c", f"configs/strategy/{strategy}.yaml", "--trainer.max_steps", "6", "--ckpt_path", "auto"]
+    failing, whole = folder / f"failing-{strategy}", folder / f"whole-{strategy}"
+    fail = json.dumps({"class_path": "tests.cli.test_auto.Fail", "init_args": {"where": "validation"}})
+    with pytest.raises(AssertionError, match="the validation has failed"):
+        lit_talr("fit", *options(folder, failing), *words, "--trainer.callbacks+", fail)
+    assert [path.name for path in (failing / "checkpoints").glob("last-*")] == ["last-step=3.ckpt"]
+    for run in (failing, whole):
+        lit_talr("fit", *options(folder, run), *words)
+    one, other = ((run / "export" / "model.safetensors").read_bytes() for run in (failing, whole))
+    assert one == other

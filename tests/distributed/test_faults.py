@@ -1,6 +1,7 @@
 """What befalls one of two ranks ends both within a minute, and keeps what it can."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from tests.distributed.cases import ROOT
 from tests.helpers.fits import write_data
+from tests.helpers.full_disk import small_files
 from tests.training.test_faults import words
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -59,3 +61,16 @@ def test_either_rank_can_be_told_to_end(tmp_path: Path, strategy: str, rank: int
     assert status == 128 + signal.SIGTERM
     assert "Stopped after step" in error and "Traceback" not in error
     assert len(list((tmp_path / "run" / "checkpoints").glob("last-step=*.ckpt"))) == 1
+
+
+@pytest.mark.parametrize("strategy", ["ddp-cpu", "fsdp2-cpu"])
+def test_a_full_disk_ends_both_and_each_names_the_checkpoint(tmp_path: Path, strategy: str) -> None:
+    write_data(tmp_path)
+    command = [sys.executable, "-m", "lit_talr", *words(tmp_path, "run", ("-c", f"configs/strategy/{strategy}.yaml"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with small_files(40_000):
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    for rank in ("", r" \(rank 1\)"):
+        assert re.search(rf"lit-talr{rank}: {tmp_path}/run/checkpoints/.* could not be written .*File too large.*: make room", done.stderr), done.stderr
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

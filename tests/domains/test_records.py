@@ -60,3 +60,39 @@ def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], options: dict[s
 def test_a_split_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`data.test` is missing"):
         records(tmp_path, {"prompt": "a", "response": "b"}).examples("test")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.csv",
+            "prompt;response\na;b\n",
+            "column `prompt` is missing; the file has `prompt;response`; write it with commas, since its cells are separated by ';'.",
+        ),
+        ("a.csv", "question,answer\na,b\n", "column `prompt` is missing; the file has `question`, `answer`; say which with `--data.prompt`."),
+        ("a.jsonl", '{"prompt": "a", "answer": "b"}\n', "column `response` is missing; the file has `prompt`, `answer`; say which with `--data.response`."),
+    ],
+)
+def test_a_missing_column_names_its_option_or_the_separator(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError) as refused:
+        Records("no-tokenizer", train=str(tmp_path / name)).examples("train")
+    assert str(refused.value) == f"{tmp_path / name}: {message}"
+
+
+def test_rows_that_splits_share_are_counted(tmp_path: Path) -> None:
+    def write(name: str, *numbers: int) -> str:
+        (tmp_path / name).write_text("".join(json.dumps({"prompt": f"{number}?", "response": str(number)}) + "\n" for number in numbers))
+        return str(tmp_path / name)
+
+    data = Records(None, train=write("train.jsonl", *range(6), 1), val=write("val.jsonl", 1, 7, 8), test=write("test.jsonl", 0, 5, 8))
+    data.kept = {split: data.examples(split) for split in ("train", "val")}
+    assert data.shared_rows() == [
+        "train shares 2 of its 7 rows with val: the model is scored on rows that it was trained on; remove them from one of the two.",
+        "train shares 2 of its 7 rows with test: the model is scored on rows that it was trained on; remove them from one of the two.",
+        "val shares 1 of its 3 rows with test: what `val/nll` chooses is then partly chosen by the test rows; remove them from one of the two.",
+    ]
+    data.val, data.test = write("val.jsonl", 9), "nowhere.jsonl"
+    data.kept["val"] = data.examples("val")
+    assert data.shared_rows() == []

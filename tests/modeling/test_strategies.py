@@ -1,10 +1,15 @@
-"""Strategies: how a process ends that was a rank."""
+"""Strategies: how a process ends that was a rank, and what is said while ranks start."""
 
+import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
+
+from lit_talr.modeling.strategies import report_start
 
 PROGRAM = """
 import atexit, sys, threading, time
@@ -30,3 +35,14 @@ def test_a_process_ends_with_its_status_and_its_work(tmp_path: Path, kind: str) 
     assert (done.returncode, done.stdout) == (3, "written\n"), done.stderr
     assert (tmp_path / "atexit").is_file() and (tmp_path / "thread").is_file()
     assert (tmp_path / "unwound").is_file() == (kind == "other")  # a rank doesn't meet the interpreter's end
+
+
+def test_a_rank_that_does_not_start_is_waited_for_aloud(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("lit_talr.utils.waiting.SECONDS", 0.05)
+    strategy = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, barebones=True).strategy
+    monkeypatch.setattr(strategy, "setup_environment", lambda: time.sleep(0.2))  # as where it waits for the other
+    report_start(strategy, 2)
+    with caplog.at_level(logging.WARNING, "lit_talr"):
+        strategy.setup_environment()
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("lit_talr")]
+    assert line == "Waiting for all 2 ranks to start; if one is missing or has ended, end the others and start again."

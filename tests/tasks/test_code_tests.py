@@ -1,6 +1,8 @@
 """Programs and their tests; all of it without lm-evaluation-harness."""
 
+import logging
 import os
+import shutil
 import tempfile
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lit_talr.tasks.code_tests import pass_at_k, passes
+from lit_talr.tasks.code_tests import has_sandbox, pass_at_k, passes
 
 PROBLEM = {
     "task_id": "X/0",
@@ -39,7 +41,29 @@ def test_programs_pass_that_run_their_tests_to_the_end(monkeypatch: pytest.Monke
 CHEATS = {
     "source": "import os; found = [open(__file__).read(), *(open(name, 'rb').read() for name in os.listdir('.'))]",
     "arguments and environment": "import os, sys; found = [sys.argv, sys.orig_argv, os.environ]",
-    "processes": "import os; found = [open(f'/proc/{one}/{name}').read() for one in ('self', os.getppid()) for name in ('cmdline', 'environ')]",
+    "processes": """
+import os
+found = []
+for one in ("self", os.getppid()):
+    for name in ("cmdline", "environ"):
+        try:
+            found.append(open(f"/proc/{one}/{name}").read())
+        except OSError:
+            pass
+""",
+    "memory": """
+import os
+found = []
+for one in ("self", os.getppid()):
+    try:
+        areas = [line.split()[0].split("-") for line in open(f"/proc/{one}/maps") if "rw" in line]
+        with open(f"/proc/{one}/mem", "rb") as file:
+            for first, last in areas[:30]:
+                file.seek(int(first, 16))
+                found.append(file.read(min(int(last, 16) - int(first, 16), 1 << 18)))
+    except (OSError, ValueError):
+        pass
+""",
     "standard input": "import sys; found = sys.stdin.read()",
     "open files": """
 import os
@@ -62,6 +86,15 @@ while frame:
 }
 """Programs that look for the mark."""
 SAY = "\nimport os, re, sys; print(*re.findall('[0-9a-f]{32}', repr(found)), sep='\\n'); sys.stdout.flush()"
+INTO_EVERY_FILE = """
+import os, re
+for number in range(20):
+    for word in {*re.findall("[0-9a-f]{32}", repr(found)), "0", "True", "passed"}:
+        try:
+            os.write(number, word.encode())
+        except OSError:
+            pass
+"""
 EXITS = ("import os; os._exit(0)", "import sys; sys.exit()", "raise SystemExit", "quit()", "import os; os.kill(os.getpid(), 9)", "import os; os.abort()")
 
 
@@ -70,6 +103,7 @@ def test_a_program_that_says_all_it_finds_passes_no_failing_test(cheat: str) -> 
     cheating = CHEATS[cheat] + SAY
     assert passes(f"{cheating}\ndef add(a, b):\n    return a + b", TESTS)
     assert not passes(f"{cheating}; os._exit(0)", TESTS)
+    assert not passes(f"{CHEATS[cheat]}\n{INTO_EVERY_FILE}", TESTS)
     assert not passes(f"def add(a, b):\n    exec({cheating!r}, globals())\n    os._exit(0)", TESTS)
 
 
@@ -95,6 +129,112 @@ def test_a_program_that_leaves_early_does_not_pass(leave: str) -> None:
 def test_what_a_program_replaces_is_not_what_tests_it(replaced: str) -> None:
     tests = "def check(candidate):\n    assert abs(candidate(2, 3) - 5) < 1\ncheck(add)"
     assert not passes(f"{replaced}\ndef add(a, b):\n    return 0", tests)
+
+
+EQUAL = """
+class Equal(int):
+    def __eq__(self, other): return True
+    def __hash__(self): return 0
+def add(a, b): return Equal(0)
+"""
+TESTER = """
+import gc, os, sys, ctypes
+def add(a, b):
+    parent = os.getppid()
+    try:
+        with open(f"/proc/{parent}/mem", "r+b") as file:
+            file.write(b"")
+            file.seek(int(open(f"/proc/{parent}/maps").readline().split("-")[0], 16))
+            file.read(1)
+        return 5  # it could change what it is judged by
+    except OSError:
+        pass
+    if ctypes.CDLL(None).ptrace(16, parent, 0, 0) == 0:  # PTRACE_ATTACH
+        return 5
+    return 0
+"""
+
+
+@pytest.mark.parametrize("program", [EQUAL, TESTER], ids=["equals everything", "changes its tester"])
+def test_a_program_cannot_deceive_its_tests(program: str) -> None:
+    assert not passes(program, TESTS)
+
+
+def test_a_program_never_sees_its_tests() -> None:
+    program = """
+import gc, os, sys
+seen = repr([os.listdir("."), sys.argv, sys.stdin.read(), gc.get_objects()])
+def add(a, b):
+    return 5 if "candidate" + chr(40) + "2" in seen else 0
+"""
+    assert not passes(program, TESTS)
+
+
+def test_results_and_errors_are_plain() -> None:
+    tests = """
+assert two() == (1, [2.5, {"a": None}], {3}) and type(two()[0]) is int
+assert list(count()) == [0, 1, 2] and CONSTANT == [1] and math.floor(1.5) == 1 and scalar() == 3
+try:
+    wrong()
+except ValueError as error:
+    assert str(error) == "no"
+else:
+    assert False
+assert keyword(b=2, a=1) == -1
+"""
+    program = """
+import enum, math
+import numpy as np
+class Small(enum.IntEnum):
+    ONE = 1
+class No(ValueError): pass
+CONSTANT = [1]
+def two(): return Small.ONE, [2.5, {"a": None}], {3}
+def count(): yield from range(3)
+def scalar(): return np.int64(3)
+def wrong(): raise No("no")
+def keyword(a, b): return a - b
+"""
+    assert passes(program, tests)
+    assert not passes(program.replace("1, [2.5", "1, [2.6"), tests.replace("2.5", "2.4"))
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+def test_in_the_sandbox_a_program_writes_into_its_folder_alone(tmp_path: Path) -> None:
+    if not has_sandbox():
+        pytest.skip("bubblewrap does not work here")
+    outside = tmp_path / "outside"
+    places = [str(outside), "/tmp/lit_talr_outside", "/dev/shm/lit_talr_outside", "/run/lit_talr_outside", os.path.expanduser("~/.lit_talr_outside")]
+    program = f"""
+import os, socket, tempfile
+open("inside", "w").write("a")
+written = []
+for place in {places!r}:
+    try:
+        open(place, "w").close()
+        written.append(place)
+    except OSError:
+        pass
+others = [name for name in os.listdir("/proc") if name.isdigit()]
+try:
+    socket.create_connection(("127.0.0.1", 1), 1)
+except OSError as error:
+    network = error.errno
+def add(a, b):
+    return 5 if not written and len(others) <= 4 else 0
+"""
+    assert passes(program, TESTS)
+    assert not any(os.path.exists(place) for place in places)
+
+
+def test_without_a_sandbox_this_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("PATH", "")
+    has_sandbox.cache_clear()
+    with caplog.at_level(logging.WARNING, "lit_talr"):
+        assert passes("def add(a, b):\n    return a + b", TESTS) and passes("def add(a, b):\n    return b + a", TESTS)
+    has_sandbox.cache_clear()
+    (sentence,) = [record.getMessage() for record in caplog.records]
+    assert "without a sandbox" in sentence and "bubblewrap (`bwrap`) is not installed" in sentence
 
 
 def test_a_function_may_have_the_name_of_a_builtin() -> None:

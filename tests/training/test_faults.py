@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_talr.checkpoint.find import check_strategy, last_checkpoint, why_not_whole
 from lit_talr.cli.command_line import main
@@ -57,10 +58,13 @@ def test_told_to_end_it_keeps_the_step_and_goes_on_bitwise(tmp_path: Path) -> No
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, error[-3000:]
-    assert re.search(r"Stopped after step \d; continue from the last checkpoint", error) and "lit-talr:" not in error  # said once
+    assert re.search(r"Stopped after step \d; the same line with `--ckpt_path auto` continues from the newest checkpoint", error)
+    assert "lit-talr:" not in error  # said once
     assert list((tmp_path / "ended" / "checkpoints").glob("last-step=*.ckpt"))
     main([*words(tmp_path, "ended"), "--ckpt_path", "last"])
     assert (tmp_path / "whole" / "export" / "model.safetensors").read_bytes() == (tmp_path / "ended" / "export" / "model.safetensors").read_bytes()
+    steps = [[event.step for event in EventAccumulator(str(tmp_path / run)).Reload().Scalars("train/loss")] for run in ("whole", "ended")]
+    assert steps[0] == steps[1] == list(range(len(steps[0])))
 
 
 def test_a_full_disk_leaves_the_checkpoints_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,11 @@
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lit_talr.utils.files import new_folder, read_json, write_json, write_text
+from lit_talr.utils.files import looks_like_path, new_folder, read_json, shipped, write_json, write_text
+from tests.helpers.full_disk import small_files
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -21,6 +24,60 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "b").write_text("2")
         raise RuntimeError
     assert [file.name for file in tmp_path.rglob("*")] == ["export", "a"]
+
+
+def test_a_folder_that_cannot_be_made_or_filled_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="out could not be written .File exists: file"), new_folder(tmp_path / "file" / "out"):
+        pass
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "large").write_bytes(bytes(2_000))
+    with small_files(1_000), pytest.raises(OSError, match="out could not be written .*File too large"), new_folder(tmp_path / "out") as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    with small_files(1_000), pytest.raises(OSError, match="out could not be written .File too large: large."), new_folder(tmp_path / "out") as folder:
+        shutil.copyfile(source / "large", folder / "large")
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "out"):
+        (tmp_path / "none").read_text()  # another file's problem stays what it is
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "source"]
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / ".out.old").mkdir()  # as by a kill between the two moves
+    if (child := os.fork()) == 0:
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "half").write_text("")
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert [path.name for path in (tmp_path / ".out.part").iterdir()] == ["half"] and list((tmp_path / "out").iterdir()) == []
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "whole").write_text("")
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["out", "out/whole"]
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("")
+        with pytest.raises(OSError, match="out is being written by another process; wait for its end, or name another folder"), new_folder(tmp_path / "out"):
+            pass
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["out", "out/a"]
+
+
+def test_a_file_that_cannot_be_replaced_is_as_before(tmp_path: Path) -> None:
+    write_text(tmp_path / "page.html", "old")
+    with small_files(10), pytest.raises(OSError, match=r"page.html could not be written \(File too large\) and is as it was before; make room"):
+        write_text(tmp_path / "page.html", "new" * 10)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_paths_and_names_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    assert all(map(looks_like_path, ("./x", "/x", "~/x", "../x", "runs/x/export", "here")))
+    assert not any(map(looks_like_path, ("gpt2", "Qwen/Qwen3-4B")))
+    assert shipped("~/here") == str(tmp_path / "here") and shipped("Qwen/Qwen3-4B") == "Qwen/Qwen3-4B"
 
 
 def test_json(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What is found in the words of a command line before they are parsed."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_replaced
+
+
+def test_a_negative_number_belongs_to_its_option() -> None:
+    assert join_numbers(["--lr", "-1e-3", "-c", "x", "--a=b", "-1", "--n", "-.5", "--flag", "-c"]) == [
+        *("--lr=-1e-3", "-c", "x", "--a=b", "-1", "--n=-.5", "--flag", "-c")
+    ]
+
+
+def test_a_repeated_key_in_a_typed_value_is_refused() -> None:
+    refuse_repeated_keys(["--model.lora", "{r: 8, alpha: 16}", "--x={", "--data.train", "a: b: c"])
+    with pytest.raises(ValueError, match="`--model.lora`: the key `r` stands in line 1 and again"):
+        refuse_repeated_keys(["fit", "--model.lora={r: 8, r: 16}"])
+
+
+def test_callbacks_that_are_replaced_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("lit_talr"), "propagate", True)
+    (tmp_path / "mine.yaml").write_text("trainer:\n  callbacks:\n    - class_path: lit_talr.callbacks.Summary\n    - Drift\n")
+    (tmp_path / "more.yaml").write_text("trainer:\n  callbacks+:\n    - class_path: Drift\n")
+    say_replaced(["fit", "-c", "configs/base.yaml", f"--config={tmp_path / 'more.yaml'}", "--trainer.callbacks+=[Drift]"])
+    assert not caplog.text
+    say_replaced(["fit", "-c", "configs/base.yaml", "-c", str(tmp_path / "mine.yaml")])
+    assert caplog.messages == [
+        f"{tmp_path / 'mine.yaml'}: `callbacks` replaces those before it, without TokenProgressBar, TokenProbability, VisibleUpdate, DomainScore, HFExport, "
+        "WholeCheckpoint; so there is neither the export nor the checkpoints that can be resumed; to add to them, write `callbacks+`."
+    ]
+    caplog.clear()
+    say_replaced(["fit", "-c", str(tmp_path / "mine.yaml"), "--trainer.callbacks", "Drift"])
+    assert caplog.messages == [
+        "--trainer.callbacks: `callbacks` replaces those before it, without Summary; so there is no metrics.json; to add to them, write `callbacks+`."
+    ]

@@ -1,0 +1,71 @@
+"""What takes long is said once, and what does not is not."""
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from lit_talr.utils.locks import Lock, alone
+from lit_talr.utils.waiting import fetching, reported, waiting_for_ranks
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("lit_talr.utils.waiting.SECONDS", 0.05)
+    caplog.set_level(logging.WARNING, "lit_talr")
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def wait_for_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    pause = threading.Event()
+    for _ in range(200):
+        if caplog.records:
+            return
+        pause.wait(0.02)
+
+
+def test_a_long_wait_is_one_line_and_a_short_one_none(caplog: pytest.LogCaptureFixture) -> None:
+    with reported(lambda: "nothing"):
+        pass
+    with waiting_for_ranks("they sleep"):
+        wait_for_a_line(caplog)
+    (line,) = messages(caplog)
+    assert line.startswith("Waiting for the other ranks, while they sleep; ") and "end all" in line
+
+
+def test_of_many_ranks_two_say_it(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, rank in ("SLURM_PROCID", "3"), ("RANK", "2"), ("RANK", "1"):
+        monkeypatch.setenv(variable, rank)
+        with reported(lambda rank=rank: f"rank {rank}"):  # type: ignore[misc]
+            threading.Event().wait(0.15)
+    assert messages(caplog) == ["Waiting for rank 1."]
+
+
+def test_a_download_is_said_and_a_folder_is_none(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    with fetching(str(tmp_path)):
+        threading.Event().wait(0.1)
+    assert messages(caplog) == []
+    with fetching("owner/name"):
+        wait_for_a_line(caplog)
+    assert messages(caplog) == ["Waiting for owner/name from the hub or its cache; Ctrl-C ends this, and with HF_HUB_OFFLINE=1 only the cache is read."]
+
+
+def test_a_lock_that_is_waited_for_is_named(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    entered = threading.Event()
+
+    def enter() -> None:
+        with alone(tmp_path / "lock"):
+            entered.set()
+
+    with Lock(tmp_path / "lock"):
+        thread = threading.Thread(target=enter)
+        thread.start()
+        wait_for_a_line(caplog)
+        assert not entered.is_set()
+    thread.join(10)
+    (line,) = messages(caplog)
+    assert entered.is_set() and f"the lock {tmp_path / 'lock'}, which another process holds" in line and "fuser" in line

@@ -45,7 +45,9 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     refuse_adapter(folder)
     check_files(folder)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{name} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
+        export = folder / "export"
+        hint = f"did you mean {export}?" if (export / "config.json").is_file() else "give a Hugging Face model folder or a hub name."
+        raise ValueError(f"{name} is not a folder with a config.json; {hint}")
     return folder
 
 

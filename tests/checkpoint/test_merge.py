@@ -335,3 +335,10 @@ def test_on_the_command_line(base: Path, tuned: Path, tmp_path: Path, capsys: py
         main([*words, "--alpha", "much", "--out", str(tmp_path / "D")])
     error = capsys.readouterr().err
     assert stop.value.code == 1 and error.count("\n") == 1 and "`alpha` must be" in error
+
+
+def test_a_run_has_its_model_in_its_export(base: Path, tuned: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    tuned.rename(tmp_path / "run" / "export")
+    with pytest.raises(ValueError, match="run is not a folder with a config.json; did you mean .*run/export?"):
+        merge(tmp_path / "out", str(tmp_path / "run"), str(base))

@@ -96,6 +96,16 @@ def test_generation_settings_that_are_no_json_are_passed_over(tmp_path: Path, ca
     assert [record.getMessage().split(" holds")[0] for record in caplog.records] == [str(file)]
 
 
+def test_rows_beyond_the_models_positions_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_data(tmp_path)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32}))
+    with caplog.at_level(logging.WARNING, "lit_talr"):
+        fit(tmp_path, Standard(), steps=1)
+    (said,) = [record.getMessage() for record in caplog.records if "positions" in record.getMessage()]
+    assert said.startswith("`data.encoding.max_length`: the longest row has ") and "more than the 32 positions of the model" in said
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_talr.cli.moved import follow, run_of
 from lit_talr.utils.errors import nearest
-from lit_talr.utils.yaml_text import parse_yaml
+from lit_talr.utils.yaml_text import parse_yaml, why_not_yaml
 
 PACKAGE = Path(__file__).parents[1]
 LINKED = {
@@ -80,7 +80,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         config = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({error}).") from error
+        raise ValueError(f"{path}: {why_not_yaml(error)}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path}: holds no settings, such as `trainer: {{max_epochs: 2}}`; write some, or leave it out.")
     return config

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, restricted_number_type, restricted_string_type
 
-from lit_talr.utils.yaml_text import parse_yaml
+from lit_talr.utils.yaml_text import parse_yaml, why_not_yaml
 
 BASE, WISE = "base", "wise-ft"
 """The remedy of base models and of interpolated weights."""
@@ -59,7 +59,7 @@ def read_space(path: Path) -> Space:
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({error}).") from error
+        raise ValueError(f"{path}: {why_not_yaml(error)}") from error
     try:
         return check_space(raw)
     except ValueError as error:

@@ -21,6 +21,9 @@ LINKED = {
 }
 """Options that follow from others, which the parser would overrule silently, or refuse without a reason."""
 
+GENERAL = re.compile(r"(--?)?(h|help|c|config|print_\w+|version)(\.|$)")
+"""Options that every command has."""
+
 
 class VerbParser(ArgumentParser):
     """Raises its message, where it would print a page of usage and exit; parses commands that are functions."""
@@ -45,9 +48,19 @@ def way_out(message: str, parser: ArgumentParser) -> str:
             return f"; write -c before a configuration file: -c {name}"
     else:
         return ""
-    initials = "".join(word[:1] for word in name.rpartition(".")[2].split("_"))  # lr, of learning_rate
-    near = nearest(name, known) or [other for other in known if other == initials]
-    return "".join(f"; did you mean {other}?" for other in near[:1])
+    return nearest_or_all(name, known)
+
+
+def nearest_or_all(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown option: the nearest of the same class or group, or else all of these."""
+    group = f"{name.rpartition('.')[0]}."
+    beside = [other.removeprefix(group) for other in known if other.startswith(group)]
+    group, last, beside = (group, name.removeprefix(group), beside) if beside else ("", name, list(known))
+    initials = "".join(word[:1] for word in last.split("_"))  # lr, of learning_rate
+    if near := nearest(last, beside) or [other for other in beside if other == initials]:
+        return f"; did you mean {group}{near[0]}?"
+    listed = dict.fromkeys(other.split(".")[0].rstrip("+") for other in beside if not GENERAL.match(other))
+    return f"; there are {', '.join(listed)}" if listed else ""
 
 
 class ConfigFile(ActionConfigFile):

@@ -108,7 +108,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--trainer.accumulate_grad_batches", "3"], "`trainer.accumulate_grad_batches` is 3"),
         (["--trainer.overfit_batches", "1"], "`trainer.overfit_batches` is not supported"),
         (["--trainer.limit_train_batches", "0.5"], "`trainer.limit_train_batches` 0.5 is not supported"),
-        (["--trainer.limit_train_batches", "1"], "`trainer.fast_dev_run` is not supported, since it cuts optimizer steps"),
+        (["--trainer.limit_train_batches", "1"], "`trainer.limit_train_batches` 1 is not supported"),
         (["--trainer.fast_dev_run", "true"], "`trainer.fast_dev_run` is not supported, since it cuts optimizer steps"),
         (["--trainer.strategy", "deepspeed_stage_2"], "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml"),
         (["--trainer.strategy", "ddp_spawn"], "use `ddp`"),

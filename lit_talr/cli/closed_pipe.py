@@ -38,7 +38,8 @@ def outlive_readers(remark: str) -> None:
     """
     for name, words in (("stdout", remark), ("stderr", "")):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():  # None where it was closed from the start
+        is_own = stream is getattr(sys, f"__{name}__")  # and not what a test or a notebook has put in its place
+        if is_own and isinstance(stream, io.TextIOWrapper) and not stream.isatty():  # None where it was closed from the start
             stream.flush()
             text = io.TextIOWrapper(io.BufferedWriter(Output(stream.fileno(), words)), stream.encoding, stream.errors, line_buffering=stream.line_buffering)
             setattr(sys, name, text)

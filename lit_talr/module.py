@@ -21,7 +21,7 @@ from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import layout_factor, set_engine_defaults
 from lit_talr.training.base_model import BaseModel, BaseNumbers, base_dtype, prepare_base
-from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, try_head_kernel
+from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, say_positions, try_head_kernel
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.monitors import adopt_monitors
@@ -118,6 +118,7 @@ class DomainSFT(EvaluatedModule):
             vocab_size = len(self.data.encoder.tokenizer)
             options = self.source, self.compute, self.lora, vocab_size, self.data.batching
             self.backbone = build_backbone(self.trainer, *options, exact=self.arithmetic == "fp32")
+            say_positions(self.backbone, max((int(encoded.lengths.max()) for encoded in self.data.encoded.values()), default=0))
             if self.trainer.state.fn == "fit":
                 try_head_kernel(self.trainer, self.backbone, self.loss.needs)
 

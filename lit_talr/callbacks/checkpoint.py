@@ -14,6 +14,7 @@ from lit_talr.checkpoint.whole import remove, remove_parts, save_whole
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.monitors import is_measured_now
 from lit_talr.utils.collectives import all_ranks_come, sum_over_ranks
+from lit_talr.utils.errors import explain_lost_rank
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,11 @@ class WholeCheckpoint(ModelCheckpoint):
         """Write a checkpoint where all ranks fail between two steps, as by an error of a callback. What was measured at this step is measured again."""
         if trainer.state.fn != "fit" or self.monitor is not None or not self.between_steps or self._last_global_step_saved == trainer.global_step:
             return
-        if isinstance(exception, SIGTERMException) or not all_ranks_come(f"failed at {trainer.global_step}"):
+        if (
+            isinstance(exception, (SIGTERMException, ConnectionError))
+            or explain_lost_rank(str(exception))
+            or not all_ranks_come(f"failed at {trainer.global_step}")
+        ):
             return
         assert isinstance(pl_module, EvaluatedModule)
         pl_module.end_scoring()

@@ -29,6 +29,11 @@ class Summary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         """Replace the scores of the run's earlier model; a run that was resumed at its end has no new ones, and keeps those."""
+        if pl_module.loaded_step == trainer.global_step and trainer.is_global_zero:
+            way_on = "to train on, raise `trainer.max_steps` or `trainer.max_epochs`"
+            Console(stderr=True).print(
+                f"Nothing was left to train: the run has {trainer.global_step} steps, and {pl_module.num_steps} are asked for; {way_on}.", soft_wrap=True
+            )
         if trainer.callback_metrics and trainer.is_global_zero:
             write_scores(metrics_file(trainer), {"fit": pl_module.score_records()})
 

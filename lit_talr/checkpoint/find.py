@@ -32,6 +32,8 @@ def check_whole(path: Path, option: str, way_out: str) -> None:
     """
     if not path.exists():
         raise ValueError(f"`{option}`: {path} does not exist; {way_out}.")
+    if (path / "config.json").is_file():
+        raise ValueError(f"`{option}`: {path} is a model folder, no checkpoint; give it as `--model.pretrained {path}` without `--ckpt_path`, or {way_out}.")
     if fault := why_not_whole(path):
         raise ValueError(f"`{option}`: {path} is not a whole checkpoint: it {fault}; {way_out}.")
 

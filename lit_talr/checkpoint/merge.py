@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from huggingface_hub import ModelCardData
 from torch import Tensor
-from transformers import AutoConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from lit_talr.checkpoint.weights import INDEX, write_files
 from lit_talr.modeling.generation import read_valid
+from lit_talr.modeling.loading import check_weights, read_config
 from lit_talr.utils.errors import without_code
 from lit_talr.utils.files import new_folder, write_text
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
@@ -52,7 +52,8 @@ def merge(out: Path, tuned: str | list[str], base: str | None = None, alpha: flo
         alpha: Share of the tuned model in [0, 1], or a list; 0.5 where it is left out. The paper's is not known, 0.5 is FLOW's (arXiv:2502.02797).
 
     Raises:
-        ValueError: For an alpha out of range, models of different tensors or shapes (by name), and a folder that holds something else already.
+        ValueError: For an alpha out of range, models of different tensors or shapes (by name), or of others than their configuration asks for, values that
+            are not finite, and a folder that holds something else already.
     """
     models = [tuned] if isinstance(tuned, str) else tuned
     if base is None and (alpha is not None or len(models) < 2):
@@ -69,6 +70,7 @@ def merge(out: Path, tuned: str | list[str], base: str | None = None, alpha: flo
     names = models if base is None else [*models, base]
     folders = [model_folder(name) for name in names]
     contents = matching_tensors(folders)
+    check_weights(folders[0])  # the others have the same tensors
     for value, path in outs.items():
         tuned_share = (1.0 if base is None else value) / len(models)
         terms = [Term(tuned_share, *term) for term in zip(names, folders, contents, strict=True)]
@@ -107,7 +109,7 @@ def is_tied(folder: Path) -> bool:
     """Whether the head is the embedding, which is the default of some families."""
     try:
         with without_code(str(folder)):
-            return bool(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().tie_word_embeddings)
+            return bool(read_config(str(folder)).get_text_config().tie_word_embeddings)
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder / 'config.json'} is not a configuration that transformers knows ({' '.join(str(error).split())}).") from error
 
@@ -144,7 +146,7 @@ def combine(name: str, terms: Sequence[Term]) -> Tensor:
     """One tensor of the result, in the dtype that it has in the first model.
 
     Raises:
-        ValueError: For integers that differ, and for quantised weights.
+        ValueError: For integers that differ, quantised weights, and values that are not finite.
     """
     first = read_tensor(terms[0].tensors[name])
     if not first.is_floating_point():
@@ -154,7 +156,11 @@ def combine(name: str, terms: Sequence[Term]) -> Tensor:
         return first
     if first.itemsize < 2:
         raise ValueError(f"`{name}` holds {first.dtype} in {terms[0].name}, quantised weights, which cannot be added; give the model in bfloat16 or float32.")
-    return weighted_sum([(term.share, read_tensor(term.tensors[name])) for term in terms if term.share], first.dtype)
+    parts = [(term, read_tensor(term.tensors[name])) for term in terms if term.share]
+    for term, part in parts:
+        if not part.isfinite().all():
+            raise ValueError(f"`{name}` holds values that are not finite in {term.name}, so the model is broken; give another checkpoint's export.")
+    return weighted_sum([(term.share, part) for term, part in parts], first.dtype)
 
 
 def weighted_sum(parts: Sequence[tuple[float, Tensor]], dtype: torch.dtype) -> Tensor:

@@ -33,6 +33,9 @@ METADATA = {
 }
 """The classes in FSDP2's ``.metadata``, by module."""
 
+LIGHTNING = "pytorch-lightning_version"
+"""Key of Lightning's version in a checkpoint, without which it loads none."""
+
 
 class InertUnpickler(pickle.Unpickler):
     """Builds the classes of a checkpoint's metadata, which only hold values, and no others."""
@@ -83,14 +86,15 @@ def load_inert(path: Path) -> dict[str, Any]:
 
 
 def refuse_code(path: Path) -> None:
-    """Refuses a checkpoint that could run code, before Lightning, DeepSpeed or torch's distributed checkpoints read it.
+    """Refuses a checkpoint that could run code, and a file that is none, before Lightning, DeepSpeed or torch's distributed checkpoints read it.
 
     Raises:
-        ValueError: Naming the class that is not theirs.
+        ValueError: Naming the class that is not theirs, or what the file lacks.
     """
     try:
         if path.is_file():
-            load_plain(path)
+            if not (isinstance(content := load_plain(path), dict) and {"state_dict", LIGHTNING} <= content.keys()):
+                raise ValueError("it is no checkpoint of Lightning (it lacks `state_dict` or its version)")
             return
         pickles = fsdp2_pickles(path) if kind(path) == "FSDP2" else deepspeed_pickles(path)
         files = {name: file for file, content in pickles for name in get_unsafe_globals_in_checkpoint(content)}

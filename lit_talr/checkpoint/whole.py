@@ -13,7 +13,7 @@ from torch.distributed.checkpoint import CheckpointException
 
 from lit_talr.checkpoint.seal import save_sealed
 from lit_talr.utils.collectives import gather_lists
-from lit_talr.utils.errors import first_line
+from lit_talr.utils.errors import CONTINUE, explain_lost_rank, first_line
 from lit_talr.utils.files import remove, synchronise
 from lit_talr.utils.manifest import file_names, sum_file, write_manifest
 from lit_talr.utils.waiting import waiting_for_ranks
@@ -60,6 +60,10 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
         if trainer.is_global_zero:
             remove(temporary)
         cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        if lost := explain_lost_rank(str(cause)):
+            raise ConnectionError(lost) from error
+        if isinstance(cause, FileNotFoundError):
+            raise OSError(f"{path} could not be written, since its folder has been removed while the run writes there; {CONTINUE}, if one is left.") from error
         raise OSError(
             f"{path} could not be written ({first_line(cause)}); the earlier checkpoints are whole: make room, and continue with `--ckpt_path auto`."
         ) from error

@@ -21,6 +21,7 @@ from lit_talr.cli.errors import explain
 from lit_talr.cli.fit_parser import fit_parser
 from lit_talr.cli.lightning_cli import CLI, run_lightning
 from lit_talr.cli.parsers import VerbParser
+from lit_talr.cli.words import refuse_dashes
 from lit_talr.utils.errors import nearest
 
 VERBS = {
@@ -35,6 +36,8 @@ VERBS = {
 """Subcommands that are functions, and their modules, imported on demand."""
 ERRORS = (ValueError, OSError, RuntimeError, ImportError, SafetensorError, MisconfigurationException)
 """Errors that a user can cause."""
+LOGGERS = {"wandb.errors": "UsageError", "mlflow.exceptions": "MlflowException"}
+"""Such errors of loggers, by their modules."""
 IGNORED = (
     "does not have many workers",
     "Checkpoint directory .* exists and is not empty",
@@ -54,8 +57,13 @@ def main(args: Sequence[str] | None = None) -> None:
     words = [word for word in typed if word != "--debug"]
     try:
         quiet_libraries()
+        refuse_dashes(words)
         if words and words[0] in VERBS:
             run_verb(words[0], words[1:])
+        elif words and words[0].startswith("-") and len(words) > 1 and not {*words}.intersection(CLI.subcommands()):
+            raise ValueError(
+                f"`{words[0]}`: the command comes first, such as `lit-talr fit {words[0]} ...`; there are {', '.join([*CLI.subcommands(), *VERBS])}."
+            )
         elif words and not words[0].startswith("-") and words[0] not in CLI.subcommands():
             commands = [*CLI.subcommands(), *VERBS]
             near = "".join(f"did you mean `{name}`? T" for name in nearest(words[0], commands)[:1]) or "t"
@@ -64,13 +72,18 @@ def main(args: Sequence[str] | None = None) -> None:
             run_lightning(words, typed)
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)
-    except ERRORS as error:
+    except user_errors() as error:
         sentence = explain(error, words)
         if "--debug" in typed or sentence is None:
             raise
         rank = os.environ.get("LOCAL_RANK", "0")
         print(f"lit-talr{'' if rank == '0' else f' (rank {rank})'}: {sentence}", file=sys.stderr)
         sys.exit(1)
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Errors that a user can cause, with those of the loggers that are imported."""
+    return (*ERRORS, *(vars(sys.modules[module])[name] for module, name in LOGGERS.items() if module in sys.modules))
 
 
 def run_verb(name: str, words: list[str]) -> None:

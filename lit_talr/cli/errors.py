@@ -10,13 +10,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from torch.optim import Optimizer
 
+from lit_talr.cli.foreign import explain_foreign
 from lit_talr.cli.parsers import PACKAGE, find_config, option_names, read_config
 from lit_talr.cli.renamed import explain_renamed
 from lit_talr.cli.words import options
 from lit_talr.domains import DomainDataModule
 from lit_talr.losses import LossStrategy
 from lit_talr.training.schedules import Schedule
-from lit_talr.utils.errors import explain_system_error, nearest
+from lit_talr.utils.errors import explain_lost_rank, explain_system_error, first_line, nearest
 
 BASES: dict[str, type] = {
     **{"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer},
@@ -40,10 +41,15 @@ NOISE = (
 
 def explain(error: Exception, words: Sequence[str]) -> str | None:
     """The sentence for an error of a command line; None for errors that only a traceback explains."""
+    if lost := explain_lost_rank(str(error)):
+        return lost
+    if type(error).__module__.startswith("wandb"):
+        way_out = "`wandb login` once, or set the variable WANDB_MODE=offline"
+        return f"`trainer.logger: WandbLogger`: wandb cannot begin ({first_line(error)}); {way_out}."
     if isinstance(error, (RuntimeError, ImportError)):
         return explain_library_error(str(error))
     message = explain_system_error(error) if isinstance(error, OSError) else str(error)
-    return explain_renamed(words, message) or explain_trainer(message, words) or one_sentence(message)
+    return explain_renamed(words, message) or explain_foreign(words, message) or explain_trainer(message, words) or one_sentence(message)
 
 
 def explain_trainer(message: str, words: Sequence[str]) -> str | None:
@@ -52,10 +58,11 @@ def explain_trainer(message: str, words: Sequence[str]) -> str | None:
         names = sorted(path.stem for path in (PACKAGE / "configs" / "strategy").glob("*.yaml"))
         near = nearest(match[1], names)[:1] or ["ddp"]
         return f"`trainer.strategy`: {match[1]} is not a strategy of Lightning; give the file of one, such as -c configs/strategy/{near[0]}.yaml."
-    if "No supported gpu backend found" in message:
+    if "No supported gpu backend found" in message or "can not run on your system since the accelerator is not available" in message:
         strategy = next((match[1] for word in words if (match := re.search(r"configs/strategy/([\w-]+?)(-cpu)?\.yaml$", word))), "zero2")
         ways_out = f"on CPU ranks use -c configs/strategy/{strategy}-cpu.yaml, or `--trainer.accelerator cpu`"
-        return f"`trainer.accelerator: gpu`, and no GPU is found here; {ways_out}."
+        asked = match[1].lower() if (match := re.match(r"`(\w+?)Accelerator`", message)) else "gpu"
+        return f"`trainer.accelerator: {asked}`, and no GPU is found here; {ways_out}."
     if match := re.search(r"arguments are required: (?:fit|validate|test)\.([\w.]+)", message):
         return f"`{match[1]}` is missing; give it by a file, such as -c {FILES.get(match[1], 'configs/base.yaml')}, or see configs/experiment for whole runs."
     match = re.match(r"Parser key \"(data|model\.loss)\":.*?Option '(\S+)' is not accepted", message, re.DOTALL)
@@ -87,6 +94,8 @@ def one_sentence(message: str) -> str:
         return f"`{key}` needs `{required}`; give it, such as `--{key}.{required.split(',')[0]} VALUE`."
     expected = expected_values("\n".join(reasons))
     value = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
+    if key and "a number" in expected and value and value[1].strip().lstrip("+-.").lower() in ("inf", "infinity", "nan"):
+        return f"`{key}` must be a finite number, got {value[1]}."
     if key and expected and value:
         return f"`{key}` must be {' or '.join(expected)}, got {value[1]}."
     last = next((index for index, line in enumerate(reasons) if not line.endswith(":")), 0)  # a line that ends so says no reason yet

@@ -1,6 +1,7 @@
 """``fit``, ``validate`` and ``test``: Lightning's command line for one module and any domain."""
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,12 +20,13 @@ import lit_talr.callbacks  # noqa: F401  classes that a configuration names
 from lit_talr import __version__
 from lit_talr.checkpoint.find import check_strategy
 from lit_talr.cli.logs import continue_logs
+from lit_talr.cli.machine import check_machine
 from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
 from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
 from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, begin_run, check_run, lock_run
 from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_replaced
 from lit_talr.domains import DomainDataModule
-from lit_talr.modeling.strategies import report_start
+from lit_talr.modeling.strategies import report_lost_ranks, report_start
 from lit_talr.module import DomainSFT
 from lit_talr.training.configuration import flatten
 
@@ -106,6 +108,7 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Checks the run's folder; Lightning would load hyper-parameters over the configuration, which is our record."""
         config, verb = self.config[self.config.subcommand], self.config.subcommand
+        check_machine(config)
         self.held_checkpoint = check_run(config, verb)
         if verb == "fit":
             check_resumed(config)
@@ -113,8 +116,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         optimizer = self._get(self.config, "model").optimizer
         rate = optimizer and optimizer.get("init_args", {}).get("lr")
-        if isinstance(rate, float) and not rate > 0:
-            raise ValueError(f"`model.optimizer.lr` must be positive, got {rate:g}; give a learning rate such as 1e-6.")
+        if isinstance(rate, float) and not 0 < rate < math.inf:
+            raise ValueError(f"`model.optimizer.lr` must be positive and finite, got {rate:g}; give a learning rate such as 1e-6.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self._get(self.config_init, "trainer")["logger"] in (None, True):
@@ -130,6 +133,7 @@ class CLI(LightningCLI):
         continue_logs(self.trainer, self.config.subcommand, path)
         if self.trainer.world_size > 1:
             report_start(self.trainer.strategy, self.trainer.world_size)
+            report_lost_ranks()
 
     def _run_subcommand(self, subcommand: str) -> None:
         locks = subcommand == "fit" and self.trainer.is_global_zero

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_talr.cli.moved import follow, run_of
 from lit_talr.utils.errors import nearest
-from lit_talr.utils.yaml_text import parse_yaml
+from lit_talr.utils.yaml_text import parse_yaml, why_not_yaml
 
 PACKAGE = Path(__file__).parents[1]
 LINKED = {
@@ -20,6 +20,9 @@ LINKED = {
     "data.tokenizer_revision": "the tokenizer is the model's, or `model.tokenizer`",
 }
 """Options that follow from others, which the parser would overrule silently, or refuse without a reason."""
+
+GENERAL = re.compile(r"(--?)?(h|help|c|config|print_\w+|version)(\.|$)")
+"""Options that every command has."""
 
 
 class VerbParser(ArgumentParser):
@@ -45,9 +48,19 @@ def way_out(message: str, parser: ArgumentParser) -> str:
             return f"; write -c before a configuration file: -c {name}"
     else:
         return ""
-    initials = "".join(word[:1] for word in name.rpartition(".")[2].split("_"))  # lr, of learning_rate
-    near = nearest(name, known) or [other for other in known if other == initials]
-    return "".join(f"; did you mean {other}?" for other in near[:1])
+    return nearest_or_all(name, known)
+
+
+def nearest_or_all(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown option: the nearest of the same class or group, or else all of these."""
+    group = f"{name.rpartition('.')[0]}."
+    beside = [other.removeprefix(group) for other in known if other.startswith(group)]
+    group, last, beside = (group, name.removeprefix(group), beside) if beside else ("", name, list(known))
+    initials = "".join(word[:1] for word in last.split("_"))  # lr, of learning_rate
+    if near := nearest(last, beside) or [other for other in beside if other == initials]:
+        return f"; did you mean {group}{near[0]}?"
+    listed = dict.fromkeys(other.split(".")[0].rstrip("+") for other in beside if not GENERAL.match(other))
+    return f"; there are {', '.join(listed)}" if listed else ""
 
 
 class ConfigFile(ActionConfigFile):
@@ -80,7 +93,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         config = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({error}).") from error
+        raise ValueError(f"{path}: {why_not_yaml(error)}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path}: holds no settings, such as `trainer: {{max_epochs: 2}}`; write some, or leave it out.")
     return config

@@ -69,6 +69,8 @@ def check_run(config: Namespace, verb: str) -> Lock | None:
     config.ckpt_path, lock = find_checkpoint(given, run, verb)
     if pretrained and config.model.architecture is None:  # both are refused later
         check_place("model.pretrained", pretrained, "config.json")
+        if config.model.revision and looks_like_path(shipped(pretrained)):
+            raise ValueError(f"`model.revision`: {pretrained} is a folder, which has no revisions as a model of the hub has; leave the option out.")
     if config.model.tokenizer:
         check_place("model.tokenizer", config.model.tokenizer)
     if config.ckpt_path:
@@ -93,6 +95,8 @@ def check_place(option: str, name: str, file: str = "") -> None:
         return
     if (folder / "export" / file).exists():
         near = [folder / "export"]
+    elif folder.is_file():  # of weights, whose model is its folder, or of a checkpoint, whose run has an export
+        near = [place for place in (folder.parent, folder.parents[1] / "export") if (place / (file or "tokenizer_config.json")).exists()]
     else:
         there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
         near = [there / other for other in nearest(folder.relative_to(there).parts[0], os.listdir(there))] if there != folder else []

@@ -14,6 +14,8 @@ from lit_talr.utils.yaml_text import RepeatedKey, parse_yaml
 
 logger = logging.getLogger(__name__)
 NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\Z", re.IGNORECASE)
+HYPHENS = re.compile(r"(?:-|[\u2010-\u2015\u2212]-?)(?P<name>[A-Za-z]\w[\w.+]*)(?P<value>=.*)?", re.DOTALL)
+"""An option with one hyphen, or with a dash as word processors make it of two."""
 CALLBACKS = "trainer.callbacks"
 WITHOUT = {"Summary": "metrics.json", "HFExport": "the export", "WholeCheckpoint": "the checkpoints that can be resumed"}
 """Things that a run lacks without a callback of base.yaml."""
@@ -36,6 +38,17 @@ def join_numbers(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def refuse_dashes(words: Sequence[str]) -> None:
+    """Refuses an option with one hyphen, or with a dash.
+
+    Raises:
+        ValueError: With the option as it is written.
+    """
+    for word in words:
+        if match := HYPHENS.fullmatch(word):
+            raise ValueError(f"`{word}`: options begin with two hyphens and have their whole name; write --{match['name']}{match['value'] or ''}.")
 
 
 def refuse_repeated_keys(words: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_talr.curriculum.token_groups import Row
-from lit_talr.utils.errors import check_least
+from lit_talr.utils.errors import check_least, first_line
 
 if TYPE_CHECKING:
     import pandas as pd  # it and the next take half a second to import, so they are imported where they are used
@@ -97,12 +97,17 @@ def curriculum(folder: Path, every: int = 1) -> None:
         every: Print every so many epochs only, at least 1, and the last one.
 
     Raises:
-        ValueError: If no run in the folder has been watched by ``TokenProbability``.
+        ValueError: For a damaged file, and if no run in the folder has been watched by ``TokenProbability``.
     """
     import pandas as pd
 
     check_least("every", every, 1)
-    tables = {path.parent: pd.read_parquet(path) for path in sorted(folder.glob("**/token_probability.parquet"))}
+    tables: dict[Path, pd.DataFrame] = {}
+    for path in sorted(folder.glob("**/token_probability.parquet")):
+        try:
+            tables[path.parent] = pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
+            raise ValueError(f"{path} is damaged ({first_line(error)}); restore it from a copy, or move it away.") from error
     if not tables:
         raise ValueError(f"{folder}: holds no token_probability.parquet; name the folder of a run whose callbacks have TokenProbability.")
     for run, table in tables.items():

@@ -110,6 +110,8 @@ def open_text(path: Path, newline: str) -> IO[str]:
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read ({first_line(error)}).") from error
+    if content.startswith(b"\x1f\x8b"):
+        raise ValueError(f"{path}: is gzipped, which its name does not say; name it {path.name}.gz, or unzip it.")
     for number, line in enumerate(io.BytesIO(content), start=1):
         try:
             line.decode()

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lit_talr.utils.errors import first_line, without_code
 from lit_talr.utils.files import looks_like_path, shipped
+from lit_talr.utils.model_config import ConfigError, explained_config
 from lit_talr.utils.waiting import fetching
 
 
@@ -28,9 +29,13 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     if folder.is_dir() and not any((folder / file).is_file() for file in ("tokenizer_config.json", "tokenizer.json")):
         raise ValueError(f"{name} is a folder without a tokenizer (tokenizer_config.json); give the one that belongs to the model as `model.tokenizer`.")
     try:
-        with without_code(name), fetching(shipped(name)):
+        with explained_config(shipped(name)), without_code(name), fetching(shipped(name)):
             tokenizer = AutoTokenizer.from_pretrained(shipped(name), revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        if "backend tokenizer" in str(error):
+            raise ValueError(f"{name} has no tokenizer.json (nor a file that one can be made of); give the model's own as `model.tokenizer`.") from error
         where = f"{name!r} (revision {revision or 'main'})"
         raise ValueError(f"The tokenizer must be a folder or a hub name that can be loaded, got {where}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:

@@ -22,6 +22,9 @@ from lit_talr.domains.conversations import conversation, read_object
 from lit_talr.domains.rows import Row, named_rows, require_text
 from lit_talr.metrics.exact_match import ExactMatch
 
+CONVERSATIONS = ("messages", "conversations", "conversation")
+"""Usual names of a column of whole conversations."""
+
 
 @dataclass(eq=False, repr=False)
 class Records(DomainDataModule):
@@ -39,7 +42,7 @@ class Records(DomainDataModule):
         system: A system turn put before every prompt.
 
     Raises:
-        ValueError: For a split without a file, and by file, row and column for a missing, empty or malformed value.
+        ValueError: For one column as prompt and response, a split without a file, and by file, row and column for a missing, empty or malformed value.
     """
 
     train: str | None = None
@@ -54,6 +57,8 @@ class Records(DomainDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.messages is None and self.prompt == self.response:
+            raise ValueError(f"`data.prompt` and `data.response` must name two columns, got `{self.prompt}` for both; the model would learn to repeat.")
         self.source_name = self.train or self.val or self.test or ""
 
     def metric(self) -> ExactMatch:
@@ -80,7 +85,9 @@ class Records(DomainDataModule):
             if (column := getattr(self, option)) not in names:
                 shown = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in names)
                 separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
-                way_out = f"say which with `--data.{option}`" if separator is None else f"write it with commas, since its cells are separated by {separator!r}"
+                turns = next((name for name in CONVERSATIONS if name in names and not self.messages), None)
+                way_out = f"if `{turns}` holds conversations, give `--data.messages {turns}`" if turns else f"say which with `--data.{option}`"
+                way_out = way_out if separator is None else f"write it with commas, since its cells are separated by {separator!r}"
                 raise ValueError(f"{source}: column `{column}` is missing; the file has {shown if len(shown) < 500 else shown[:500] + ' ...'}; {way_out}.")
 
     def example(self, row: Row, where: str) -> Example:

@@ -8,9 +8,11 @@ from itertools import islice
 
 from lit_talr.data.example import Example, Split
 from lit_talr.domains.base import DomainDataModule
-from lit_talr.utils.errors import check_least
+from lit_talr.utils.errors import check_in, check_least
 
 SPLITS: Sequence[Split] = ("train",) * 12 + ("val",) * 2 + ("test",) * 2
+MOST_ROWS = 1_000_000
+"""Rows of a split at most, which take some minutes and gigabytes."""
 
 
 @dataclass(eq=False, repr=False)
@@ -18,9 +20,9 @@ class MadeByCode(DomainDataModule):
     """A data module whose rows are drawn; it needs no download, and its rows are the same on every machine.
 
     Args:
-        train_size: Rows for training, at least 1.
-        val_size: Rows for validation, at least 1.
-        test_size: Rows for testing, at least 1.
+        train_size: Rows for training, from 1 to 1,000,000.
+        val_size: Rows for validation, from 1 to 1,000,000.
+        test_size: Rows for testing, from 1 to 1,000,000.
         seed: Selects the rows of training, at least 0; validation and test are the same for every seed.
     """
 
@@ -33,7 +35,7 @@ class MadeByCode(DomainDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("train_size", "val_size", "test_size"):
-            check_least(name, getattr(self, name), 1)
+            check_in(name, getattr(self, name), f"[1, {MOST_ROWS}]", "rows are made, and kept, in memory")
         check_least("seed", self.seed, 0)
 
     def examples(self, split: Split) -> Sequence[Example]:

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from lit_talr.losses.base import LossStrategy, LossWrapper, Setting
 from lit_talr.utils.collectives import sum_over_ranks
-from lit_talr.utils.errors import check_least
+from lit_talr.utils.errors import check_in
 
 
 class L2(LossWrapper):
@@ -28,12 +28,12 @@ class L2(LossWrapper):
         coefficient: Weight of the sum of squares, at least 0; at 0 training is bitwise that of ``loss``.
 
     Raises:
-        ValueError: For a negative coefficient; at start-up with LoRA, with weights that are kept in half precision.
+        ValueError: For a negative or infinite coefficient; at start-up with LoRA, with weights that are kept in half precision.
     """
 
     def __init__(self, loss: LossStrategy, coefficient: float = 1e-3) -> None:
         super().__init__(loss)
-        check_least("coefficient", coefficient, 0)
+        check_in("coefficient", coefficient, "[0, inf)")
         self.coefficient = coefficient
         self.sharded = False
         self.scaled = False

@@ -130,11 +130,23 @@ def read_valid(path: Path) -> GenerationConfig | None:
     valid: dict[str, Any] = {}
     for name, value in items:
         try:
+            check_token_ids(name, value)
             GenerationConfig(**valid, **{name: value}).validate(strict=True)
             valid[name] = value
         except (ValueError, TypeError, AttributeError):
             remark(f"{path}: `{name}: {json.dumps(value)}` is invalid or contradicts another setting, and is passed over; what is written does not have it.")
     return GenerationConfig(**valid) if len(valid) < len(given) else None
+
+
+def check_token_ids(name: str, value: Any) -> None:
+    """Refuses token ids that are no numbers, which transformers takes and fails by later.
+
+    Raises:
+        TypeError: For such a value.
+    """
+    ids = value if isinstance(value, list) else [value]
+    if name.endswith("_token_id") and value is not None and not all(type(token) is int for token in ids):
+        raise TypeError(f"`{name}` must be a whole number, or a list of such")
 
 
 @cache

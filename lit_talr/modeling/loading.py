@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
@@ -11,8 +12,9 @@ from lit_talr.modeling.families import check_family
 from lit_talr.modeling.generation import read_valid
 from lit_talr.utils.errors import first_line, without_code
 from lit_talr.utils.files import looks_like_path, shipped
+from lit_talr.utils.model_config import explained_config, refuse_quantised
 from lit_talr.utils.waiting import fetching
-from lit_talr.utils.weight_files import check_files, refuse_adapter
+from lit_talr.utils.weight_files import check_files, model_folder, refuse_adapter, tensors
 
 
 def load_model(
@@ -29,7 +31,7 @@ def load_model(
 
     Raises:
         ValueError: If neither or both of ``pretrained`` and ``architecture`` are given, the model cannot be found, its folder has
-            an adapter, or other files than its manifest says, or its twin refuses it.
+            an adapter, or other files than its manifest says, or its twin refuses it, or its weights are not those that its configuration asks for.
     """
     if (pretrained is None) == (architecture is None):
         raise ValueError(
@@ -49,6 +51,9 @@ def load_model(
     try:
         with without_code(f"`model.pretrained`: {pretrained}"), fetching(pretrained):
             model = load_checked(pretrained, revision, attention, dtype)
+    except SafetensorError:
+        tensors(model_folder(pretrained, revision))  # which names the file
+        raise
     except OSError as error:
         if error.strerror is not None:  # of the system, such as a full disk
             raise
@@ -64,9 +69,10 @@ def load_model(
 
 def load_checked(pretrained: str, revision: str | None, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
     """Loads a model whose twin does not refuse it, without generation settings that contradict each other."""
-    check_family(AutoConfig.from_pretrained(pretrained, revision=revision, trust_remote_code=False), attention)
+    config = read_config(pretrained, revision)
+    check_family(config, attention)
     path = cached_file(pretrained, GENERATION_CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return AutoModelForCausalLM.from_pretrained(
+    model_and_loaded: Any = AutoModelForCausalLM.from_pretrained(
         pretrained,
         revision=revision,
         dtype=dtype,
@@ -74,7 +80,57 @@ def load_checked(pretrained: str, revision: str | None, attention: str | None, d
         generation_config=read_valid(Path(path)) if path else None,
         use_safetensors=True,
         trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # and refuse them in a sentence
     )
+    model: PreTrainedModel
+    model, loaded = model_and_loaded
+    check_loaded(loaded, pretrained)
+    return model
+
+
+def read_config(pretrained: str, revision: str | None = None) -> PretrainedConfig:
+    """The configuration of a model whose weights are not quantised.
+
+    Raises:
+        ValueError: For a config.json that transformers makes no configuration of, and quantised weights.
+    """
+    with explained_config(pretrained):
+        config = AutoConfig.from_pretrained(pretrained, revision=revision, trust_remote_code=False)
+    refuse_quantised(config, pretrained)
+    return config
+
+
+def check_loaded(loaded: dict[str, Any], name: str) -> None:
+    """Refuses a model whose weights are not those that its configuration asks for: transformers draws missing ones at random, and leaves others out.
+
+    Args:
+        loaded: What transformers says of loading it; without tensors that its kind may lack or have, such as a tied head.
+        name: Of the model, in messages.
+
+    Raises:
+        ValueError: For the first tensor of another shape, missing or left over, by its name.
+    """
+    way_out = "correct it, or fetch or write the folder again"
+    for tensor, own, asked in sorted(loaded["mismatched_keys"]):
+        raise ValueError(f"{name}: the weights do not fit config.json, which asks for `{tensor}` of {list(asked)}, and it is {list(own)}; {way_out}.")
+    for kind, fault in (("missing_keys", "have no `{}`, which config.json asks for"), ("unexpected_keys", "have `{}`, for which config.json has no place")):
+        if names := sorted(loaded[kind]):
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise ValueError(f"{name}: the weights {fault.format(names[0])}{more}; {way_out}.")
+
+
+def check_weights(folder: Path) -> None:
+    """Refuses a folder whose weights are not those that its configuration asks for; nothing is kept in memory.
+
+    Raises:
+        ValueError: Naming the tensor.
+    """
+    read_config(str(folder))
+    model_and_loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, device_map="meta", use_safetensors=True, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    check_loaded(model_and_loaded[1], str(folder))
 
 
 def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfig:

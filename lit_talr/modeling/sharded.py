@@ -1,5 +1,6 @@
 """Models that no rank ever holds whole: under ZeRO-3 and FSDP2 each rank has a shard of every weight."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -15,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
@@ -23,6 +24,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from lit_talr.modeling.families import check_family
 from lit_talr.modeling.generation import read_valid
+from lit_talr.modeling.loading import read_config
 from lit_talr.modeling.strategies import is_zero3, whole_models
 from lit_talr.utils.errors import without_code
 from lit_talr.utils.weight_files import TensorInfo, read_tensor, tensors
@@ -74,7 +76,7 @@ def whole(value: Tensor) -> Tensor:
 def empty_model(folder: Path, attention: str | None, dtype: torch.dtype | None, zero3: bool) -> PreTrainedModel:
     """Makes a model without values, in ``dtype`` or the default dtype: under ZeRO-3 each rank gets its shards, else weights take no memory."""
     with without_code(f"`model.pretrained`: {folder}"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = read_config(str(folder))
     check_family(config, attention)
     with no_init_weights() if zero3 else init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.get_default_dtype(), attn_implementation=attention, trust_remote_code=False)
@@ -108,7 +110,10 @@ def load_shards(model: PreTrainedModel, folder: Path, device: torch.device) -> N
             buffer.copy_(buffers[name])
     targets = model.state_dict(keep_vars=True)
     left = {id(target) for target in targets.values()}  # a tied weight once
+    ignored = [r"rotary_emb\.inv_freq", *(model._keys_to_ignore_on_load_unexpected or [])]  # as transformers leaves them out
     for name, info in model_tensors(model, folder).items():
+        if name not in targets and any(re.search(pattern, name) for pattern in ignored):
+            continue
         if name not in targets:
             raise ValueError(f"{folder} has a tensor `{name}`, which its architecture does not have; fetch or write the folder anew.")
         target = targets[name]

@@ -2,8 +2,10 @@
 
 import atexit
 import os
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +16,17 @@ import torch.distributed as dist
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies.launchers import subprocess_script
 
 from lit_talr.modeling.extensions import use_owned_batons
+from lit_talr.utils.collectives import STARTED_BY, rank, starter_has_ended
+from lit_talr.utils.errors import CONTINUE, end_of
 from lit_talr.utils.waiting import reported
 
 META = "meta.pt"
 """The file of a checkpoint of FSDP2 with all that is not a tensor of the model or the optimizer."""
+GRACE = 10.0
+"""Seconds for a rank to end by itself, once one that it works with has ended."""
 
 
 def is_deepspeed(strategy: Strategy) -> TypeGuard[DeepSpeedStrategy]:
@@ -65,6 +72,41 @@ def report_start(strategy: Strategy, num_ranks: int) -> None:
             set_up()
 
     strategy.setup_environment = set_up_reported  # type: ignore[method-assign]
+
+
+def report_lost_ranks() -> None:
+    """Lets no rank end, or wait, without a word where another has ended; Lightning's own observer kills all ranks in silence."""
+    subprocess_script._launch_process_observer = lambda child_processes: threading.Thread(target=watch_started, args=(child_processes,), daemon=True).start()
+    if rank() == 0:
+        os.environ[STARTED_BY] = str(os.getpid())
+    elif STARTED_BY in os.environ:
+        threading.Thread(target=watch_starter, daemon=True).start()
+
+
+def watch_started(started: list["subprocess.Popen[bytes]"], period: float = 0.2) -> None:
+    """Ends rank 0, and the ranks that it started, where one of these has failed."""
+    while all(process.poll() in (None, 0) for process in started):
+        time.sleep(period)
+    if all((process.poll() or 0) >= 0 for process in started):
+        time.sleep(GRACE)  # an error may be one of all ranks, and rank 0 says its own
+    lost = next(number for number, process in enumerate(started, 1) if process.poll())
+    for process in started:
+        process.kill()  # a rank that waits for another does not hear SIGTERM
+    end_rank(f"rank {lost} has ended ({end_of(started[lost - 1].returncode)})", max(started[lost - 1].returncode, 1))
+
+
+def watch_starter(period: float = 0.2) -> None:
+    """Ends a rank whose starter, rank 0, has ended."""
+    while not starter_has_ended():
+        time.sleep(period)
+    time.sleep(GRACE)
+    end_rank("rank 0 has ended", 1)
+
+
+def end_rank(reason: str, status: int) -> NoReturn:
+    """Ends a rank that may wait for another forever, from any thread of it."""
+    print(f"lit-talr{f' (rank {rank()})' if rank() else ''}: {reason}, and all end with it; {CONTINUE}.", file=sys.stderr, flush=True)
+    os._exit(status)
 
 
 def layout_factor(trainer: Trainer) -> int:

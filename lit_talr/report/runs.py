@@ -1,6 +1,5 @@
 """Run folders: where they are, and which point of the trade-off each one is."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -196,12 +195,9 @@ def trained_rows(folder: Path) -> dict[str, Any]:
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is no file."""
     try:
-        content = read_json(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return read_json(file)
+    except ValueError as error:
         raise LeftOutError(f"has a {file.name} that is not whole JSON") from error
-    if not isinstance(content, dict):
-        raise LeftOutError(f"has a {file.name} that is no JSON object")
-    return content
 
 
 def select_numbers(values: Any) -> dict[str, float]:

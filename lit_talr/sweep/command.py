@@ -52,6 +52,8 @@ def sweep(words: Sequence[str], parse: Parse) -> None:
     given, common = options().parse_known_args(list(words))
     refuse_reserved(common, "sweep")
     check_least("--workers", given.workers, 1)
+    if (given.out / "config.yaml").exists() or (given.out / "checkpoints").exists():
+        raise ValueError(f"`--out`: {given.out} is the folder of one run; name one that is new, or that holds a sweep.")
     budget = None if given.budget is None else read_budget(given.budget)
     space = read_space(find_space(given.space))
     configs = parse_configs(space, common, parse)

@@ -56,10 +56,15 @@ def parse_configs(space: Space, common: Sequence[str], parse: Parse) -> Configs:
     configs: Configs = {}
     for (variant, words), (name, remedy) in product(space.variants.items(), space.remedies.items()):
         try:
-            configs[variant, name] = parse([*common, *words, *remedy.words])
+            configs[variant, name] = parse([*common, *words, *remedy.words, *seeding(space, space.seeds[0])])
         except ValueError as error:
             raise ValueError(f"{join(variant, name)}: {error}") from error
     return configs
+
+
+def seeding(space: Space, seed: int) -> list[str]:
+    """The words that give a trial its seed."""
+    return [word for option in ("--seed_everything", *space.seed_words) for word in (option, str(seed))]
 
 
 def list_points(space: Space, common: Sequence[str], extra: Sequence[str], out: Path, configs: Configs) -> list[Point]:
@@ -85,7 +90,7 @@ def list_points(space: Space, common: Sequence[str], extra: Sequence[str], out: 
         base_model = find_base_model(configs[variant, name]) if alphas else ""
         for rate in remedy.rates:
             fit_words = [*common, *words, *remedy.words, "--model.optimizer.lr", rate_text(rate)]
-            fit_words += [word for option in ("--seed_everything", *space.seed_words) for word in (option, str(seed))]
+            fit_words += seeding(space, seed)
             trial = trial_point(variant, name, rate, seed, [*fit_words, *extra], out)
             points += [trial, *(wise_point(trial, alpha, base_model, out) for alpha in alphas)]
     if repeated := [name for name, count in Counter(point.name for point in points).items() if count > 1]:

@@ -12,13 +12,18 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, restricted_number_type, restricted_string_type
 
-from lit_talr.utils.yaml_text import parse_yaml
+from lit_talr.utils.yaml_text import parse_yaml, why_not_yaml
 
 BASE, WISE = "base", "wise-ft"
 """The remedy of base models and of interpolated weights."""
+RESERVED = {
+    **dict.fromkeys(("--run", "--ckpt_path"), "for each trial; leave it out"),
+    "--seed_everything": "from `seeds` of the space; write it there",
+    "--model.optimizer.lr": "from `rates` of the space, or of a remedy; write it there",
+}
+"""Options that a sweep sets itself, and from what."""
 KEYS = ("rates", "seeds", "seed_words", "variants", "remedies", "alphas", "alphas_of", "paper", "keep")
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
-Score = restricted_number_type("Score", float, [(">", -math.inf), ("<", math.inf)])
 Option = restricted_string_type("Option", r"^--[^=]+\Z")
 Item = TypeVar("Item")
 
@@ -59,7 +64,7 @@ def read_space(path: Path) -> Space:
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({error}).") from error
+        raise ValueError(f"{path}: {why_not_yaml(error)}") from error
     try:
         return check_space(raw)
     except ValueError as error:
@@ -135,8 +140,8 @@ def read_words(words: Any, where: str) -> list[str]:
 
 def refuse_reserved(words: Sequence[str], where: str) -> None:
     """Refuse the options that a sweep sets itself."""
-    if reserved := [option for word in words if (option := word.split("=")[0]) in ("--run", "--ckpt_path")]:
-        raise ValueError(f"{where}: `{reserved[0]}` is set by the sweep, for each trial; leave it out.")
+    if reserved := [option for word in words if (option := word.split("=")[0].replace(".init_args", "")) in RESERVED]:
+        raise ValueError(f"{where}: `{reserved[0]}` is set by the sweep, {RESERVED[reserved[0]]}.")
 
 
 def read_remedy(value: Any, rates: list[float], where: str) -> Remedy:
@@ -163,6 +168,6 @@ def read_published(value: Any, where: str) -> dict[str, float]:
     """The two scores of a published point."""
     check_mapping(value, where, ("domain", "general"))
     try:
-        return {name: Score(value[name]) for name in ("domain", "general")}
+        return {name: ClosedUnitInterval(value[name]) for name in ("domain", "general")}
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where} must have the numbers `domain` and `general`, got {value}.") from error
+        raise ValueError(f"{where} must have the numbers `domain` and `general`, each in [0, 1], got {value}.") from error

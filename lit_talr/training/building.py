@@ -1,11 +1,13 @@
 """Builds the backbone that a run trains or tests, from the module's options and the trainer's strategy."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from transformers import PreTrainedModel
 
 from lit_talr.data.batch_plan import Batching
@@ -23,6 +25,8 @@ from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.score import digest
 from lit_talr.utils.waiting import waiting_for_ranks
 from lit_talr.utils.weight_files import model_folder, weight_files
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,15 @@ def recompute_layers(backbone: Backbone, every: int) -> None:
     backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     for index, layer in enumerate(backbone.decoder.layers):  # type: ignore[arg-type]
         layer.gradient_checkpointing = index % every == 0
+
+
+def say_positions(backbone: Backbone, longest: int) -> None:
+    """Warns of rows with more tokens than the model was made for, at whose ends it may know nothing."""
+    if (most := getattr(backbone.config, "max_position_embeddings", None)) and longest > most:
+        rank_zero_only(logger.warning)(
+            f"`data.encoding.max_length`: the longest row has {longest:,} tokens, more than the {most:,} positions of the model (`max_position_embeddings` in "
+            "its config.json), beyond which it was not trained; set it to at most that, and `data.encoding.too_long` says what becomes of longer rows."
+        )
 
 
 def try_head_kernel(trainer: Trainer, backbone: Backbone, needs: frozenset[str]) -> None:

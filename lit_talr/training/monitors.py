@@ -129,6 +129,11 @@ def check_watched(trainer: Trainer) -> None:
     listed = ", ".join(of_weights) or "no score, since validation is off (`trainer.limit_val_batches`)"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for verb, name in watched(callback):
+            if name in VALIDATION and name not in known:
+                raise ValueError(
+                    f"`{type(callback).__name__}` {verb} `{name}`, which nothing measures, since `trainer.limit_val_batches: 0` turns validation off; "
+                    "leave that out, or give `trainer.callbacks` without this one."
+                )
             if not any(fnmatchcase(name, pattern) for pattern in known):
                 near = nearest(name.replace("loss", "nll"), of_weights)[:1]
                 hint = f"did you mean `{near[0]}`? It" if near else "it"

@@ -24,6 +24,7 @@ from lit_talr.lab.muon import Muon
 from lit_talr.losses.base import LossStrategy, Setting, check_loss
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_deepspeed, is_zero3, shards_weights, splits_optimizer
+from lit_talr.utils.errors import check_least
 
 COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
@@ -98,6 +99,9 @@ def check_trainer(trainer: Any, bf16_weights: bool) -> None:
         raise ValueError(
             f"`trainer.limit_train_batches` {trainer.limit_train_batches} is not supported, since it cuts optimizer steps and epochs; use `trainer.max_steps`."
         )
+    check_least("trainer.gradient_clip_val", trainer.gradient_clip_val, 0, "0 does not clip")
+    if trainer.max_steps == 0 or trainer.max_epochs == 0:
+        raise ValueError(f"`trainer.max_{'steps' if trainer.max_steps == 0 else 'epochs'}` 0 trains nothing; `lit-talr test` scores a model as it is.")
     if trainer.precision == "16-true":
         raise ValueError("`trainer.precision: 16-true` keeps the weights in fp16, in which AdamW's steps overflow; use `bf16-mixed`.")
     if trainer.precision == "bf16-true" and not is_deepspeed(trainer.strategy) and not bf16_weights:

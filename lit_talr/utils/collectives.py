@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+STARTED_BY = "LIT_TALR_STARTED_BY"
+"""Variable with the process of rank 0, for the ranks that it starts; torchrun and SLURM look after their ranks themselves."""
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -69,3 +71,8 @@ def rank() -> int:
     if has_ranks():
         return dist.get_rank()
     return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
+
+
+def starter_has_ended() -> bool:
+    """Whether rank 0 started this process, and is gone."""
+    return rank() > 0 and os.environ.get(STARTED_BY, str(os.getppid())) != str(os.getppid())

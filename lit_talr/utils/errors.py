@@ -3,9 +3,13 @@
 import errno
 import math
 import os
+import re
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+
+from lit_talr.utils.collectives import starter_has_ended
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a disk, a quota or a limit without room."""
@@ -18,6 +22,11 @@ WAYS_OUT = {
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
 }
 """Ways out of an error of the system, by its number."""
+
+CONTINUE = "the same line with `--ckpt_path auto` continues from the newest checkpoint"
+"""The way out where a run has ended by something from outside."""
+LOST_RANK = re.compile(r"gloo/transport/|NCCL.*remote process|TCPStore|DistNetworkError|sendBytes failed|recvValue failed", re.DOTALL)
+"""Words in the errors of a rank that waits for one that has ended."""
 
 
 def check_least(name: str, value: float | None, least: float, way_out: str = "") -> None:
@@ -69,6 +78,21 @@ def explain_system_error(error: OSError) -> str:
     place = os.fsdecode(error.filename2 or error.filename or "A file of the run, of a cache or in TMPDIR")
     way_out = WAYS_OUT.get(error.errno or 0, "once the cause is gone, start again by the same line")
     return f"{place} cannot be read or written ({error.strerror}); {way_out}."
+
+
+def explain_lost_rank(message: str) -> str | None:
+    """The sentence for an error of a rank that has lost another; None for all other errors."""
+    if not LOST_RANK.search(message):
+        return None
+    lost = "rank 0" if starter_has_ended() else "another rank"
+    return f"{lost} has ended, by an error of its own or a signal, such as the system's where memory is full; {CONTINUE}."
+
+
+def end_of(status: int) -> str:
+    """How a process ended, in words."""
+    if status >= 0:
+        return f"exit status {status}; its own words say why"
+    return f"signal {-status}{': out of memory?' if status == -signal.SIGKILL else ''}"
 
 
 @contextmanager

@@ -60,8 +60,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is none yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The object in a file; empty where there is none yet.
+
+    Raises:
+        ValueError: For a damaged file.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or move it away.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged (it holds no JSON object); restore it from a copy, or move it away.")
+    return value
 
 
 def write_json_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -45,7 +45,9 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     refuse_adapter(folder)
     check_files(folder)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{name} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
+        export = folder / "export"
+        hint = f"did you mean {export}?" if (export / "config.json").is_file() else "give a Hugging Face model folder or a hub name."
+        raise ValueError(f"{name} is not a folder with a config.json; {hint}")
     return folder
 
 
@@ -119,8 +121,19 @@ def tensors(folder: Path) -> dict[str, TensorInfo]:
                 slices = {name: file.get_slice(name) for name in file.keys()}
                 infos |= {name: TensorInfo(path, name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it again.") from error
+            raise ValueError(f"{path} is not a whole safetensors file ({why_broken(path) or error}); fetch or write it again.") from error
     return infos
+
+
+def why_broken(path: Path) -> str | None:
+    """Names what a failed download left in the place of a safetensors file; None where it is something else."""
+    with path.open("rb") as file:
+        start = file.read(200).lstrip()
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, which `git lfs pull` replaces by the file"
+    return "it is a web page" if start.startswith(b"<") else None
 
 
 def read_tensor(info: TensorInfo) -> Tensor:

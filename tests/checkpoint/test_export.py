@@ -236,6 +236,8 @@ def test_refusals(trained: Path, tmp_path: Path) -> None:
         export(trained, tmp_path / "used")
     with pytest.raises(ValueError, match="`ckpt`: .*nowhere does not exist; give a run's folder"):
         export(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(ValueError, match="`ckpt`: .*export is a model folder, no checkpoint; give it as `--model.pretrained .*export` without `--ckpt_path`"):
+        export(trained / "export", tmp_path / "out")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match="checkpoints holds no checkpoint"):
         export(tmp_path / "run", tmp_path / "out")
@@ -326,6 +328,14 @@ def test_a_pickle_is_refused_in_one_sentence_that_advises_nothing_unsafe(
     error = capsys.readouterr().err
     assert stop.value.code == 1 and error.count("\n") == 1 and "names posix.mkdir, which could run code" in error
     assert "weights_only" not in error and not (tmp_path / "evil").exists()
+
+
+def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "a.ckpt")
+    with pytest.raises(
+        ValueError, match="`ckpt_path`: .*a.ckpt is not loaded: it is no checkpoint of Lightning .*; give a checkpoint that `lit-talr fit` wrote"
+    ):
+        refuse_code(tmp_path / "a.ckpt")
 
 
 def test_from_python_too_a_pickle_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from tests.helpers.full_disk import small_files
 from tests.helpers.models import ARCHITECTURES
 from tests.helpers.tiny import save_tokenizer
 
+IGNORED = "model.layers.0.self_attn.rotary_emb.inv_freq"
+"""A tensor that a model may have in its files, and that nothing reads."""
 CARD = "---\nlibrary_name: transformers\n---\n\n# Tuned\n\nText.\n\n## Commands\n\n```\nlit-talr fit\n```\n\n## Scores\n\n| test/score | 1.0 |\n"
 
 
@@ -65,8 +67,8 @@ def plant(folder: Path, values: list[float]) -> None:
 
 
 def test_alpha_0_is_bitwise_the_base_and_alpha_1_the_tuned_model(base: Path, tuned: Path, tmp_path: Path) -> None:
-    plant(base, [-0.0, torch.nan, torch.inf, 1e-45])
-    plant(tuned, [torch.inf, -0.0, torch.nan, -1e-45])
+    plant(base, [-0.0, 3e38, -3e38, 1e-45])
+    plant(tuned, [3e38, -0.0, -3e38, -1e-45])
     merge(tmp_path / "out", str(tuned), str(base), [0.0, 1.0])
     assert same_bits(state(tmp_path / "out" / "alpha-0"), state(base))
     assert same_bits(state(tmp_path / "out" / "alpha-1"), state(tuned))
@@ -204,6 +206,13 @@ def an_index_that_is_a_list(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("[]")
 
 
+def change(folder: Path, values: dict[str, torch.Tensor | None]) -> None:
+    """Writes, replaces or (None) removes tensors of base and tuned alike."""
+    for each in (folder, folder.parent / "tuned"):
+        file = next(path for path in each.glob("*.safetensors") if "model.norm.weight" in load_file(path))
+        save_file({name: value for name, value in {**load_file(file), **values}.items() if value is not None}, file, metadata={"format": "pt"})
+
+
 def quantised(folder: Path) -> None:
     for each in (folder, folder.parent / "tuned"):
         file = next(path for path in each.glob("*.safetensors") if "model.norm.weight" in load_file(path))
@@ -229,6 +238,9 @@ def a_shard_elsewhere(folder: Path) -> None:
         (an_adapter_beside, "base holds an adapter .adapter_config.json.; give a model with its update merged in"),
         (an_index_that_is_a_list, "index.json is not an index of safetensors files; fetch or write"),
         (quantised, "`model.norm.weight` holds torch.float8_e4m3fn in .*tuned, quantised weights, which cannot be added"),
+        (lambda folder: change(folder, {"model.norm.weight": None}), "tuned: the weights have no `model.norm.weight`, which config.json asks for; "),
+        (lambda folder: change(folder, {"foo.bar": torch.ones(1)}), "tuned: the weights have `foo.bar`, for which config.json has no place; "),
+        (lambda folder: change(folder, {"model.norm.weight": torch.full((16,), torch.nan)}), "`model.norm.weight` holds values that are not finite in "),
         (a_shard_elsewhere, "names ../tuned/model-00001.*, which is not there"),
         (lambda folder: (folder / "config.json").unlink(), "base is not a folder with a config.json"),
     ],
@@ -243,8 +255,8 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_written(base: Path, tu
 def test_whole_numbers_that_differ_are_refused_and_nothing_is_left(base: Path, tuned: Path, tmp_path: Path) -> None:
     for folder, value in ((base, 1), (tuned, 2)):
         file = next(path for path in folder.glob("*.safetensors") if "model.norm.weight" in load_file(path))
-        save_file({**load_file(file), "count": torch.tensor([value])}, file)
-    with pytest.raises(ValueError, match="`count` holds torch.int64 that differ"):
+        save_file({**load_file(file), IGNORED: torch.tensor([value])}, file)
+    with pytest.raises(ValueError, match=f"`{IGNORED}` holds torch.int64 that differ"):
         merge(tmp_path / "out", str(tuned), str(base))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
 
@@ -323,3 +335,10 @@ def test_on_the_command_line(base: Path, tuned: Path, tmp_path: Path, capsys: py
         main([*words, "--alpha", "much", "--out", str(tmp_path / "D")])
     error = capsys.readouterr().err
     assert stop.value.code == 1 and error.count("\n") == 1 and "`alpha` must be" in error
+
+
+def test_a_run_has_its_model_in_its_export(base: Path, tuned: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    tuned.rename(tmp_path / "run" / "export")
+    with pytest.raises(ValueError, match="run is not a folder with a config.json; did you mean .*run/export?"):
+        merge(tmp_path / "out", str(tmp_path / "run"), str(base))

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_talr.cli.command_line import main
+from lit_talr.cli.errors import explain
 from tests.helpers.fits import QWEN3, write_data
 from tests.helpers.scores import read_values
 
@@ -63,7 +64,21 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted; did you mean temperature?"),
         (["--trainer.max_epoch", "1"], "unrecognized arguments: --trainer.max_epoch 1; did you mean --trainer.max_epochs?"),
         (["--model.optimizer.learning_rate", "1"], "`model.optimizer`: Option 'learning_rate' is not accepted; did you mean lr?"),
-        (["--model.optimizer.lr", "-1e-3"], "`model.optimizer.lr` must be positive, got -0.001; give a learning rate such as 1e-6."),
+        (["--model.optimizer.lr", "-1e-3"], "`model.optimizer.lr` must be positive and finite, got -0.001; give a learning rate such as 1e-6."),
+        (["--model.optimizer.lr", "inf"], "`model.optimizer.lr` must be a finite number, got inf."),
+        (["--model.optimizer.lr", ".inf"], "`model.optimizer.lr` must be positive and finite, got inf"),
+        (["--model.loss.tau", "1"], "`model.loss`: Option 'tau' is not accepted; there are temperature, floor, statistic, scope, normalize"),
+        (["--model.zzzz", "1"], "unrecognized arguments: --model.zzzz 1; there are loss, optimizer, schedule, pretrained"),
+        (["-model.optimizer.lr", "1"], "`-model.optimizer.lr`: options begin with two hyphens and have their whole name; write --model.optimizer.lr."),
+        (["\u2014run=x"], "options begin with two hyphens and have their whole name; write --run=x."),
+        (["--trainer.max_steps", "0"], "`trainer.max_steps` 0 trains nothing"),
+        (["--trainer.gradient_clip_val", "-1"], "`trainer.gradient_clip_val` must be at least 0, got -1; 0 does not clip."),
+        pytest.param(
+            ["--trainer.accelerator", "cuda"],
+            "`trainer.accelerator: cuda`, and no GPU is found here; on CPU ranks use -c configs/strategy/zero2-cpu.yaml",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="it has a GPU"),
+        ),
+        (["--trainer.limit_val_batches", "0"], "monitors `val/nll`, which nothing measures, since `trainer.limit_val_batches: 0` turns validation off"),
         (["--model.optimizer.weight_decay", "-1"], "`model.optimizer`: Invalid weight_decay value: -1.0; correct that option."),
         (["--model.loss", "my_losses.Power"], "`model.loss`: my_losses.Power cannot be imported (No module named 'my_losses'); put the folder of my_losses on"),
         (["--model.loss", "tests.cli.Power"], "`model.loss`: there is no class Power in tests.cli; there are ASFT"),
@@ -94,7 +109,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--trainer.overfit_batches", "1"], "`trainer.overfit_batches` is not supported"),
         (["--trainer.limit_train_batches", "0.5"], "`trainer.limit_train_batches` 0.5 is not supported"),
         (["--trainer.limit_train_batches", "1"], "`trainer.limit_train_batches` 1 is not supported"),
-        (["--trainer.fast_dev_run", "true"], "`trainer.limit_train_batches` 1 is not supported"),
+        (["--trainer.fast_dev_run", "true"], "`trainer.fast_dev_run` is not supported, since it cuts optimizer steps"),
         (["--trainer.strategy", "deepspeed_stage_2"], "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml"),
         (["--trainer.strategy", "ddp_spawn"], "use `ddp`"),
         (["--trainer.precision", "16-true"], "`trainer.precision: 16-true` keeps the weights in fp16"),
@@ -139,6 +154,17 @@ def test_bad_input_is_one_sentence(words: list[str], capsys: pytest.CaptureFixtu
     assert message in refused(capsys, "fit", *words, *extra)
 
 
+def test_the_command_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "`--run`: the command comes first, such as `lit-talr fit --run ...`; there are fit, " in refused(capsys, "--run", "x")
+
+
+def test_a_logger_without_its_key_says_how_to_get_one() -> None:
+    error = type("UsageError", (Exception,), {"__module__": "wandb.errors.errors"})("No API key configured.")
+    assert explain(error, []) == (
+        "`trainer.logger: WandbLogger`: wandb cannot begin (No API key configured.); `wandb login` once, or set the variable WANDB_MODE=offline."
+    )
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it has a GPU")
 def test_a_strategy_of_gpus_names_its_twin(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     without = [word for word in words if word not in ("--trainer.accelerator", "cpu")]
@@ -180,7 +206,7 @@ def test_an_option_of_a_class_that_is_not_named_yet(capsys: pytest.CaptureFixtur
     assert message in refused(capsys, "fit", *BASE[:2], f"--{key}.{option}", "1")
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", "mine.yaml: holds no settings"), (b"# \xe9", "mine.yaml: is not YAML")])
+@pytest.mark.parametrize(("content", "message"), [(b"", "mine.yaml: holds no settings"), (b"# \xe9", "mine.yaml: is not UTF-8")])
 def test_a_file_without_settings_is_named(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "mine.yaml").write_bytes(content)
     assert message in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))

@@ -59,6 +59,10 @@ def test_the_table_has_a_line_for_each_epoch(tmp_path: Path, capsys: pytest.Capt
 def test_a_run_without_token_statistics_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no token_probability.parquet"):
         curriculum(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "token_probability.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"broken/token_probability.parquet is damaged .*; restore it from a copy, or move it away"):
+        curriculum(tmp_path / "broken")
 
 
 def test_a_period_below_1_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_conversations_end_with_their_last_assistant_turn(tmp_path: Path, turns:
     [
         ({"prompt": "a", "response": ""}, {}, "rows.jsonl: row 1: `response` must be a text that is not empty, got ''"),
         ({"prompt": None, "response": "b"}, {}, "rows.jsonl: row 1: `prompt` must be a text that is not empty, got None"),
+        ({"prompt": "a"}, {"response": "prompt"}, "`data.prompt` and `data.response` must name two columns, got `prompt` for both"),
+        ({"conversations": TURNS}, {}, "has `conversations`; if `conversations` holds conversations, give `--data.messages conversations`"),
         ({"prompt": "a"}, {}, "rows.jsonl: column `response` is missing; the file has `prompt`"),
         ({"messages": "hello"}, {"messages": "messages"}, "row 1: `messages` must be a list of turns"),
         ({"messages": []}, {"messages": "messages", "system": "Add."}, "row 1: `messages` must be a list of turns"),

@@ -178,9 +178,10 @@ def test_a_note_states_the_values_of_its_patient_and_no_other() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"train_size": 0}, "`train_size` must be at least 1, got 0."),
-        ({"val_size": 0}, "`val_size` must be at least 1, got 0."),
-        ({"test_size": -1}, "`test_size` must be at least 1, got -1."),
+        ({"train_size": 10**9}, "`train_size` must lie in [1, 1000000], got 1000000000; rows are made"),
+        ({"train_size": 0}, "`train_size` must lie in [1, 1000000], got 0;"),
+        ({"val_size": 0}, "`val_size` must lie in [1, 1000000], got 0;"),
+        ({"test_size": -1}, "`test_size` must lie in [1, 1000000], got -1;"),
         ({"seed": -1}, "`seed` must be at least 0, got -1."),
         ({"calculators": []}, "`calculators` must be some of Varro score, "),
         ({"calculators": ["Varro"]}, "Brand ratio, got Varro."),

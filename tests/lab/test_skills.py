@@ -164,7 +164,7 @@ def test_a_gold_answer_is_right_and_rows_are_short() -> None:
         ({"skills": {"juggling": 1.0}}, "`skills` must give positive shares to some of arithmetic, .*juggling"),
         ({"skills": {"facts": 0.0}}, "`skills` must give positive shares"),
         ({"skills": {}}, "`skills` must give positive shares"),
-        ({"test_size": 0}, "`test_size` must be at least 1, got 0"),
+        ({"test_size": 0}, "`test_size` must lie in .1, 1000000., got 0"),
         ({"seed": -1}, "`seed` must be at least 0, got -1"),
     ],
 )

@@ -108,5 +108,5 @@ def test_weights_without_gradient_are_left_alone(model: nn.Module) -> None:
 
 
 def test_refuses_a_negative_coefficient() -> None:
-    with pytest.raises(ValueError, match="`coefficient` must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="`coefficient` must lie in .0, inf., got -1"):
         L2(Standard(), coefficient=-1.0)

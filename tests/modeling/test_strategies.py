@@ -1,6 +1,7 @@
 """Strategies: how a process ends that was a rank, and what is said while ranks start."""
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer
 
-from lit_talr.modeling.strategies import report_start
+from lit_talr.modeling.strategies import report_start, watch_started, watch_starter
+from lit_talr.utils.collectives import STARTED_BY
 
 PROGRAM = """
 import atexit, sys, threading, time
@@ -46,3 +48,29 @@ def test_a_rank_that_does_not_start_is_waited_for_aloud(monkeypatch: pytest.Monk
         strategy.setup_environment()
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("lit_talr")]
     assert line == "Waiting for all 2 ranks to start; if one is missing or has ended, end the others and start again."
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the end of a process be seen, at once."""
+    monkeypatch.setattr("lit_talr.modeling.strategies.GRACE", 0.0)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+
+
+@pytest.mark.usefixtures("ends")
+@pytest.mark.parametrize(("end", "status", "words"), [("kill -9 $$", 1, "signal 9: out of memory?"), ("exit 3", 3, "exit status 3; its own words say why")])
+def test_a_rank_that_ends_is_named_and_ends_all(capsys: pytest.CaptureFixture[str], end: str, status: int, words: str) -> None:
+    waiting, lost = subprocess.Popen(["sleep", "60"]), subprocess.Popen(["sh", "-c", end])
+    with pytest.raises(SystemExit) as stop:
+        watch_started([waiting, lost], period=0.01)
+    assert (stop.value.code, waiting.wait()) == (status, -9)
+    assert capsys.readouterr().err.startswith(f"lit-talr: rank 2 has ended ({words}), and all end with it; the same line with `--ckpt_path auto` continues")
+
+
+@pytest.mark.usefixtures("ends")
+def test_a_rank_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(STARTED_BY, "1")  # which is not the parent
+    with pytest.raises(SystemExit):
+        watch_starter()
+    assert capsys.readouterr().err.startswith("lit-talr (rank 1): rank 0 has ended, and all end with it")

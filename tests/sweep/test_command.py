@@ -17,6 +17,7 @@ from tests.sweep.stub import calls, fails, words
         (["--workers", "many"], "invalid int value: 'many'"),
         (["--budget", "general_drop=much"], "`--budget` must be general_drop=NUMBER"),
         (["--ckpt_path", "last"], "sweep: `--ckpt_path` is set by the sweep, for each trial"),
+        (["--seed_everything", "4"], "sweep: `--seed_everything` is set by the sweep, from `seeds` of the space; write it there."),
         (["--modle.x", "1"], "standard: unrecognized arguments: --modle.x 1"),
         (["--storage", "nosuch://user:secret@host"], "`--storage`: this nosuch storage could not be opened"),
     ],
@@ -24,6 +25,12 @@ from tests.sweep.stub import calls, fails, words
 def test_bad_words(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str) -> None:
     error = fails(capsys, *words(tmp_path), *extra)
     assert message in error and "secret" not in error and not calls(stub)
+
+
+def test_a_sweep_goes_into_no_runs_folder(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").touch()
+    assert "out is the folder of one run; name one that is new" in fails(capsys, *words(tmp_path))
 
 
 def test_a_dry_run_prints_every_command_and_writes_nothing(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,10 @@ def test_rates_are_written_as_people_write_them() -> None:
         ({"alphas_of": ["talr"]}, "`alphas` is missing"),
         ({"keep": "no"}, "`keep` must be true or false, got 'no'."),
         ({"paper": {"flow/1e-3": {"domain": 1, "general": 1}}}, "`paper`: there is no point `flow/1e-3` in the space; there are base, standard/1e-2"),
-        ({"paper": {"talr/1e-3": {"domain": 1}}}, "`paper.talr/1e-3` must have the numbers `domain` and `general`, got {'domain': 1}."),
+        ({"paper": {"talr/1e-3": {"domain": 1}}}, "`paper.talr/1e-3` must have the numbers `domain` and `general`, each in [0, 1], got"),
+        ({"paper": {"talr/1e-3": {"domain": 50, "general": 0.5}}}, "`paper.talr/1e-3` must have the numbers `domain` and `general`, each in [0, 1], got"),
+        ({"seed_words": ["--data.sed"]}, "lit-talr: standard: `data`: Option 'sed' is not accepted"),
+        ({"remedies": {"a": ["--model.optimizer.lr=1"]}}, "`remedies.a`: `--model.optimizer.lr` is set by the sweep, from `rates` of the space"),
     ],
 )
 def test_a_space_is_read_strictly(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str) -> None:

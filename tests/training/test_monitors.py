@@ -87,7 +87,7 @@ def test_a_file_named_by_a_metric_lies_in_no_other_folder(folder: Path, tmp_path
 
 
 def test_validation_that_is_off_measures_nothing(folder: Path) -> None:
-    with pytest.raises(ValueError, match="monitors `val/nll`, which this run does not log; it logs no score, since validation is off"):
+    with pytest.raises(ValueError, match="`val/nll`, which nothing measures, since `trainer.limit_val_batches: 0`"):
         fit(folder, Standard(), steps=1, trainer={"callbacks": [theirs.EarlyStopping("val/nll")]})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_talr.cli.command_line import main
-from lit_talr.utils.errors import explain_system_error
+from lit_talr.utils.errors import explain_lost_rank, explain_system_error
 from tests.helpers.fits import write_data
 from tests.sweep.stub import words as sweep_words
 
@@ -33,6 +33,12 @@ def test_a_full_disk_without_a_path_says_where_to_look() -> None:
 def test_what_is_no_file_or_a_sentence_already_stays() -> None:
     assert explain_system_error(OSError(errno.ECONNREFUSED, "Connection refused")) == "[Errno 111] Connection refused"
     assert explain_system_error(OSError("x could not be written.")) == "x could not be written."
+
+
+@pytest.mark.parametrize("message", ["[gloo/transport/tcp/pair.cc:553] Connection closed by peer. GLHF!", "sendBytes failed on SocketImpl"])
+def test_a_rank_that_lost_another_says_so(message: str) -> None:
+    assert str(explain_lost_rank(message)).startswith("another rank has ended, by an error of its own or a signal")
+    assert explain_lost_rank("hub: Connection reset by peer") is None
 
 
 @pytest.fixture(scope="module")

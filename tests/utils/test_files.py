@@ -84,3 +84,10 @@ def test_json(tmp_path: Path) -> None:
     assert read_json(tmp_path / "none.json") == {}
     write_json(tmp_path / "a.json", {"x": "é"})
     assert read_json(tmp_path / "a.json") == {"x": "é"}
+
+
+@pytest.mark.parametrize("content", ['{"fits": [', "[]", "caf\udce9"])
+def test_a_damaged_file_is_named_with_the_way_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / "provenance.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match="provenance.json is damaged .*; restore it from a copy, or move it away"):
+        read_json(tmp_path / "provenance.json")

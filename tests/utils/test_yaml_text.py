@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from lit_talr.utils.yaml_text import parse_yaml
+from lit_talr.utils.yaml_text import parse_yaml, why_not_yaml
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,9 @@ def test_a_repeated_key_is_named_with_its_lines(text: str, message: str) -> None
 def test_everything_else_is_as_yaml_has_it() -> None:
     text = "one: &one {a: 1, b: 2}\ntwo:\n  <<: *one\n  b: 3\nthree: [*one, *one]\n"
     assert parse_yaml(text) == yaml.safe_load(text) and parse_yaml(text)["two"] == {"a": 1, "b": 3}
+
+
+def test_text_of_another_encoding_is_said_to_be_so() -> None:
+    with pytest.raises(UnicodeDecodeError) as error:
+        "# caf\u00e9".encode("latin-1").decode()
+    assert why_not_yaml(error.value) == "is not UTF-8 (unexpected end of data at byte 5); save the file as UTF-8."

@@ -1,0 +1,64 @@
+"""Refuses devices, ranks, seeds and times that cannot be, before Lightning looks for them; it names them in words of its own."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lit_talr.utils.errors import check_in
+
+LAUNCHERS = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE")
+"""Variables of the environment by which ranks on several machines find each other."""
+DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
+
+
+def check_machine(config: Namespace) -> None:
+    """Refuses what a machine, or Lightning, cannot do.
+
+    Args:
+        config: Of ``fit``, ``validate`` or ``test``.
+
+    Raises:
+        ValueError: Naming the option and the way out.
+    """
+    trainer = config.trainer
+    if isinstance(config.seed_everything, int) and not isinstance(config.seed_everything, bool):
+        check_in("seed_everything", config.seed_everything, "[0, 4294967296)")
+    if isinstance(trainer.max_time, str) and not DURATION.fullmatch(trainer.max_time):
+        raise ValueError(f"`trainer.max_time` must be a text of the form DD:HH:MM:SS, such as 00:02:00:00 for two hours, got {trainer.max_time}.")
+    if trainer.fast_dev_run:
+        raise ValueError("`trainer.fast_dev_run` is not supported, since it cuts optimizer steps; use `--trainer.max_steps 2`.")
+    if trainer.precision in ("16-mixed", "16", 16) and trainer.accelerator == "cpu":
+        raise ValueError(f"`trainer.precision: {trainer.precision}` needs a GPU; on the CPU use `bf16-mixed` or `32-true`.")
+    if isinstance(trainer.strategy, str) and trainer.strategy.startswith("fsdp"):
+        file = f"configs/strategy/fsdp2{'-cpu' if trainer.accelerator == 'cpu' else ''}.yaml"
+        raise ValueError(f"`trainer.strategy: {trainer.strategy}` is not supported, but FSDP2 is; give its file: -c {file}.")
+    check_devices(trainer)
+
+
+def check_devices(trainer: Namespace) -> None:
+    """Refuses a number of devices that is none, and numbers of ranks that contradict the program that started this one."""
+    devices, nodes = as_number(trainer.devices), trainer.num_nodes
+    if devices == 0 or (trainer.accelerator == "cpu" and ((isinstance(devices, Sequence) and devices != "auto") or devices == -1)):
+        way_out = "CPU ranks have no numbers of their own: give how many, such as 2" if devices else "give at least 1"
+        raise ValueError(f"`trainer.devices` {trainer.devices} is not possible with `trainer.accelerator: {trainer.accelerator}`; {way_out}.")
+    if nodes > 1 and not any(name in os.environ for name in LAUNCHERS):
+        raise ValueError(
+            f"`trainer.num_nodes` {nodes} asks for ranks on {nodes} machines, and nothing has started this one as a part of them; "
+            "start it by torchrun or srun on each (docs/running.md), or leave it out."
+        )
+    per_node = len(devices) if isinstance(devices, list) else devices
+    name = "SLURM_NTASKS" if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive") else "WORLD_SIZE"
+    started = int(os.environ.get(name, "1"))
+    if started > 1 and isinstance(per_node, int) and per_node > 0 and nodes * per_node != started:
+        raise ValueError(
+            f"`trainer.num_nodes` {nodes} x `trainer.devices` {per_node} are {nodes * per_node} rank(s), and {started} were started ({name}); "
+            f"make them agree, or `unset {name}` for a process that stands alone."
+        )
+
+
+def as_number(devices: Any) -> Any:
+    """The number, list or word that a value of ``trainer.devices`` stands for."""
+    return int(devices) if isinstance(devices, str) and re.fullmatch(r"-?\d+", devices) else devices

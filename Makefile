@@ -68,9 +68,9 @@ wheel: $(STAMP)  ## build the source archive and the wheel in dist/
 	@rm -f dist.log
 	@ls dist
 
-docs: $(STAMP)  ## write docs/losses.md from the code, and the tables of docs/study.md from its results
+docs: $(STAMP)  ## write docs/losses.md from the code, and the tables of docs/study.md and others from their results
 	@$(BIN)/python docs/make_losses.py
-	@$(BIN)/python docs/make_study.py
+	@$(BIN)/python -m docs.make_tables
 
 freeze: $(STAMP)  ## write constraints.txt from the packages in .venv
 	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -ivE '^(nvidia-|cuda-|triton|setuptools|lit[-_]talr)'; } > constraints.new

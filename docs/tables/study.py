@@ -1,41 +1,22 @@
-"""Writes the tables of docs/study.md from docs/study/*.parquet: ``python docs/make_study.py`` (``make docs``). A test checks that they are up to date.
+"""The tables of docs/study.md."""
 
-A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the text around it is written by hand.
-"""
-
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from docs.tables.markdown import interval, short, table
 from lit_talr.report.runs import scientific
-from lit_talr.report.tables import Tables, read_tables
+from lit_talr.report.tables import Tables
 from lit_talr.report.volumes import volume_rows
 
-PAGE = Path(__file__).parent / "study.md"
-FOLDER = Path(__file__).parent / "study"
 VARIANTS = ("cot", "label")
 PROBE = 64
 """Number of probe examples of TokenProbability in the study."""
 CONTROLS = ("permuted", "scaled")
 BUDGETS = (0.02, 0.05, 0.10)
 LEVELS = (0.2, 0.4)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def short(value: float | None, sign: bool = False) -> str:
-    """Format with three digits, as in ``.536``."""
-    if value is None or pd.isna(value):
-        return "-"
-    return f"{value:{'+' if sign else ''}.3f}".replace("0.", ".", 1)
 
 
 def trained(tables: Tables, variant: str) -> pd.DataFrame:
@@ -121,7 +102,7 @@ def controls(tables: Tables, variant: str) -> str:
         for row in group.itertuples():
             partner = talr[talr["rate"] >= row.rate].iloc[0]  # a scaled rate is below the one that it was scaled from
             pair = pairs.loc[(row.point, partner["point"])]
-            cells = [f"{short(pair[name], sign=True)} [{short(pair[f'{name}_lower'])}, {short(pair[f'{name}_upper'])}]" for name in ("domain", "general")]
+            cells = [interval(pair[name], pair[f"{name}_lower"], pair[f"{name}_upper"], sign=True) for name in ("domain", "general")]
             lines.append([scientific(partner["rate"]), f"{remedy} at {scientific(row.rate)}", *cells])
     return table(["TALR at", "minus", "domain", "general"], lines)
 
@@ -180,7 +161,7 @@ def volumes(tables: Tables) -> str:
     return table(["remedy", *heads, *(f"{variant}, with Wise-FT's points" for variant in VARIANTS)], lines)
 
 
-def make_tables(tables: Tables) -> dict[str, str]:
+def study_tables(tables: Tables) -> dict[str, str]:
     """Every table of the page by its name."""
     by_variant: dict[str, Callable[[Tables, str], str]] = {
         "grid": grid,
@@ -192,17 +173,3 @@ def make_tables(tables: Tables) -> dict[str, str]:
     }
     texts = {f"{name} {variant}": make(tables, variant) for name, make in by_variant.items() for variant in VARIANTS}
     return {**texts, "start": start(tables), "mean weights": mean_weights(tables), "volumes": volumes(tables)}
-
-
-def filled(text: str, tables: Tables) -> str:
-    """The page with its tables filled in from the numbers."""
-    for name, made in make_tables(tables).items():
-        parts = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", text, flags=re.DOTALL)
-        if len(parts) != 2:
-            raise ValueError(f"{PAGE.name} must have one place for the table `{name}`, it has {len(parts) - 1}.")
-        text = f"{parts[0]}{made}\n{parts[1]}"
-    return text
-
-
-if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), read_tables(FOLDER)), encoding="utf-8")

@@ -1,0 +1,30 @@
+"""Writes the tables of the pages below from the results beside them: ``python -m docs.make_tables`` (``make docs``). A test checks that they are up to date.
+
+A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the text around it is written by hand.
+"""
+
+import re
+from pathlib import Path
+
+from docs.tables.study import study_tables
+from lit_talr.report.tables import read_tables
+
+DOCS = Path(__file__).parent
+PAGES = {"study": study_tables}
+"""The makers of a page's tables by its name, which is also that of the folder of its results."""
+
+
+def filled(page: str) -> str:
+    """A page with its tables filled in from the numbers."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    for name, made in PAGES[page](read_tables(DOCS / page)).items():
+        parts = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", text, flags=re.DOTALL)
+        if len(parts) != 2:
+            raise ValueError(f"{page}.md must have one place for the table `{name}`, it has {len(parts) - 1}.")
+        text = f"{parts[0]}{made}\n{parts[1]}"
+    return text
+
+
+if __name__ == "__main__":
+    for name in PAGES:
+        (DOCS / f"{name}.md").write_text(filled(name), encoding="utf-8")

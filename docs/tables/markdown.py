@@ -19,5 +19,5 @@ def short(value: float | None, sign: bool = False) -> str:
 
 
 def interval(value: float, lower: float, upper: float, sign: bool = False) -> str:
-    """A value with its interval, as in ``.536 [.486, .585]``."""
-    return f"{short(value, sign)} [{short(lower)}, {short(upper)}]"
+    """A value with its interval, where it has one, as in ``.536 [.486, .585]``."""
+    return short(value, sign) if pd.isna(lower) else f"{short(value, sign)} [{short(lower)}, {short(upper)}]"

@@ -86,6 +86,7 @@ def one_sentence(message: str) -> str:
     message = re.sub(r"Call to compute_fn of link '.*?' (?:with args .*? )?failed: ", "", message, flags=re.DOTALL)
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     key = ".".join(dict.fromkeys(keys))
+    option = f"`{key}`: " if key else ""
     if sentence := missing_class(message, key) or failed_class(message, key):
         return sentence
     if not keys and "Errors:" not in message:
@@ -95,7 +96,7 @@ def one_sentence(message: str) -> str:
     if required := next((line.rpartition(": ")[2] for line in reasons if "arguments are required: " in line), None):
         return f"`{key}` needs `{required}`; give it, such as `--{key}.{required.split(',')[0]} VALUE`."
     if refused := next((line for line in reasons if re.match(r"Option '\S+' is not accepted", line)), None):
-        return f"`{key}`: {refused}"
+        return option + refused
     expected = expected_values("\n".join(reasons))
     value = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
     if key and "a number" in expected and value and value[1].strip().lstrip("+-.").lower() in ("inf", "infinity", "nan"):
@@ -103,7 +104,7 @@ def one_sentence(message: str) -> str:
     if key and expected and value:
         return f"`{key}` must be {' or '.join(expected)}, got {value[1]}."
     last = next((index for index, line in enumerate(reasons) if not line.endswith(":")), 0)  # a line that ends so says no reason yet
-    return (f"`{key}`: " if key else "") + " ".join(" ".join(reasons[: last + 1] or [message]).split())
+    return option + " ".join(" ".join(reasons[: last + 1] or [message]).split())
 
 
 def missing_class(message: str, key: str) -> str | None:

@@ -46,7 +46,7 @@ def way_out(message: str, parser: ArgumentParser) -> str:
         name, known = match[1].split("=")[0], list(parser._option_string_actions)
         file = Path(name.lstrip("-"))
         if file.suffix in (".yaml", ".yml", ".json") or (file / "config.yaml").is_file():
-            return f"; write -c before a configuration file: -c {file if file.suffix else file / 'config.yaml'}"
+            return f"; write -c before a configuration file: -c {file / 'config.yaml' if file.is_dir() else file}"
     else:
         return ""
     return nearest_or_all(name, known)

@@ -30,11 +30,11 @@ def test_names_of_options_in_a_file(text: str, names: list[str]) -> None:
     refuse_linked(names)  # odd values are left to the parser
 
 
-@pytest.mark.parametrize(("word", "file"), [("mine.yaml", "mine.yaml"), ("--mine.json", "mine.json"), ("runs/x", "runs/x/config.yaml")])
+@pytest.mark.parametrize(("word", "file"), [("mine.yaml", "mine.yaml"), ("--mine.json", "mine.json"), ("runs/x.1", "runs/x.1/config.yaml")])
 def test_a_file_or_run_without_its_option_is_answered_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, file: str) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "x").mkdir(parents=True)
-    (tmp_path / "runs" / "x" / "config.yaml").touch()
+    (tmp_path / "runs" / "x.1").mkdir(parents=True)
+    (tmp_path / "runs" / "x.1" / "config.yaml").touch()
     with pytest.raises(ValueError, match=f"unrecognized arguments: {word}; write -c before a configuration file: -c {file}$"):
         VerbParser().parse_args([word])
 

@@ -29,6 +29,7 @@ from lit_talr.domains import DomainDataModule
 from lit_talr.modeling.strategies import report_lost_ranks, report_start
 from lit_talr.module import DomainSFT
 from lit_talr.training.configuration import flatten
+from lit_talr.utils.files import check_writable
 
 yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(str(value.value)))  # as the default of Timer's `interval`
 DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. `lit-talr --help` lists all commands."
@@ -141,6 +142,8 @@ class CLI(LightningCLI):
         with lock_run(run) if locks else self.held_checkpoint or nullcontext():
             if locks:
                 begin_run(run, self._get(self.config, "ckpt_path"))
+            elif self.trainer.is_global_zero:
+                check_writable(run)
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:

@@ -78,6 +78,8 @@ def test_a_read_only_disk_is_one_sentence(inputs: Path, capsys: pytest.CaptureFi
     with read_only(inputs / "disk"):
         sentence = "disk/run cannot be read or written (Read-only file system); get the right to, or name another place."
         assert sentence in refused(capsys, "fit", *words)
+        sentence = "disk cannot be read or written (Read-only file system); get the right to, or name another place."
+        assert sentence in refused(capsys, "test", *words)  # before it generates
         sentence = "out could not be written (Read-only file system) and is as it was before; make room, or give a folder that you may write to."
         assert sentence in refused(capsys, "merge", *models)
 

@@ -31,6 +31,8 @@ SHOWN = (
 """Packages whose classes are listed where a class does not exist."""
 FILES = {"model.loss": "configs/loss/talr.yaml", "data": "configs/data/records.yaml"}
 """The files that give what a run cannot do without."""
+LOGGERS = ("wandb", "mlflow")
+"""Packages that the extra `loggers` brings."""
 READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list, such as [a,b]"}
 NOISE = (
     *("Expected a path but", "Does not validate", "Subtypes:", "Errors:", "Given value"),
@@ -83,15 +85,18 @@ def one_sentence(message: str) -> str:
     """A parser's message without the types that it tried in vain; for a class that does not exist, with those that do."""
     message = re.sub(r"Call to compute_fn of link '.*?' (?:with args .*? )?failed: ", "", message, flags=re.DOTALL)
     keys = re.findall(r'Parser key "([\w.]+)"', message)
+    key = ".".join(dict.fromkeys(keys))
+    option = f"`{key}`: " if key else ""
+    if sentence := missing_class(message, key) or failed_class(message, key):
+        return sentence
     if not keys and "Errors:" not in message:
         return " ".join(message.split())
-    key = ".".join(dict.fromkeys(keys))
-    if sentence := missing_class(message, key):
-        return sentence
     lines = [re.sub(r'^Parser key "[\w.]+":\s*', "", line.strip().removeprefix("- ")) for line in message.splitlines()]
     reasons = [line for line in lines if line and not line.startswith(NOISE)]
     if required := next((line.rpartition(": ")[2] for line in reasons if "arguments are required: " in line), None):
         return f"`{key}` needs `{required}`; give it, such as `--{key}.{required.split(',')[0]} VALUE`."
+    if refused := next((line for line in reasons if re.match(r"Option '\S+' is not accepted", line)), None):
+        return option + refused
     expected = expected_values("\n".join(reasons))
     value = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
     if key and "a number" in expected and value and value[1].strip().lstrip("+-.").lower() in ("inf", "infinity", "nan"):
@@ -99,7 +104,7 @@ def one_sentence(message: str) -> str:
     if key and expected and value:
         return f"`{key}` must be {' or '.join(expected)}, got {value[1]}."
     last = next((index for index, line in enumerate(reasons) if not line.endswith(":")), 0)  # a line that ends so says no reason yet
-    return (f"`{key}`: " if key else "") + " ".join(" ".join(reasons[: last + 1] or [message]).split())
+    return option + " ".join(" ".join(reasons[: last + 1] or [message]).split())
 
 
 def missing_class(message: str, key: str) -> str | None:
@@ -108,7 +113,7 @@ def missing_class(message: str, key: str) -> str | None:
     if match := re.search(r"class_path '(\S+)':\s+(No module named '(\S+?)')", message):
         own = match[1].startswith(match[3])
         way_out = f"put the folder of {match[3]} on PYTHONPATH, or install it" if own else f"install {match[3]}"
-        return f"`{key}`: {match[1]} cannot be imported ({match[2]}); {way_out}."
+        return (f"`{key}`: " if key else "") + f"{match[1]} cannot be imported ({match[2]}); {way_out}."
     missing = re.search(r"Expected a dot import path string: (\S+)|module '(\S+)' has no attribute '(\w+)'", message)
     if not (base and missing):
         return None
@@ -116,6 +121,18 @@ def missing_class(message: str, key: str) -> str | None:
     module = f" in {missing[2]}" if missing[2] and not missing[2].startswith(SHOWN) else ""
     near = nearest(name, known)[:1]
     return f"`{key}`: there is no class {name}{module}; {f'did you mean {near[0]}? T' if near else 't'}here are {', '.join(known)}."
+
+
+def failed_class(message: str, key: str) -> str | None:
+    """The sentence for a class that could not be made, with its own reason; None for all other messages."""
+    match = re.search(r"Problem with given class_path '(?:\S+\.)?(\w+)':\s+(.+?)(?=\n\s*- |\nGiven value|\Z)", message, re.DOTALL)
+    if not match:
+        return None
+    reason = " ".join(match[2].split())
+    if missing := re.match(r"Requirement '(([\w-]+).*?)' not met", reason):
+        package = "lit-talr[loggers]" if missing[2] in LOGGERS else missing[1]
+        reason = f"{missing[1]} is not installed; `pip install '{package}'` brings it."
+    return (f"`{key}`: " if key else "") + f"{match[1]}: {reason}"
 
 
 def expected_values(reasons: str) -> list[str]:

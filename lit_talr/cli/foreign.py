@@ -55,7 +55,7 @@ def explain_foreign(words: Sequence[str], message: str) -> str | None:
         return " ".join(f"{place}{'; '.join(f'`{old}` is `{new}` here' for old, new in found.items())}." for place, found in places.items() if found)
     if holding and match[0].startswith("Subcommand") and "did you mean" not in message:
         return f"{holding}there is no option `{key}`; a file has the keys trainer, model, data, run, seed_everything and ckpt_path, as configs/base.yaml shows."
-    return f"{holding}{message}." if holding else None
+    return f"{holding}{message}{'' if message.endswith('?') else '.'}" if holding else None
 
 
 def translate(names: Iterable[str]) -> dict[str, str]:

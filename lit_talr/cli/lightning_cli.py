@@ -16,19 +16,20 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, Optimiz
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.enums import LightningEnum
 
-import lit_talr.callbacks  # noqa: F401  classes that a configuration names
 from lit_talr import __version__
+from lit_talr.callbacks import Summary  # and by it all classes that a configuration names
 from lit_talr.checkpoint.find import check_strategy
 from lit_talr.cli.logs import continue_logs
 from lit_talr.cli.machine import check_machine
 from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
 from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
 from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, begin_run, check_run, lock_run
-from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_replaced
+from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_lacking
 from lit_talr.domains import DomainDataModule
 from lit_talr.modeling.strategies import report_lost_ranks, report_start
 from lit_talr.module import DomainSFT
 from lit_talr.training.configuration import flatten
+from lit_talr.utils.files import check_writable
 
 yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(str(value.value)))  # as the default of Timer's `interval`
 DESCRIPTION = "Fine-tune language models on a domain without losing their general abilities. `lit-talr --help` lists all commands."
@@ -44,7 +45,6 @@ def run_lightning(words: Sequence[str], typed: Sequence[str]) -> None:
     words = join_entries(join_numbers(words))
     refuse_linked(typed_names(words))
     refuse_repeated_keys(words)
-    say_replaced(words)
     commands = CLI.subcommands()
     # The parser of each command takes a third of a second to build, so that the one that was typed is built alone.
     chosen = {words[0]: commands[words[0]]} if words and words[0] in commands else commands
@@ -104,6 +104,7 @@ class CLI(LightningCLI):
         if self.config.subcommand == "fit" and (entries := self.config.fit.resume_with) and f"--resume_with={json.dumps(entries)}" not in args:
             entry_names(entries)
             self.config = parser.parse_args([*args, *option_words(entries)])  # those of a file, such as config.resume-1.yaml
+        say_lacking(args)
 
     def _parse_ckpt_path(self) -> None:
         """Checks the run's folder; Lightning would load hyper-parameters over the configuration, which is our record."""
@@ -141,6 +142,8 @@ class CLI(LightningCLI):
         with lock_run(run) if locks else self.held_checkpoint or nullcontext():
             if locks:
                 begin_run(run, self._get(self.config, "ckpt_path"))
+            elif self.trainer.is_global_zero:
+                check_writable(run)
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
@@ -154,7 +157,8 @@ class CLI(LightningCLI):
         self.model.check_generation(self.trainer)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        options = {"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False}
+        is_printed = any(isinstance(callback, Summary) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        options = {"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": not is_printed}
         return {**super()._prepare_subcommand_kwargs(subcommand), **options}
 
 
@@ -174,7 +178,7 @@ def try_optimizer(optimizer: OptimizerCallable) -> None:
 def tokenizer_name(pretrained: str | None, tokenizer: str | None) -> str:
     """The tokenizer is the model's own unless another is named."""
     if not (name := tokenizer or pretrained):
-        raise ValueError("Give `model.pretrained` or `model.tokenizer` (a folder or hub name): the data needs a tokenizer.")
+        raise ValueError("Give `model.pretrained` or `model.tokenizer` (a folder or hub name): the data needs a tokenizer; configs/experiment has whole runs.")
     return name
 
 

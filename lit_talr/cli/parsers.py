@@ -44,8 +44,9 @@ def way_out(message: str, parser: ArgumentParser) -> str:
             return "; the options of a class stand under `init_args`, such as {class_path: TALR, init_args: {floor: 0.1}}"
     elif match := re.search(r"unrecognized arguments: (\S+)", message):
         name, known = match[1].split("=")[0], list(parser._option_string_actions)
-        if Path(name).suffix in (".yaml", ".yml", ".json"):
-            return f"; write -c before a configuration file: -c {name}"
+        file = Path(name.lstrip("-"))
+        if file.suffix in (".yaml", ".yml", ".json") or (file / "config.yaml").is_file():
+            return f"; write -c before a configuration file: -c {file / 'config.yaml' if file.is_dir() else file}"
     else:
         return ""
     return nearest_or_all(name, known)

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\Z", re.IGNORECASE)
 HYPHENS = re.compile(r"(?:-|[\u2010-\u2015\u2212]-?)(?P<name>[A-Za-z]\w[\w.+]*)(?P<value>=.*)?", re.DOTALL)
 """An option with one hyphen, or with a dash as word processors make it of two."""
 CALLBACKS = "trainer.callbacks"
-WITHOUT = {"Summary": "metrics.json", "HFExport": "the export", "WholeCheckpoint": "the checkpoints that can be resumed"}
+WITHOUT = {"Summary": "no metrics.json", "HFExport": "no export", "WholeCheckpoint": "no checkpoints that are whole wherever it is killed"}
 """Things that a run lacks without a callback of base.yaml."""
 
 
@@ -75,18 +75,26 @@ def options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield "config" if name == "-c" else name, value if equals else following
 
 
-def say_replaced(words: Sequence[str]) -> None:
-    """Names in the log the callbacks that a later file, or the command line, replaces."""
+def say_lacking(words: Sequence[str]) -> None:
+    """Names in the log the callbacks that a later file, or the command line, replaces, and what a fit lacks that never had those of base.yaml."""
     present: list[str] = []
+    warn = rank_zero_only(logger.warning)
+    is_said = words[:1] != ["fit"]
     for setting in callback_settings(words):
         gone = [] if setting.adds else list(dict.fromkeys(name for name in present if name not in setting.names))
         if gone:
-            lost = [WITHOUT[name] for name in WITHOUT if name in gone]
-            without = f"; so there is neither {' nor '.join(lost)}" if len(lost) > 1 else f"; so there is no {lost[0]}" if lost else ""
-            rank_zero_only(logger.warning)(
-                f"{setting.place}: `callbacks` replaces those before it, without {', '.join(gone)}{without}; to add to them, write `callbacks+`."
-            )
+            lost = f"; so the run has {listed(gone)}" if listed(gone) else ""
+            warn(f"{setting.place}: `callbacks` replaces those before it, without {', '.join(gone)}{lost}; to add to them, write `callbacks+`.")
+            is_said = True
         present = setting.names if not setting.adds else [*present, *setting.names]
+    if not is_said and (missing := [name for name in WITHOUT if name not in present]):
+        warn(f"`trainer.callbacks` is without {', '.join(missing)}; so the run has {listed(missing)}; begin with -c configs/base.yaml, which lists them.")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Everything that a run lacks without these callbacks, in words; empty if nothing."""
+    *first, last = [text for name, text in WITHOUT.items() if name in names] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def callback_settings(words: Sequence[str]) -> Iterator[Setting]:

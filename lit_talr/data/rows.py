@@ -4,11 +4,11 @@ import glob
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_talr.data.text_rows import Columns, read_csv, read_json, read_json_lines
+from lit_talr.data.text_rows import Columns, other_separator, read_csv, read_json, read_json_lines
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import looks_like_path
 from lit_talr.utils.waiting import fetching
@@ -53,9 +53,15 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
         raise ValueError(f"{source}: has no rows.")
     for column in columns:
         if column not in rows.column_names:
-            names = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in rows.column_names)
-            raise ValueError(f"{source}: column `{column}` is missing; the file has {names if len(names) < 500 else names[:500] + ' ...'}.")
+            raise ValueError(f"{source}: {missing_column(column, rows.column_names)}")
     return rows
+
+
+def missing_column(column: str, names: Sequence[str], way_out: str = "") -> str:
+    """The end of a sentence about a column that a file lacks; a separator that is no comma is the way out where there is one."""
+    shown = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in names)
+    way_out = other_separator(",".join(names)) or way_out
+    return f"column `{column}` is missing; the file has {shown if len(shown) < 500 else shown[:500] + ' ...'}{f'; {way_out}' if way_out else ''}."
 
 
 def row_name(source: str, index: int) -> str:

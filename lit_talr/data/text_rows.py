@@ -13,6 +13,8 @@ from typing import IO, Any
 from lit_talr.utils.errors import first_line
 
 Columns = dict[str, list[Any]]
+SEPARATORS = (";", "\t", "|")
+"""Characters between cells where they are no commas."""
 
 
 def read_csv(path: Path) -> Columns:
@@ -22,22 +24,31 @@ def read_csv(path: Path) -> Columns:
         ValueError: For a file that is not UTF-8, a repeated column name, a row with more or fewer cells than the header, and a quote that is not closed.
     """
     csv.field_size_limit(sys.maxsize)  # or a cell of more than 131,072 characters, a long note, would be refused
-    reader = filter(None, csv.reader(open_text(path, newline=""), strict=True))  # empty lines are no rows
+    text = open_text(path, newline="")
+    separator = other_separator(text.readline())
+    text.seek(0)
+    reader = filter(None, csv.reader(text, strict=True))  # empty lines are no rows
     rows: list[list[str]] = []
     try:
         names = next(reader, [])
         for row in reader:
             if len(row) != len(names):
-                raise ValueError(
-                    f"{path}: row {len(rows) + 1} has {len(row)} cell(s), but the header has {len(names)}; put quotes around a cell that holds a comma."
-                )
+                way_out = separator or "put quotes around a cell that holds a comma"
+                raise ValueError(f"{path}: row {len(rows) + 1} has {len(row)} cell(s), but the header has {len(names)}; {way_out}.")
             rows.append(row)
     except csv.Error as error:
-        raise ValueError(f"{path}: row {len(rows) + 1} is not CSV ({error}); a quote inside a quoted cell is written twice.") from error
+        way_out = separator or "a quote inside a quoted cell is written twice"
+        raise ValueError(f"{path}: row {len(rows) + 1} is not CSV ({error}); {way_out}.") from error
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{path}: column `{name}` stands in the header more than once; rename one of them.")
     return {name: [row[index] for row in rows] for index, name in enumerate(names)}
+
+
+def other_separator(header: str) -> str:
+    """The way out where the names of the columns show that no commas separate the cells of a file; empty for all others."""
+    found = next((mark for mark in SEPARATORS if mark in header and "," not in header), None)
+    return f"write it with commas, since its cells are separated by {found!r}" if found else ""
 
 
 def read_json_lines(path: Path) -> Columns:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from lit_talr.utils.yaml_text import parse_yaml
+from lit_talr.utils.yaml_text import RepeatedKey, parse_yaml
 
 PLACEHOLDER = re.compile(r"{(\w+)}")
 
@@ -26,6 +26,8 @@ def read_prompt(path: Path, placeholders: Sequence[str]) -> dict[str, str]:
         raise ValueError(f"`prompt_file`: {path} does not exist; give a YAML file with the key `user` and, if wanted, `system`.")
     try:
         prompt = parse_yaml(Path(path).read_bytes())
+    except RepeatedKey as error:
+        raise ValueError(f"{path}: {error}.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())}); put the text `user` in quotes, or after `|` on lines of its own.") from error
     if not isinstance(prompt, dict) or not {"user"} <= set(prompt) <= {"system", "user"} or not all(isinstance(text, str) for text in prompt.values()):

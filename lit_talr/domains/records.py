@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from lit_talr.data.example import Example, Split
-from lit_talr.data.rows import load_rows
+from lit_talr.data.rows import load_rows, missing_column
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.domains.conversations import conversation, read_object
 from lit_talr.domains.rows import Row, named_rows, require_text
@@ -83,12 +83,9 @@ class Records(DomainDataModule):
         """
         for option in ("messages",) if self.messages else ("prompt", "response"):
             if (column := getattr(self, option)) not in names:
-                shown = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in names)
-                separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
                 turns = next((name for name in CONVERSATIONS if name in names and not self.messages), None)
                 way_out = f"if `{turns}` holds conversations, give `--data.messages {turns}`" if turns else f"say which with `--data.{option}`"
-                way_out = way_out if separator is None else f"write it with commas, since its cells are separated by {separator!r}"
-                raise ValueError(f"{source}: column `{column}` is missing; the file has {shown if len(shown) < 500 else shown[:500] + ' ...'}; {way_out}.")
+                raise ValueError(f"{source}: {missing_column(column, names, way_out)}")
 
     def example(self, row: Row, where: str) -> Example:
         return conversation(row[self.messages], self.messages, self.turns, self.system, where) if self.messages else self.prompt_and_response(row, where)

@@ -16,7 +16,7 @@ from lit_talr.heatmap.scores import TokenScores, score_tokens
 from lit_talr.modeling.arithmetic import loaded_in
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
-from lit_talr.utils.files import write_text
+from lit_talr.utils.files import check_writable, write_text
 from lit_talr.utils.weight_files import model_folder
 
 
@@ -55,6 +55,7 @@ def heatmap(
     tokenizer = tuned_run.data.encoder.tokenizer
     models = (tuned_run.base, tuned_run.tuned)
     folders = [find_model(model, tokenizer) for model in models]  # both, before either is run
+    check_writable(out.parent)
     scores = [score_model(model, folder, shown, tuned_run.arithmetic) for model, folder in zip(models, folders, strict=True)]
     write_text(out, page(tuned_run, split, shown, tokenizer, *scores))
     count = len(scores[0].nll)

@@ -178,6 +178,20 @@ def synchronise(path: Path) -> None:
             os.close(handle)
 
 
+def check_writable(folder: Path) -> None:
+    """Refuses a folder, or the place of a new one, that cannot be written, before hours of work that would end there. Leaves nothing.
+
+    Raises:
+        OSError: The system's, naming the folder.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        error.filename, error.filename2 = str(there), None
+        raise
+
+
 def check_unused(out: Path) -> None:
     """Refuses a path for a new folder that holds something already.
 

@@ -29,7 +29,7 @@ def why_not_yaml(error: Exception) -> str:
     """The end of a sentence that begins with the file, for what `parse_yaml` or decoding raised."""
     if isinstance(error, UnicodeDecodeError):
         return f"is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8."
-    return f"is not YAML ({error})."
+    return f"{error}." if isinstance(error, RepeatedKey) else f"is not YAML ({error})."
 
 
 def parse_yaml(text: str | bytes) -> Any:

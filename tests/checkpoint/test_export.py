@@ -32,7 +32,7 @@ from lit_talr.utils.files import UMASK, write_json
 from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import tensors
 from tests.helpers.fits import QWEN3, fit, merged
-from tests.helpers.full_disk import small_files
+from tests.helpers.full_disk import read_only, small_files
 from tests.helpers.models import ARCHITECTURES, OTHERS
 
 SMALL = LoRA(r=2, alpha=6)
@@ -356,6 +356,10 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(trained: Path
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "out could not be written (File too large: tokenizer.json) and is as it was before; make room" in error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with read_only(tmp_path), pytest.raises(SystemExit):
+        main(["export", "--ckpt", str(trained), "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "out could not be written (Read-only file system) and is as it was before; make room, or give a folder" in error
 
 
 def test_a_piece_is_cut_across_parts() -> None:

@@ -1,9 +1,11 @@
 """Wise-FT and averages: the formula, to the bit at its ends, and nothing written where something is wrong."""
 
+import io
 import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -300,8 +302,28 @@ def test_the_same_line_makes_what_a_killed_merge_did_not(base: Path, tuned: Path
         merge(tmp_path / "out", str(tuned), str(base), [0.7])
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_code_of_a_model_is_neither_run_nor_asked_about(
+    base: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: bool
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    for folder in (base, tuned):
+        config = json.loads((folder / "config.json").read_text())
+        kind = config["model_type"] if known else "strange"
+        (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Config: ...\n")
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": kind, "auto_map": {"AutoConfig": "own.Config"}}))
+    with nullcontext() if known else pytest.raises(SystemExit):
+        main(["merge", "--tuned", str(tuned), "--base", str(base), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert "[y/N]" not in said.out + said.err and not (tmp_path / "ran").exists() and (tmp_path / "out").exists() == known
+    assert known or "needs Python code of its own (`auto_map` in its JSON files), which is never run; give one of a kind built into" in said.err
+
+
 def test_a_full_disk_leaves_nothing_and_is_named(base: Path, tuned: Path, tmp_path: Path) -> None:
-    with small_files(9_000), pytest.raises(OSError, match=r"out could not be written \(File too large: model-.*safetensors\) and is as it was before"):
+    with (
+        small_files(9_000),
+        pytest.raises(OSError, match=r"out could not be written \(File too large: model-.*safetensors\) and is as it was before; make room"),
+    ):
         merge(tmp_path / "out", str(tuned), str(base))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_utilities.core.imports import RequirementCache
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_talr.cli.command_line import main
 from lit_talr.cli.errors import explain
+from lit_talr.cli.parsers import PACKAGE
 from tests.helpers.fits import QWEN3, write_data
 from tests.helpers.scores import read_values
 
@@ -85,6 +87,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.loss", "{class_path: TALR, floor: 0.1}"], "Option 'class_path' is not accepted; the options of a class stand under `init_args`"),
         (["--model.lora", "{r: 8, r: 16}"], "`--model.lora`: the key `r` stands in line 1 and again in line 1; join the two."),
         (["--trainer.logger", "CSVLogger"], "`trainer.logger` needs `save_dir`; give it, such as `--trainer.logger.save_dir VALUE`."),
+        (
+            ["--trainer.logger", '[{"class_path": "CSVLogger", "init_args": {"save": "x"}}]'],
+            "`trainer.logger`: Option 'save' is not accepted; did you mean save_dir?",
+        ),
         (["--trainer.logger", "CSVLoger"], "`trainer.logger`: there is no class CSVLoger; did you mean CSVLogger? There are"),
         (["--trainer.strategy", "zero2"], "zero2 is not a strategy of Lightning; give the file of one, such as -c configs/strategy/zero2.yaml."),
         (["--trainer.max_epochs"], "`--trainer.max_epochs` stands without a value; write one after it."),
@@ -138,11 +144,6 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.tokenizer", "configs"], "configs is a folder without a tokenizer (tokenizer_config.json)"),
         (["--model.tokenizer", "null"], "Give `model.pretrained` or `model.tokenizer`"),
         pytest.param(
-            ["--trainer.logger", "WandbLogger"],
-            "Problem with given class_path 'lightning.pytorch.loggers.WandbLogger': Requirement 'wandb>=0.12.10' not met. HINT: Try running `pip install",
-            marks=pytest.mark.skipif(find_spec("wandb") is not None, reason="it is installed here"),
-        ),
-        pytest.param(
             ["--model.compute.attention", "flash_attention_2"],
             "`model.compute.attention` is not installed here; install its package, or set another, such as sdpa",
             marks=pytest.mark.skipif(find_spec("flash_attn") is not None or find_spec("kernels") is not None, reason="it is installed here"),
@@ -158,6 +159,38 @@ def test_the_command_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert "`--run`: the command comes first, such as `lit-talr fit --run ...`; there are fit, " in refused(capsys, "--run", "x")
 
 
+@pytest.mark.parametrize(
+    ("given", "package"),
+    [
+        ("MLFlowLogger", "mlflow"),
+        ('[{"class_path": "MLFlowLogger"}]', "mlflow"),
+        pytest.param("WandbLogger", "wandb", marks=pytest.mark.slow),  # which is imported as a whole
+    ],
+)
+def test_a_logger_whose_package_is_missing_names_the_extra(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: str, package: str
+) -> None:
+    monkeypatch.setattr(f"lightning.pytorch.loggers.{package}._{package.upper()}_AVAILABLE", RequirementCache(f"{package}>=1000"))
+    name = "WandbLogger" if package == "wandb" else "MLFlowLogger"
+    sentence = f"lit-talr: {name}: {package}>=1000 is not installed; `pip install 'lit-talr[loggers]'` brings it.\n"
+    assert refused(capsys, "fit", *words, "--trainer.logger", given) == sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("import nothing_there", "`model.loss`: own_losses.Power cannot be imported (No module named 'nothing_there'); install nothing_there."),
+        ("from lit_talr.losses import Nothing", "`model.loss`: Power: cannot import name 'Nothing' from 'lit_talr.losses'"),
+    ],
+)
+def test_the_cause_of_an_import_that_fails_is_said(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, sentence: str
+) -> None:
+    (tmp_path / "own_losses.py").write_text(f"{line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert sentence in refused(capsys, "fit", *words, "--model.loss", "own_losses.Power")
+
+
 def test_a_logger_without_its_key_says_how_to_get_one() -> None:
     error = type("UsageError", (Exception,), {"__module__": "wandb.errors.errors"})("No API key configured.")
     assert explain(error, []) == (
@@ -170,6 +203,8 @@ def test_a_strategy_of_gpus_names_its_twin(words: list[str], capsys: pytest.Capt
     without = [word for word in words if word not in ("--trainer.accelerator", "cpu")]
     sentence = "no GPU is found here; on CPU ranks use -c configs/strategy/zero1-cpu.yaml, or `--trainer.accelerator cpu`."
     assert sentence in refused(capsys, "fit", *without, "-c", "configs/strategy/zero1.yaml")
+    files = {path.stem for path in (PACKAGE / "configs" / "strategy").iterdir()}
+    assert files == {name for file in files for name in (file.removesuffix("-cpu"), f"{file.removesuffix('-cpu')}-cpu")}
 
 
 @pytest.mark.parametrize(("files", "missing"), [(BASE[:4], "`model.loss` is missing"), ([*BASE[:2], *BASE[4:]], "`data` is missing")])
@@ -178,15 +213,29 @@ def test_a_missing_part_names_the_file_that_gives_it(capsys: pytest.CaptureFixtu
     assert f"{missing}; give it by a file, such as -c configs/{folder}/" in refused(capsys, "fit", *files, "--model.pretrained", "some/model")
 
 
+def test_a_fit_without_base_yaml_says_what_it_lacks(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *words[2:], "--ckpt_path", "last"])
+    said = capsys.readouterr().err
+    assert said.startswith("`trainer.callbacks` is without Summary, HFExport, WholeCheckpoint; so the run has no metrics.json, no export and no checkpoints ")
+    assert "; begin with -c configs/base.yaml, which lists them.\nlit-talr: `ckpt_path`: " in said
+
+
+def test_nothing_at_all_is_answered_with_whole_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "fit").endswith("the data needs a tokenizer; configs/experiment has whole runs.\n")
+
+
 def test_a_repeated_key_in_a_file_is_named_with_its_lines(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("trainer:\n  max_epochs: 1\n\ntrainer:\n  max_steps: 2\n")
-    sentence = "mine.yaml: is not YAML (the key `trainer` stands in line 1 and again in line 4; join the two)."
+    sentence = "mine.yaml: the key `trainer` stands in line 1 and again in line 4; join the two."
     assert sentence in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
 
 
 def test_a_misspelt_key_in_a_file_names_it(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("model:\n  losss: 3\n")
-    assert "losss" in refused(capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml"))
+    assert "mine.yaml: Subcommand 'fit' does not accept option 'model.losss'; did you mean model.loss?\n" in refused(
+        capsys, "fit", *words, "-c", str(tmp_path / "mine.yaml")
+    )
 
 
 def test_a_tokenizer_in_a_file_is_refused_too(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -294,11 +343,15 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     assert [answer["text"] for answer in again] == [answer["text"] for answer in answers]
 
 
-def test_answers_on_validation_rows_every_so_many_epochs(words: list[str], tmp_path: Path) -> None:
+def test_answers_on_validation_rows_every_so_many_epochs(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With a list that replaces the callbacks of base.yaml, which is said; ``test`` prints its scores without ``Summary`` too."""
     score: dict[str, Any] = {"class_path": "DomainScore", "init_args": {"every_n_epochs": 2}}
     epochs = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "2", "--data.batching.batch_size", "16"]
     main(["fit", *words, *epochs, "--trainer.callbacks", json.dumps([score])])
     assert [path.name for path in (tmp_path / "run" / "answers").iterdir()] == ["val-epoch-2.jsonl"]
+    assert "--trainer.callbacks: `callbacks` replaces those before it, without TokenProgressBar, Summary, " in capsys.readouterr().err
+    main(["test", "-c", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last"])
+    assert "test/score" in capsys.readouterr().out
 
 
 def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_replaced
+from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_lacking
 
 
 def test_a_negative_number_belongs_to_its_option() -> None:
@@ -24,15 +24,22 @@ def test_callbacks_that_are_replaced_are_named(tmp_path: Path, caplog: pytest.Lo
     monkeypatch.setattr(logging.getLogger("lit_talr"), "propagate", True)
     (tmp_path / "mine.yaml").write_text("trainer:\n  callbacks:\n    - class_path: lit_talr.callbacks.Summary\n    - Drift\n")
     (tmp_path / "more.yaml").write_text("trainer:\n  callbacks+:\n    - class_path: Drift\n")
-    say_replaced(["fit", "-c", "configs/base.yaml", f"--config={tmp_path / 'more.yaml'}", "--trainer.callbacks+=[Drift]"])
+    say_lacking(["fit", "-c", "configs/base.yaml", f"--config={tmp_path / 'more.yaml'}", "--trainer.callbacks+=[Drift]"])
     assert not caplog.text
-    say_replaced(["fit", "-c", "configs/base.yaml", "-c", str(tmp_path / "mine.yaml")])
+    say_lacking(["fit", "-c", "configs/base.yaml", "-c", str(tmp_path / "mine.yaml")])
     assert caplog.messages == [
         f"{tmp_path / 'mine.yaml'}: `callbacks` replaces those before it, without TokenProgressBar, TokenProbability, VisibleUpdate, DomainScore, HFExport, "
-        "WholeCheckpoint; so there is neither the export nor the checkpoints that can be resumed; to add to them, write `callbacks+`."
+        "WholeCheckpoint; so the run has no export and no checkpoints that are whole wherever it is killed; to add to them, write `callbacks+`."
     ]
     caplog.clear()
-    say_replaced(["fit", "-c", str(tmp_path / "mine.yaml"), "--trainer.callbacks", "Drift"])
+    say_lacking(["fit", "-c", str(tmp_path / "mine.yaml"), "--trainer.callbacks", "Drift"])
     assert caplog.messages == [
-        "--trainer.callbacks: `callbacks` replaces those before it, without Summary; so there is no metrics.json; to add to them, write `callbacks+`."
+        "--trainer.callbacks: `callbacks` replaces those before it, without Summary; so the run has no metrics.json; to add to them, write `callbacks+`."
+    ]
+    caplog.clear()
+    say_lacking(["test", "-c", str(tmp_path / "mine.yaml")])
+    say_lacking(["fit", "-c", str(tmp_path / "mine.yaml")])
+    assert caplog.messages == [
+        "`trainer.callbacks` is without HFExport, WholeCheckpoint; so the run has no export and no checkpoints that are whole wherever it is killed; "
+        "begin with -c configs/base.yaml, which lists them."
     ]

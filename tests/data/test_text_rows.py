@@ -45,6 +45,8 @@ def test_what_is_read(tmp_path: Path, name: str, content: str, expected: list[di
         ("rows.csv", 'a,b\n"1\n2",3\n4\n', "row 2 has 1 cell.s., but the header has 2"),
         ("rows.csv", 'a,b\n1,2\n"3,4\n', "row 2 is not CSV .unexpected end of data.; a quote inside a quoted cell is written twice"),
         ("rows.csv", 'a,b\n"5" pipe,2\n', "row 1 is not CSV .',' expected after '\"'."),
+        ("rows.csv", "a;b\n1;2, 3\n", "row 1 has 2 cell.s., but the header has 1; write it with commas, since its cells are separated by ';'"),
+        ("rows.csv", '"a";"b"\n"1";"2"\n', "row 1 is not CSV .*; write it with commas, since its cells are separated by ';'"),
         ("rows.csv", "a,b,a\n1,2,3\n", "column `a` stands in the header more than once; rename one of them"),
         ("rows.csv", "a,b\n", "has no rows"),
         ("rows.csv", "\n\n", "has no rows"),

@@ -1,4 +1,5 @@
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,6 +145,19 @@ def test_fewer_validation_rows_than_ranks_are_refused(tmp_path: Path) -> None:
     data.trainer.world_size = 8  # type: ignore[union-attr,misc]
     with pytest.raises(ValueError, match="There are 4 validation rows for 8 ranks"):
         data.setup("fit")
+
+
+def test_one_file_for_all_splits_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_data(tmp_path)
+    data = records(tmp_path)
+    data.val = data.test = data.train
+    data.trainer = FakeTrainer()  # type: ignore[assignment]
+    data.setup("fit")
+    with caplog.at_level(logging.WARNING, "lit_talr"):
+        data.train_dataloader()
+    assert [record.getMessage().split(": ")[0] for record in caplog.records] == [
+        f"{split} shares 20 of its 20 rows with {other}" for split, other in (("train", "val"), ("train", "test"), ("val", "test"))
+    ]
 
 
 def test_accumulation_of_one_s_own_is_refused(tmp_path: Path) -> None:

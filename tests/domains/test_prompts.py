@@ -24,6 +24,7 @@ def test_reads_a_wording(tmp_path: Path) -> None:
         ("- user", "prompt.yaml: must hold the texts"),
         ("system: x", "prompt.yaml: must hold the texts"),
         ("user: '{question}'\nother: x", "prompt.yaml: must hold the texts"),
+        ("user: a\nuser: b", "prompt.yaml: the key `user` stands in line 1 and again in line 2; join the two.$"),
         ("user: [", "prompt.yaml: is not YAML .*line 1, column 8"),
         ("user: '\u00e9'".encode("latin-1"), "prompt.yaml: is not YAML"),
     ],

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from lit_talr.cli.command_line import main
 from lit_talr.heatmap import heatmap
 from tests.heatmap.conftest import EVIL, ROWS
+from tests.helpers.full_disk import read_only
 from tests.helpers.scores import read_values
 from tests.helpers.tiny import save_tokenizer
 
@@ -137,6 +138,15 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.Captu
         (tmp_path / "config.yaml").write_text(content)
         error = refused(capsys, str(tmp_path))
         assert "config.yaml is not the configuration of a `lit-talr fit`" in error and sentence in error
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_models_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_talr.heatmap.command.score_model", None)
+    with read_only(tmp_path):
+        error = refused(capsys, str(run), "--out", str(tmp_path / "new" / "page.html"))
+    assert f"{tmp_path} cannot be read or written (Read-only file system); get the right to, or name another place." in error
 
 
 def test_a_run_of_random_weights_needs_a_base(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,15 @@
 
 import logging
 import os
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from lit_talr.modeling.extensions import MARK, OwnedBaton, refuse_stale, use_owned_batons
+from tests.helpers.fits import write_data
+from tests.training.test_faults import COMMAND, ROOT, environment, words
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
@@ -49,3 +52,17 @@ def test_torch_builds_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpp_extension, "FileBaton", cpp_extension.FileBaton)
     use_owned_batons()
     assert cpp_extension.FileBaton is OwnedBaton
+
+
+@pytest.mark.slow
+def test_zero_on_cpu_ranks_refuses_the_lock_of_a_killed_build_and_does_not_wait(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    lock = tmp_path / "extensions" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    os.utime(lock, (0, 0))
+    command = [*COMMAND, *words(tmp_path, "run", ("-c", "configs/strategy/zero2-cpu.yaml", "--trainer.devices", "1"))]
+    variables = {**environment(), "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"lit-talr: {lock} is the lock of a build that was killed: " in done.stderr and "; delete it and start again.\n" in done.stderr

@@ -9,6 +9,7 @@ import pytest
 from lit_talr.cli.command_line import main
 from lit_talr.utils.errors import explain_lost_rank, explain_system_error
 from tests.helpers.fits import write_data
+from tests.helpers.full_disk import read_only
 from tests.sweep.stub import words as sweep_words
 
 
@@ -66,6 +67,21 @@ def test_a_run_where_none_can_be_made_is_one_sentence(inputs: Path, capsys: pyte
     words += ["--model.pretrained", str(inputs / "model"), "--model.tokenizer", str(inputs / "tokenizer"), "--trainer.accelerator", "cpu"]
     sentence = refused(capsys, verb, *words, "--run", str(inputs / "file" / "run"))
     assert str(inputs / "file") in sentence and "cannot be read or written (Not a directory); correct the path." in sentence
+
+
+def test_a_read_only_disk_is_one_sentence(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(inputs / f"{split}.jsonl"))]
+    words = ["-c", "configs/base.yaml", "-c", "configs/data/records.yaml", "-c", "configs/loss/standard.yaml", *files, "--trainer.accelerator", "cpu"]
+    words += ["--model.pretrained", str(inputs / "model"), "--model.tokenizer", str(inputs / "tokenizer"), "--run", str(inputs / "disk" / "run")]
+    models = ["--tuned", str(inputs / "model"), "--base", str(inputs / "model"), "--out", str(inputs / "disk" / "out")]
+    (inputs / "disk").mkdir()
+    with read_only(inputs / "disk"):
+        sentence = "disk/run cannot be read or written (Read-only file system); get the right to, or name another place."
+        assert sentence in refused(capsys, "fit", *words)
+        sentence = "disk cannot be read or written (Read-only file system); get the right to, or name another place."
+        assert sentence in refused(capsys, "test", *words)  # before it generates
+        sentence = "out could not be written (Read-only file system) and is as it was before; make room, or give a folder that you may write to."
+        assert sentence in refused(capsys, "merge", *models)
 
 
 def test_a_sweep_where_none_can_be_made_is_one_sentence(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_talr.utils.files import looks_like_path, new_folder, read_json, shipped, write_json, write_text
+from lit_talr.utils.files import check_writable, looks_like_path, new_folder, read_json, shipped, write_json, write_text
 from tests.helpers.full_disk import small_files
 
 
@@ -69,6 +69,17 @@ def test_a_file_that_cannot_be_replaced_is_as_before(tmp_path: Path) -> None:
     with small_files(10), pytest.raises(OSError, match=r"page.html could not be written \(File too large\) and is as it was before; make room"):
         write_text(tmp_path / "page.html", "new" * 10)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path)
+    check_writable(tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(NotADirectoryError) as error:
+            check_writable(folder)
+        assert error.value.filename == str(tmp_path / "file")
 
 
 def test_paths_and_names_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,9 +90,13 @@ def on_rank_zero(trainer: Trainer, work: Callable[[], None], deed: str) -> None:
 
 
 def make_room(temporary: Path) -> None:
-    """Removes what a killed run left of a checkpoint, and makes the folder."""
+    """Removes what a killed run left of a checkpoint.
+
+    Raises:
+        FileNotFoundError: If its folder is gone; a new one would lack all else that belongs to the run.
+    """
     remove(temporary)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.parent.stat()
 
 
 def save(trainer: Trainer, path: Path, weights_only: bool) -> None:

@@ -45,7 +45,7 @@ ANSWERS = {
     "deepspeed": "is a file of configs/strategy here, such as -c configs/strategy/zero2.yaml",
     "fsdp": "is a file here, -c configs/strategy/fsdp2.yaml",
 }
-"""What to say to each name."""
+"""The answer to each name: the rest of a sentence that begins with it."""
 
 
 def explain_foreign(words: Sequence[str], message: str) -> str | None:

@@ -28,8 +28,8 @@ def test_an_old_lightnings_option_in_a_file(capsys: pytest.CaptureFixture[str], 
         ("learning_rate", "`learning_rate` is `model.optimizer.lr` here."),
         (
             "gradient_accumulation_steps",
-            "`gradient_accumulation_steps` follows here from `data.batching.batch_size`, the examples of an optimizer step: those of a micro-batch x micro-batches "
-            "x devices.",
+            "`gradient_accumulation_steps` follows here from `data.batching.batch_size`, the examples of an optimizer step: "
+            "those of a micro-batch x micro-batches x devices.",
         ),
     ],
 )

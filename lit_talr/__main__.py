@@ -1,5 +1,6 @@
 """``python -m lit_talr`` and ``lit-talr``."""
 
+import re
 import signal
 import sys
 import threading
@@ -53,7 +54,7 @@ def main() -> None:
 
 def does_work(words: list[str]) -> bool:
     """Whether a command line does more than to print."""
-    return bool(words) and words[0] in LONG and not any(word.startswith(("-h", "--help", "--print_config", "--dry")) for word in words)
+    return bool(words) and words[0] in LONG and not any(re.match(r"-h|--(help|print_config|dry|[\w.]+\.help\b)", word) for word in words)
 
 
 def run_command() -> None:

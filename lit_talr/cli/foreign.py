@@ -57,10 +57,10 @@ def explain_foreign(words: Sequence[str], message: str) -> str | None:
     if match is None:
         return None
     key = match[3] or ".".join(filter(None, (match[1], match[2])))
-    places = list(given_options(words))
+    places = {place: options for place, _, options in given_options(words)}
     if key in ANSWERS:
-        return join_answers({place.name: {name: ANSWERS[name] for name in place.options if name in ANSWERS} for place in places})
-    file = next((place.name for place in places[1:] if key in place.options), "")
+        return join_answers({place: {name: ANSWERS[name] for name in options if name in ANSWERS} for place, options in places.items()})
+    file = next((place for place, options in places.items() if place and key in options), "")
     if file and match[0].startswith("Subcommand") and "did you mean" not in message:
         return f"{file}there is no option `{key}`; a file has the keys trainer, model, data, run, seed_everything and ckpt_path, as configs/base.yaml shows."
     return f"{file}{message}." if file else None

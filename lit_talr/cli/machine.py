@@ -12,7 +12,6 @@ from lit_talr.utils.errors import check_in
 
 LAUNCHERS = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE")
 """Variables of the environment by which ranks on several machines find each other."""
-DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 
 
 def check_machine(config: Namespace) -> None:
@@ -25,9 +24,8 @@ def check_machine(config: Namespace) -> None:
         ValueError: Naming the option and the way out.
     """
     trainer = config.trainer
-    if isinstance(config.seed_everything, int) and not isinstance(config.seed_everything, bool):
-        check_in("seed_everything", config.seed_everything, "[0, 4294967296)")
-    if isinstance(trainer.max_time, str) and not DURATION.fullmatch(trainer.max_time):
+    check_in("seed_everything", config.seed_everything, "[0, 4294967296)")
+    if isinstance(trainer.max_time, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", trainer.max_time):
         raise ValueError(f"`trainer.max_time` must be a text of the form DD:HH:MM:SS, such as 00:02:00:00 for two hours, got {trainer.max_time}.")
     if trainer.fast_dev_run:
         raise ValueError("`trainer.fast_dev_run` is not supported, since it cuts optimizer steps; use `--trainer.max_steps 2`.")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -114,22 +114,14 @@ def typed_names(words: Sequence[str]) -> list[str]:
     return [word[2:].split("=")[0].replace(".init_args", "").rstrip("+") for word in words if word.startswith("--")]
 
 
-class Place(NamedTuple):
-    """A command line, or a file in it."""
-
-    name: str  # as a sentence about it begins: empty for the command line
-    text: str
-    options: list[str]
-
-
-def given_options(words: Sequence[str]) -> Iterator[Place]:
-    """The command line, then each of its files that can be read; others are the parser's to refuse."""
-    yield Place("", " ".join(words), typed_names(words))
+def given_options(words: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """The command line, then each of its files that can be read: the beginning of a sentence about it, its text, its options."""
+    yield "", " ".join(words), typed_names(words)
     for path in (word.split("=", 1)[-1] for word in words):
         if path.endswith((".yaml", ".yml", ".json")):
-            with suppress(ValueError, OSError):
+            with suppress(ValueError, OSError):  # which the parser has named, if it is about this file
                 path = find_config(path)
-                yield Place(f"{path}: ", Path(path).read_text(encoding="utf-8"), list(option_names(read_config(path))))
+                yield f"{path}: ", Path(path).read_text(encoding="utf-8"), list(option_names(read_config(path)))
 
 
 def join_answers(answers: Mapping[str, Mapping[str, str]]) -> str:

@@ -35,7 +35,7 @@ MODULES = {
 
 def explain_renamed(words: Sequence[str], message: str) -> str | None:
     """The new names for all old ones on a command line and in its files, if an error's message is about one of them."""
-    changes = {place.name: find_renamed(place.text, place.options) for place in given_options(words)}
+    changes = {place: find_renamed(text, options) for place, text, options in given_options(words)}
     if not any(re.search(rf"\b{old.rsplit('.', 1)[-1]}\b", message, re.IGNORECASE) for found in changes.values() for old in found):
         return None
     return join_answers({place: {old: f"is now `{new}`" for old, new in found.items()} for place, found in changes.items()})

@@ -20,8 +20,8 @@ def lose_a_rank(path: Path, weights_only: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "fail", "sentence"),
     [
-        ("last.ckpt", lose_the_folder, "its folder has been removed while"),
-        ("gone/last.ckpt", None, "its folder has been removed while"),
+        ("last.ckpt", lose_the_folder, "its folder has been removed or renamed meanwhile"),
+        ("gone/last.ckpt", None, "its folder has been removed or renamed meanwhile"),
         ("last.ckpt", lose_a_rank, "^another rank has ended"),
     ],
 )

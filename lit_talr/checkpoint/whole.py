@@ -63,9 +63,7 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
         if lost := explain_lost_rank(str(cause)):
             raise ConnectionError(lost) from error
         if isinstance(cause, FileNotFoundError):
-            raise OSError(
-                f"{path} could not be written, since its folder has been removed or renamed meanwhile; {CONTINUE}, if one is left."
-            ) from error
+            raise OSError(f"{path} could not be written, since its folder has been removed or renamed meanwhile; {CONTINUE}, if one is left.") from error
         raise OSError(
             f"{path} could not be written ({first_line(cause)}); the earlier checkpoints are whole: make room, and continue with `--ckpt_path auto`."
         ) from error

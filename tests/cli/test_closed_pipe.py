@@ -36,3 +36,8 @@ def test_help_is_no_work() -> None:
 def test_what_is_read_arrives_whole() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert (done.returncode, done.stderr, done.stdout) == (0, "done\n", ("x" * 70_000 + "\n") * 3)
+
+
+def test_python_without_buffers_keeps_none() -> None:
+    program = "import os; from lit_talr.cli.closed_pipe import outlive_readers; outlive_readers(''); print('x'); os._exit(0)"
+    assert subprocess.run([sys.executable, "-u", "-c", program], capture_output=True, text=True).stdout == "x\n"

@@ -57,7 +57,7 @@ def on_rank_zero(trainer: "Trainer", work: Callable[[], T], deed: str) -> T:
     if trainer.is_global_zero:
         try:
             result = work()
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # of any kind: the others would wait for ever
             fault = error
     with waiting_for_ranks("the other ranks" if trainer.is_global_zero else f"rank 0, which {deed}"):
         result, fault = trainer.strategy.broadcast((result, fault))

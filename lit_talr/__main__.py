@@ -1,12 +1,13 @@
 """``python -m lit_talr`` and ``lit-talr``."""
 
-import os
+import re
 import signal
 import sys
 import threading
 
 from lit_talr import __version__
 from lit_talr.cli.closed_pipe import outlive_readers
+from lit_talr.cli.rank_variables import explain_variables
 
 COMMANDS = {
     "fit": "train; every option is a key of a YAML file (-c) or typed (--model.optimizer.lr 1e-6)",
@@ -22,8 +23,6 @@ COMMANDS = {
 }
 LONG = ("fit", "validate", "test", "sweep", "demo", "merge", "export")
 """Commands whose work is not what they print."""
-NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS")
-"""Variables of the environment by which libraries tell ranks apart, also while they are imported."""
 INTERRUPTED = 128 + signal.SIGINT
 OVERVIEW = "\n".join(
     [
@@ -43,8 +42,8 @@ def main() -> None:
     """Runs the command line of this process."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
     outlive_readers("lit-talr: nobody reads the output any more; the work goes on without it." if does_work(words) else "")
-    if wrong := next((name for name in NUMBERS if not os.environ.get(name, "0").isdecimal()), None):
-        sys.exit(f"lit-talr: the variable {wrong} of the environment must be a whole number, got {os.environ[wrong]!r}; correct it, or `unset {wrong}`.")
+    if sentence := explain_variables():
+        sys.exit(f"lit-talr: {sentence}")
     if words in ([], ["-h"], ["--help"]):
         print(OVERVIEW)
     elif words == ["--version"]:
@@ -55,7 +54,7 @@ def main() -> None:
 
 def does_work(words: list[str]) -> bool:
     """Whether a command line does more than to print."""
-    return bool(words) and words[0] in LONG and not any(word.startswith(("-h", "--help", "--print_config", "--dry")) for word in words)
+    return bool(words) and words[0] in LONG and not any(re.match(r"-h|--(help|print_config|dry|[\w.]+\.help\b)", word) for word in words)
 
 
 def run_command() -> None:

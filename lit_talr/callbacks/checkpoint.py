@@ -73,6 +73,8 @@ class WholeCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero:
+            Path(str(self.dirpath)).mkdir(parents=True, exist_ok=True)
         if self.monitor is not None:
             self.remove_unknown(trainer)
         else:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from lit_talr.utils.collectives import gather_lists
 from lit_talr.utils.errors import CONTINUE, explain_lost_rank, first_line
 from lit_talr.utils.files import remove, synchronise
 from lit_talr.utils.manifest import file_names, sum_file, write_manifest
-from lit_talr.utils.waiting import waiting_for_ranks
+from lit_talr.utils.waiting import on_rank_zero, waiting_for_ranks
 
 WRITER = re.compile(r"(?:zero_pp_rank|^_)_(\d+)_")
 """The rank in the names of DeepSpeed's and FSDP2's files."""
@@ -49,13 +49,13 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        on_rank_zero(trainer, partial(make_room, temporary), "one makes room for a checkpoint")
+        on_rank_zero(trainer, partial(make_room, temporary), "makes room for a checkpoint")
         save(trainer, temporary, weights_only)
         names = [name for name in file_names(temporary) if writer_of(name) == trainer.global_rank]  # none where the checkpoint is one file
         own_files = [(name, sum_file(temporary / name)) for name in names]
-        with waiting_for_ranks(f"they write {path}"):
+        with waiting_for_ranks(f"the other ranks, which write {path}"):
             files = dict(gather_lists(own_files))
-        on_rank_zero(trainer, partial(move_into_place, temporary, path, files), f"one moves {path} into its place")
+        on_rank_zero(trainer, partial(move_into_place, temporary, path, files), f"moves {path} into its place")
     except (OSError, RuntimeError, CheckpointException) as error:
         if trainer.is_global_zero:
             remove(temporary)
@@ -63,36 +63,20 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool = False) -> None
         if lost := explain_lost_rank(str(cause)):
             raise ConnectionError(lost) from error
         if isinstance(cause, FileNotFoundError):
-            raise OSError(f"{path} could not be written, since its folder has been removed while the run writes there; {CONTINUE}, if one is left.") from error
+            raise OSError(f"{path} could not be written, since its folder has been removed or renamed meanwhile; {CONTINUE}, if one is left.") from error
         raise OSError(
             f"{path} could not be written ({first_line(cause)}); the earlier checkpoints are whole: make room, and continue with `--ckpt_path auto`."
         ) from error
 
 
-def on_rank_zero(trainer: Trainer, work: Callable[[], None], deed: str) -> None:
-    """Lets rank zero do some work, and raises its error on every rank, so that none waits in vain. Collective.
-
-    Args:
-        trainer: Knows the ranks.
-        work: What rank zero does.
-        deed: The same in words, for those that wait.
-    """
-    fault: Exception | None = None
-    if trainer.is_global_zero:
-        try:
-            work()
-        except (OSError, RuntimeError) as error:
-            fault = error
-    with waiting_for_ranks(deed):
-        fault = trainer.strategy.broadcast(fault)
-    if fault is not None:
-        raise fault
-
-
 def make_room(temporary: Path) -> None:
-    """Removes what a killed run left of a checkpoint, and makes the folder."""
+    """Removes what a killed run left of a checkpoint.
+
+    Raises:
+        FileNotFoundError: If its folder is gone; a new one would lack all else that belongs to the run.
+    """
     remove(temporary)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.parent.stat()
 
 
 def save(trainer: Trainer, path: Path, weights_only: bool) -> None:
@@ -104,7 +88,7 @@ def save(trainer: Trainer, path: Path, weights_only: bool) -> None:
         trainer.save_checkpoint(path, weights_only)
     finally:
         trainer.strategy.checkpoint_io = usual
-    on_rank_zero(trainer, direct.check, f"one writes {path}")
+    on_rank_zero(trainer, direct.check, f"writes {path}")
 
 
 def writer_of(name: str) -> int:

@@ -41,5 +41,7 @@ def outlive_readers(remark: str) -> None:
         is_own = stream is getattr(sys, f"__{name}__")  # and not what a test or a notebook has put in its place
         if is_own and isinstance(stream, io.TextIOWrapper) and not stream.isatty():  # None where it was closed from the start
             stream.flush()
-            text = io.TextIOWrapper(io.BufferedWriter(Output(stream.fileno(), words)), stream.encoding, stream.errors, line_buffering=stream.line_buffering)
+            output: Any = Output(stream.fileno(), words)
+            buffer = output if stream.write_through else io.BufferedWriter(output)  # none with PYTHONUNBUFFERED
+            text = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering, write_through=stream.write_through)
             setattr(sys, name, text)

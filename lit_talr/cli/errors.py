@@ -11,9 +11,8 @@ from lightning.pytorch.strategies import Strategy
 from torch.optim import Optimizer
 
 from lit_talr.cli.foreign import explain_foreign
-from lit_talr.cli.parsers import PACKAGE, find_config, option_names, read_config
+from lit_talr.cli.parsers import PACKAGE, given_options
 from lit_talr.cli.renamed import explain_renamed
-from lit_talr.cli.words import options
 from lit_talr.domains import DomainDataModule
 from lit_talr.losses import LossStrategy
 from lit_talr.training.schedules import Schedule
@@ -77,8 +76,7 @@ def explain_trainer(message: str, words: Sequence[str]) -> str | None:
 
 def names_class(words: Sequence[str], key: str) -> bool:
     """Whether a command line, or a file in it, names the class that an option takes."""
-    given = [option for name, value in options(words) for option in (option_names(read_config(find_config(value))) if name == "config" else [name])]
-    return key in given or f"{key}.class_path" in given
+    return any(not {key, f"{key}.class_path"}.isdisjoint(names) for _, _, names in given_options(words))
 
 
 def one_sentence(message: str) -> str:

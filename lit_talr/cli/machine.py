@@ -7,11 +7,11 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from lit_talr.cli.rank_variables import num_started
 from lit_talr.utils.errors import check_in
 
 LAUNCHERS = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE")
 """Variables of the environment by which ranks on several machines find each other."""
-DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 
 
 def check_machine(config: Namespace) -> None:
@@ -24,9 +24,8 @@ def check_machine(config: Namespace) -> None:
         ValueError: Naming the option and the way out.
     """
     trainer = config.trainer
-    if isinstance(config.seed_everything, int) and not isinstance(config.seed_everything, bool):
-        check_in("seed_everything", config.seed_everything, "[0, 4294967296)")
-    if isinstance(trainer.max_time, str) and not DURATION.fullmatch(trainer.max_time):
+    check_in("seed_everything", config.seed_everything, "[0, 4294967296)")
+    if isinstance(trainer.max_time, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", trainer.max_time):
         raise ValueError(f"`trainer.max_time` must be a text of the form DD:HH:MM:SS, such as 00:02:00:00 for two hours, got {trainer.max_time}.")
     if trainer.fast_dev_run:
         raise ValueError("`trainer.fast_dev_run` is not supported, since it cuts optimizer steps; use `--trainer.max_steps 2`.")
@@ -39,7 +38,7 @@ def check_machine(config: Namespace) -> None:
 
 
 def check_devices(trainer: Namespace) -> None:
-    """Refuses a number of devices that is none, and numbers of ranks that contradict the program that started this one."""
+    """Refuses a number of devices that is none, and machines that nothing has started."""
     devices, nodes = as_number(trainer.devices), trainer.num_nodes
     if devices == 0 or (trainer.accelerator == "cpu" and ((isinstance(devices, Sequence) and devices != "auto") or devices == -1)):
         way_out = "CPU ranks have no numbers of their own: give how many, such as 2" if devices else "give at least 1"
@@ -49,14 +48,27 @@ def check_devices(trainer: Namespace) -> None:
             f"`trainer.num_nodes` {nodes} asks for ranks on {nodes} machines, and nothing has started this one as a part of them; "
             "start it by torchrun or srun on each (docs/running.md), or leave it out."
         )
-    per_node = len(devices) if isinstance(devices, list) else devices
-    name = "SLURM_NTASKS" if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive") else "WORLD_SIZE"
-    started = int(os.environ.get(name, "1"))
-    if started > 1 and isinstance(per_node, int) and per_node > 0 and nodes * per_node != started:
-        raise ValueError(
-            f"`trainer.num_nodes` {nodes} x `trainer.devices` {per_node} are {nodes * per_node} rank(s), and {started} were started ({name}); "
-            f"make them agree, or `unset {name}` for a process that stands alone."
-        )
+    if not trainer.plugins:  # which may tell ranks apart by other means
+        check_ranks(nodes, len(devices) if isinstance(devices, list) else devices)
+
+
+def check_ranks(nodes: int, per_node: Any) -> None:
+    """Refuses numbers of ranks that contradict the program that started this one.
+
+    Args:
+        nodes: Number of machines.
+        per_node: Number of devices on each; a word or -1 where Lightning counts them.
+    """
+    name, started = num_started()
+    is_slurm, is_number = name == "SLURM_NTASKS", isinstance(per_node, int) and per_node > 0
+    way_out = "start all ranks by `srun --ntasks-per-node N`, N as in `trainer.devices`" if is_slurm else "make them agree"
+    way_out += f", or `unset {'SLURM_NTASKS SLURM_PROCID' if is_slurm else name}` for a process that stands alone."
+    if started > 1 and is_number and nodes * per_node != started:
+        raise ValueError(f"`trainer.num_nodes` {nodes} x `trainer.devices` {per_node} are {nodes * per_node} rank(s), and {name} is {started}; {way_out}")
+    if started > 1 and is_slurm and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(f"SLURM_NTASKS is {started}, and SLURM_NTASKS_PER_NODE, which Lightning needs too, is not set; {way_out}")
+    if is_number and (number := int(os.environ.get("LOCAL_RANK", "0"))) >= per_node:
+        raise ValueError(f"the variable LOCAL_RANK must be below `trainer.devices`, {per_node}, got {number}; correct it, or `unset LOCAL_RANK`.")
 
 
 def as_number(devices: Any) -> Any:

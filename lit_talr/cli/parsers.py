@@ -1,7 +1,8 @@
 """Parsers that raise one sentence, and the configuration files that they read."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -112,6 +113,21 @@ def option_names(config: object, prefix: str = "") -> Iterator[str]:
 def typed_names(words: Sequence[str]) -> list[str]:
     """The dotted names of all options on a command line, without ``init_args``."""
     return [word[2:].split("=")[0].replace(".init_args", "").rstrip("+") for word in words if word.startswith("--")]
+
+
+def given_options(words: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """The command line, then each of its files that can be read: the beginning of a sentence about it, its text, its options."""
+    yield "", " ".join(words), typed_names(words)
+    for path in (word.split("=", 1)[-1] for word in words):
+        if path.endswith((".yaml", ".yml", ".json")):
+            with suppress(ValueError, OSError):  # which the parser has named, if it is about this file
+                path = find_config(path)
+                yield f"{path}: ", Path(path).read_text(encoding="utf-8"), list(option_names(read_config(path)))
+
+
+def join_answers(answers: Mapping[str, Mapping[str, str]]) -> str:
+    """The answers to names, by the places where these stand, as sentences."""
+    return " ".join(f"{place}{'; '.join(f'`{name}` {answer}' for name, answer in found.items())}." for place, found in answers.items() if found)
 
 
 def refuse_linked(names: Iterable[str], place: str = "`--") -> None:

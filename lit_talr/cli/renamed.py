@@ -2,10 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
 
-from lit_talr.cli.parsers import option_names, read_config, typed_names
+from lit_talr.cli.parsers import given_options, join_answers
 
 OPTIONS = {
     **{
@@ -37,14 +35,10 @@ MODULES = {
 
 def explain_renamed(words: Sequence[str], message: str) -> str | None:
     """The new names for all old ones on a command line and in its files, if an error's message is about one of them."""
-    changes = {"": find_renamed(" ".join(words), typed_names(words))}
-    for path in (Path(word.split("=", 1)[-1]) for word in words):
-        if path.suffix in (".yaml", ".yml", ".json") and path.is_file():
-            with suppress(ValueError):  # which the parser has named, if it is about this file
-                changes[f"{path}: "] = find_renamed(path.read_text(encoding="utf-8"), option_names(read_config(path)))
+    changes = {place: find_renamed(text, options) for place, text, options in given_options(words)}
     if not any(re.search(rf"\b{old.rsplit('.', 1)[-1]}\b", message, re.IGNORECASE) for found in changes.values() for old in found):
         return None
-    return " ".join(f"{where}{'; '.join(f'`{old}` is now `{new}`' for old, new in found.items())}." for where, found in changes.items() if found)
+    return join_answers({place: {old: f"is now `{new}`" for old, new in found.items()} for place, found in changes.items()})
 
 
 def find_renamed(text: str, options: Iterable[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.sharded import empty_model, load_shards, shard
 from lit_talr.modeling.strategies import shards_weights, splits_optimizer
 from lit_talr.training.base_nll import BaseNLL, load_base_nll
-from lit_talr.utils.waiting import waiting_for_ranks
+from lit_talr.utils.waiting import on_rank_zero
 from lit_talr.utils.weight_files import fingerprint, model_folder, weight_files
 
 
@@ -56,8 +56,7 @@ class BaseModel(NamedTuple):
         """The hash of its configuration and weights, read by one rank. Collective."""
         folder = model_folder(self.pretrained, self.revision)
         weight_files(folder)  # on every rank, as the line above, so that all of them refuse
-        with waiting_for_ranks(f"the first reads {folder}"):
-            return trainer.strategy.broadcast(fingerprint(folder) if trainer.is_global_zero else "")
+        return on_rank_zero(trainer, lambda: fingerprint(folder), f"reads {folder}")
 
     def identity(self, trainer: Trainer) -> str:
         """Everything about it that its outputs depend on, for the keys of caches. Collective."""

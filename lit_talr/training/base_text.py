@@ -10,6 +10,7 @@ from lit_talr.theory.drift import sample
 from lit_talr.theory.walk import check_context
 from lit_talr.training.base_model import BaseModel
 from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
+from lit_talr.utils.waiting import on_rank_zero
 
 FORMAT = 1
 """Part of every key; raise it when the same content would give other numbers."""
@@ -37,8 +38,7 @@ def base_text(trainer: Trainer, model: BaseModel, first_token: int, num_sequence
     """
 
     def compute() -> Entry:
-        text = sample_text(trainer, model, first_token, num_sequences, length, seed) if trainer.is_global_zero else {}
-        return Entry(trainer.strategy.broadcast(text))
+        return Entry(on_rank_zero(trainer, lambda: sample_text(trainer, model, first_token, num_sequences, length, seed), "samples from the base model"))
 
     about = f"{FORMAT} {model.identity(trainer)} {first_token} {num_sequences} {length} {seed}"
     entry = read_or_compute(trainer, ContentCache(trainer.default_root_dir, "base-text", about), compute)

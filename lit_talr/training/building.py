@@ -23,7 +23,7 @@ from lit_talr.training.base_model import compute_dtype, mixed_dtype
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.score import digest
-from lit_talr.utils.waiting import waiting_for_ranks
+from lit_talr.utils.waiting import on_rank_zero
 from lit_talr.utils.weight_files import model_folder, weight_files
 
 logger = logging.getLogger(__name__)
@@ -87,10 +87,7 @@ class Source(NamedTuple):
         if self.pretrained is None:
             return WeightsIdentity(None, digest(self.architecture, torch.initial_seed()), 0)
         weight_files(self.folder)  # on every rank, so that all of them refuse
-        with waiting_for_ranks(f"the first reads {self.folder}"):
-            found = trainer.strategy.broadcast(folder_weights(self.folder) if trainer.is_global_zero else None)
-        assert found is not None
-        return found
+        return on_rank_zero(trainer, lambda: folder_weights(self.folder), f"reads {self.folder}")
 
 
 def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoRA | None, vocab_size: int, batching: Batching, exact: bool = False) -> Backbone:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lit_talr.utils.files import write_bytes
-from lit_talr.utils.waiting import waiting_for_ranks
+from lit_talr.utils.waiting import on_rank_zero
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -91,17 +91,14 @@ def read_or_compute(trainer: "Trainer", cache: ContentCache, compute: Callable[[
         cache: Of the same key on every rank.
         compute: Gives the same entry on every rank.
     """
-    with waiting_for_ranks(f"the first reads {cache.path}"):
-        is_cached = trainer.strategy.broadcast(trainer.is_global_zero and cache.read() is not None)
-    if is_cached:
+    if on_rank_zero(trainer, lambda: cache.read() is not None, f"reads {cache.path}"):
         entry = cache.read()
         assert entry is not None
         if trainer.is_global_zero:
             logger.info(f"{cache.kind}: read from {cache.path}.")
         return entry
     entry = compute()
-    with waiting_for_ranks(f"the first writes {cache.path}"):
-        written = trainer.strategy.broadcast(trainer.is_global_zero and cache.write(entry))
+    written = on_rank_zero(trainer, lambda: cache.write(entry), f"writes {cache.path}")
     return (cache.read() if written else None) or entry  # what is read is memory-mapped
 
 

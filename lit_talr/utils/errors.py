@@ -16,7 +16,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WAYS_OUT = {
     **dict.fromkeys(FULL, "make room, and start again by the same line"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the right to, or name another place"),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "correct the path"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "correct the path"),
+    errno.ENOENT: "correct the path, or put back what was moved or removed meanwhile",
     **dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP), "name a folder on a disk that has locks"),
     errno.EAGAIN: "another process holds it, so wait for its end",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",

@@ -84,9 +84,9 @@ def is_made(out: Path, about: Mapping[str, Any] | None = None, command: str = ""
     Raises:
         ValueError: If it holds anything else.
     """
-    if (out / MANIFEST).is_file() and (about is None or (why_changed(out) is None and read_json(out / MANIFEST)["about"] == about)):
-        card = out / "README.md"
-        if card.is_file() and command in card.read_text(encoding="utf-8", errors="replace"):
+    card = out / "README.md"
+    if (out / MANIFEST).is_file() and card.is_file() and command in card.read_text(encoding="utf-8", errors="replace"):
+        if about is None or (why_changed(out) is None and read_json(out / MANIFEST)["about"] == about):  # the former reads all weights
             return True
     check_unused(out)
     return False

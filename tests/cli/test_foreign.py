@@ -1,11 +1,12 @@
 """Configurations of other programs are answered with the options here."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from lit_talr.cli.fit_parser import fit_parser
-from lit_talr.cli.foreign import OPTIONS
+from lit_talr.cli.foreign import ANSWERS
 from tests.cli.test_renamed import FIT, refusal
 
 
@@ -21,8 +22,19 @@ def test_an_old_lightnings_option_in_a_file(capsys: pytest.CaptureFixture[str], 
     assert refusal(capsys, "-c", str(file)) == f"{file}: `trainer.gpus` is `trainer.devices` here."
 
 
-def test_a_typed_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refusal(capsys, "--learning_rate", "1") == "`learning_rate` is `model.optimizer.lr` here."
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("learning_rate", "`learning_rate` is `model.optimizer.lr` here."),
+        (
+            "gradient_accumulation_steps",
+            "`gradient_accumulation_steps` follows here from `data.batching.batch_size`, the examples of an optimizer step: "
+            "those of a micro-batch x micro-batches x devices.",
+        ),
+    ],
+)
+def test_a_typed_name(capsys: pytest.CaptureFixture[str], name: str, sentence: str) -> None:
+    assert refusal(capsys, f"--{name}", "1") == sentence
 
 
 def test_a_key_that_is_nobodys_is_named_with_its_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -34,5 +46,6 @@ def test_a_key_that_is_nobodys_is_named_with_its_file(capsys: pytest.CaptureFixt
 def test_the_options_here_exist() -> None:
     parse = fit_parser()
     values = {"trainer.precision": "32-true", "model.schedule": "Cosine", "trainer.logger": "true", "model.compute.gradient_checkpointing": "true"}
-    for option in {option for option in OPTIONS.values() if not option.startswith("a file")}:
-        parse([*FIT[1:], "-c", "configs/lora.yaml", f"--{option}", values.get(option, "1")])
+    values |= {"data.batching.packing": "false", "model.lora.targets": "[q_proj]", "data.encoding.too_long": "drop", "model.schedule.warmup_steps": "0"}
+    options = sorted({option for answer in ANSWERS.values() for option in re.findall(r"`([\w.]+)(?:: [\w-]+)?`", answer)})
+    parse([*FIT[1:], "-c", "configs/lora.yaml", *(word for option in options for word in (f"--{option}", values.get(option, "1")))])

@@ -8,12 +8,15 @@ from jsonargparse import Namespace
 
 from lit_talr.cli.machine import LAUNCHERS, check_machine
 
-USUAL = {"max_time": None, "fast_dev_run": False, "precision": "32-true", "accelerator": "cpu", "strategy": "auto", "devices": "1", "num_nodes": 1}
+USUAL = {
+    **{"max_time": None, "fast_dev_run": False, "precision": "32-true", "accelerator": "cpu"},
+    **{"strategy": "auto", "devices": "1", "num_nodes": 1, "plugins": None},
+}
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*LAUNCHERS, "WORLD_SIZE"):
+    for name in (*LAUNCHERS, "WORLD_SIZE", "LOCAL_RANK", "SLURM_NTASKS_PER_NODE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -40,13 +43,36 @@ def test_a_seed_is_named() -> None:
         check_machine(Namespace(seed_everything=-3, trainer=Namespace(**USUAL)))
 
 
-@pytest.mark.parametrize(("variable", "options"), [("WORLD_SIZE", {}), ("SLURM_NTASKS", {"num_nodes": 3})])
-def test_ranks_that_were_not_started_are_counted(monkeypatch: pytest.MonkeyPatch, variable: str, options: dict[str, Any]) -> None:
-    monkeypatch.setenv(variable, "4")
-    with pytest.raises(ValueError, match=re.escape(f"rank(s), and 4 were started ({variable}); make them agree")):
+@pytest.mark.parametrize(
+    ("variables", "options", "sentence"),
+    [
+        ({"WORLD_SIZE": "4"}, {}, "are 1 rank(s), and WORLD_SIZE is 4; make them agree, or `unset WORLD_SIZE` for a process that stands alone."),
+        (
+            {"SLURM_NTASKS": "4"},
+            {"num_nodes": 3},
+            "are 3 rank(s), and SLURM_NTASKS is 4; start all ranks by `srun --ntasks-per-node N`, N as in `trainer.devices`, "
+            "or `unset SLURM_NTASKS SLURM_PROCID` for a process that stands alone.",
+        ),
+        ({"SLURM_NTASKS": "4"}, {"devices": "auto"}, "SLURM_NTASKS is 4, and SLURM_NTASKS_PER_NODE, which Lightning needs too, is not set; start all ranks by"),
+        ({"LOCAL_RANK": "7"}, {"devices": "2"}, "the variable LOCAL_RANK must be below `trainer.devices`, 2, got 7"),
+    ],
+)
+def test_ranks_that_were_not_started_are_counted(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], options: dict[str, Any], sentence: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
         check_machine(Namespace(seed_everything=0, trainer=Namespace(**{**USUAL, **options})))
 
 
-def test_what_agrees_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    check_machine(Namespace(seed_everything=True, trainer=Namespace(**{**USUAL, "devices": 2, "num_nodes": 2, "max_time": "00:02:00:00"})))
+@pytest.mark.parametrize(
+    ("variables", "options"),
+    [
+        ({"SLURM_NTASKS_PER_NODE": "2"}, {"devices": 2, "num_nodes": 2, "max_time": "00:02:00:00"}),
+        ({"WORLD_SIZE": "16", "TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "3"}, {"devices": 4, "num_nodes": 4}),  # torchrun, started by srun
+        ({}, {"plugins": "LightningEnvironment"}),
+    ],
+)
+def test_what_agrees_passes(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], options: dict[str, Any]) -> None:
+    for name, value in {"SLURM_NTASKS": "4", **variables}.items():
+        monkeypatch.setenv(name, value)
+    check_machine(Namespace(seed_everything=True, trainer=Namespace(**{**USUAL, **options})))

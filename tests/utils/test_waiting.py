@@ -3,11 +3,13 @@
 import logging
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lit_talr.utils.locks import Lock, alone
-from lit_talr.utils.waiting import fetching, reported, waiting_for_ranks
+from lit_talr.utils.waiting import fetching, on_rank_zero, reported, waiting_for_ranks
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +33,19 @@ def wait_for_a_line(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_long_wait_is_one_line_and_a_short_one_none(caplog: pytest.LogCaptureFixture) -> None:
     with reported(lambda: "nothing"):
         pass
-    with waiting_for_ranks("they sleep"):
+    with waiting_for_ranks("the other ranks, which sleep"):
         wait_for_a_line(caplog)
     (line,) = messages(caplog)
-    assert line.startswith("Waiting for the other ranks, while they sleep; ") and "end all" in line
+    assert line.startswith("Waiting for the other ranks, which sleep; ") and "end all" in line
+
+
+@pytest.mark.parametrize(("is_zero", "whom"), [(True, "the other ranks; "), (False, "rank 0, which reads it; ")])
+def test_a_rank_does_not_wait_for_itself(caplog: pytest.LogCaptureFixture, is_zero: bool, whom: str) -> None:
+    strategy = SimpleNamespace(broadcast=lambda outcome: wait_for_a_line(caplog) or outcome)
+    trainer: Any = SimpleNamespace(is_global_zero=is_zero, strategy=strategy)
+    assert on_rank_zero(trainer, lambda: threading.Event().wait(0.1) or 7, "reads it") == (7 if is_zero else None)
+    (line,) = messages(caplog)
+    assert line.startswith(f"Waiting for {whom}")
 
 
 def test_of_many_ranks_two_say_it(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_sigint_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "base.yaml").write_text(BASE)
     interrupt = json.dumps({"class_path": "tests.test_main.Interrupt"})
     monkeypatch.setattr(sys, "argv", ["lit-talr", "fit", *words(tmp_path, tmp_path / "run", "--trainer.callbacks+", interrupt)])
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
     try:
         with pytest.raises(SystemExit) as end:
             main()

@@ -157,8 +157,8 @@ def test_a_run_of_random_weights_needs_a_base(own: Path, capsys: pytest.CaptureF
 def test_data_that_is_gone_is_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(own, lambda config: config["data"]["init_args"].update(val=None))
     assert "`data.val` is missing" in refused(capsys, str(own))
-    change(own, lambda config: config["data"].update(class_path="my_domains.Sums"))
-    assert "my_domains" in refused(capsys, str(own))
+    change(own, lambda config: config["data"].update(class_path="lost_domains.Sums"))
+    assert "lost_domains" in refused(capsys, str(own))
 
 
 def change(run: Path, edit: Any) -> None:

@@ -34,8 +34,9 @@ metrics = json.loads((run / "metrics.json").read_text()) if (run / "metrics.json
 if verb == "fit":
     (run / "config.yaml").write_text("callbacks: HFExport")
     (run / "checkpoints").mkdir(exist_ok=True)
-    with zipfile.ZipFile(run / "checkpoints" / "last-step=1.ckpt", "w") as file:
+    with zipfile.ZipFile(run / "part.ckpt", "w") as file:
         file.writestr("x", "x")
+    os.replace(run / "part.ckpt", run / "checkpoints" / "last-step=1.ckpt")
 for file in (home / "sleep", home / f"sleep-{verb}"):
     if file.exists():
         time.sleep(float(file.read_text()))

@@ -197,9 +197,11 @@ class EvaluatedModule(LightningModule):
         in_epoch = every is None or (epoch + 1) % every == 0
         due = in_epoch and ((total if every is None else own) % (trainer.val_check_batch or 1) == 0 or step == self.num_steps)
         if step and due and trainer.enable_validation and self.validated_step != step:
+            progress = trainer.fit_loop.epoch_progress.current
+            now, progress.completed = progress.completed, epoch  # callbacks and names of checkpoints read the epoch from it
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
+            trainer.training, progress.completed = True, now
 
     def on_test_epoch_start(self) -> None:
         self._scoring.enter_context(self.scoring())

@@ -27,3 +27,5 @@ def set_progress(fit_loop: dict[str, Any], num_steps: int, steps_per_epoch: int,
         fit_loop["epoch_loop.batch_progress"][part].update(ready=number, started=number, processed=number, completed=number - 1)
     fit_loop["epoch_loop.batch_progress"]["is_last_batch"] = done == steps_per_epoch * accumulate
     fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = num_steps - 1
+    for part in ("total", "current"):  # or the next validation would leave out as many batches as this one had seen
+        fit_loop["epoch_loop.val_loop.batch_progress"][part].update(ready=0, started=0, processed=0, completed=0)

@@ -4,7 +4,7 @@ import json
 import resource
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from lightning.pytorch import Callback, Trainer
@@ -24,6 +24,9 @@ class Fail(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.fail("first step", batch_idx == 0)
 
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.fail("second validation batch", batch_idx == 1)
+
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         self.fail("validation", True)
 
@@ -37,12 +40,23 @@ class Fail(Callback):
             raise OSError(f"the {where} has failed.")
 
 
+class Seen(Callback):
+    """Keeps what each validation of a run measured, and in which epoch."""
+
+    by_run: ClassVar[dict[str, dict[int, tuple[int, float]]]] = {}  # epoch and val/nll by step
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        measured = trainer.current_epoch + 1, float(trainer.callback_metrics["val/nll"])
+        self.by_run.setdefault(trainer.default_root_dir, {})[trainer.global_step] = measured
+
+
 BASE = """
 trainer:
   num_sanity_val_steps: 0
   enable_progress_bar: false
   enable_model_summary: false
   callbacks:
+    - tests.cli.test_auto.Seen
     - Summary
     - HFExport
     - WholeCheckpoint
@@ -67,7 +81,7 @@ def words(data: Path, run: Path, *more: str) -> list[str]:
     return [
         *("-c", str(data / "base.yaml"), "-c", "configs/data/records.yaml", "-c", "configs/loss/talr-step.yaml", *files, "--run", str(run)),
         *("--model.pretrained", str(data / "model"), "--model.tokenizer", str(data / "tokenizer"), "--model.optimizer.lr", "1e-2"),
-        *("--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "4", "--trainer.max_epochs", "2"),
+        *("--data.batching.batch_size", "8", "--data.batching.micro_batch_size", "1", "--trainer.max_epochs", "2"),
         *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "1", *more),
     ]
 
@@ -86,7 +100,7 @@ def refused(capsys: pytest.CaptureFixture[str], args: Sequence[str]) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["first step", "validation", pytest.param("epoch end", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("where", ["first step", "second validation batch", "validation", pytest.param("epoch end", marks=pytest.mark.slow)])
 def test_the_same_line_goes_on_where_a_run_died(data: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str) -> None:
     run = tmp_path / "run"
     fit = ["fit", *words(data, run, "--ckpt_path", "auto")]
@@ -101,6 +115,7 @@ def test_the_same_line_goes_on_where_a_run_died(data: Path, uninterrupted: Path,
         assert [path.name for path in (run / "checkpoints").glob("last-*")] == ["last-step=3.ckpt"]
     main(fit)
     assert ("Fail" in (run / "config.yaml").read_text()) == (where != "first step")  # a new start has a new configuration
+    assert Seen.by_run[str(run)] == Seen.by_run[str(uninterrupted)], "all rows, in their epoch"
     assert names_in(run / "checkpoints") == names_in(uninterrupted / "checkpoints")
     assert (run / "export" / "model.safetensors").read_bytes() == (uninterrupted / "export" / "model.safetensors").read_bytes()
 

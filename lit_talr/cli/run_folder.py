@@ -40,9 +40,9 @@ CKPT_PATHS = {
 CKPT_PATHS["test"] = CKPT_PATHS["validate"]
 """Values of ``--ckpt_path``, by command."""
 REPLACED = ("config.yaml", "provenance.json", "metrics.json", SKELETON, "export", "adapter")
-"""What a ``fit`` that starts deletes or replaces in its folder."""
+"""Names in its folder that a ``fit`` that starts deletes or replaces."""
 EXPECTED = (".*", "answers", "checkpoints", "events.out.tfevents.*", "hparams.yaml", "trial.json")
-"""Patterns of what else a run that died early, a sweep, or ``test`` of the base model leaves there."""
+"""Patterns of the other names that a run that died early, a sweep, or ``test`` of the base model leave there."""
 
 
 def lock_run(run: Path) -> Lock:

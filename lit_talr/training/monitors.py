@@ -21,7 +21,7 @@ BETTER = {
     **dict.fromkeys(("val/token_accuracy", "val/score", "val/accuracy", "val/accuracy/*", "val/balanced_accuracy", "val/macro_f1"), "max"),
     **dict.fromkeys(("val/strict", "val/lenient", "drift/agreement", "general/*"), "max"),
 }
-"""Which of two values is better, by the form of a metric's name; the first that fits. Names that are not here pass with either ``mode``."""
+"""The right ``mode`` by the form of a metric's name; the first that fits. Other names pass with either."""
 OWN = ("lightning.", "lit_talr.", "torch.")
 """Packages that log nothing but what is known here."""
 

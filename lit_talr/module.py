@@ -130,6 +130,7 @@ class DomainSFT(EvaluatedModule):
         self.guard.attach(optimizer, self.trainer, self.data)  # before the penalties, which then see no gradient in a skipped step
         self.loss.attach(optimizer)
         num_steps = self.num_steps
+        self.schedule.say_endless_warmup(num_steps)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

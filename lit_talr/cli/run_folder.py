@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from lit_talr.module import DomainSFT
 from lit_talr.utils.errors import nearest
 from lit_talr.utils.files import looks_like_path, read_json, shipped, write_json
 from lit_talr.utils.locks import Lock, try_lock
-from lit_talr.utils.score import DIGITS
+from lit_talr.utils.manifest import MANIFEST
+from lit_talr.utils.score import DIGITS, read_scores
 from lit_talr.utils.weight_files import check_files, refuse_adapter
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,10 @@ CKPT_PATHS = {
 }
 CKPT_PATHS["test"] = CKPT_PATHS["validate"]
 """Values of ``--ckpt_path``, by command."""
+REPLACED = ("config.yaml", "provenance.json", "metrics.json", SKELETON, "export", "adapter")
+"""Names in its folder that a ``fit`` that starts deletes or replaces."""
+EXPECTED = (".*", "answers", "checkpoints", "events.out.tfevents.*", "hparams.yaml", "trial.json")
+"""Patterns of the other names that a run that died early, a sweep, or ``test`` of the base model leave there."""
 
 
 def lock_run(run: Path) -> Lock:
@@ -75,13 +81,46 @@ def check_run(config: Namespace, verb: str) -> Lock | None:
         check_place("model.tokenizer", config.model.tokenizer)
     if config.ckpt_path:
         refuse_code(Path(config.ckpt_path))
-    elif verb == "fit" and (run / "config.yaml").exists() and given != "auto":
+    elif verb == "fit" and given != "auto" and (run / "config.yaml").exists() and is_run(run):
         raise ValueError(f"`run`: {run} already holds a run; `--ckpt_path auto` continues it, or name another folder.")
     elif checkpoints(run) and not (pretrained and Path(pretrained).resolve().is_relative_to(run.resolve())):
         raise ValueError(
             f"`run`: {run} holds a trained model, which this would not {verb}; ask for it with `--ckpt_path last`, or name another folder with `--run`."
         )
+    elif verb == "fit":
+        check_others(run)
     return None if verb == "fit" else lock
+
+
+def is_run(run: Path) -> bool:
+    """Whether a ``fit`` has started in a folder, as its record there tells."""
+    return "fits" in read_json(run / "provenance.json")
+
+
+def check_others(run: Path) -> None:
+    """Refuses to start where files that no run has written would be deleted or replaced; a warning names all others.
+
+    Raises:
+        ValueError: Naming these files.
+    """
+    if not run.is_dir() or is_run(run):
+        return
+    names = sorted(path.name for path in run.iterdir())
+    if lost := [name for name in names if name in REPLACED and not is_written_by_us(run / name)]:
+        raise ValueError(f"`run`: {run} holds {', '.join(lost)}, which no run has written and this one would replace; name a new folder with `--run`.")
+    if others := [name for name in names if not any(fnmatchcase(name, pattern) for pattern in (*REPLACED, *EXPECTED))]:
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        rank_zero_only(logger.warning)(f"`run`: {run} already holds {shown}; the files of the run are written among them. A new folder keeps them apart.")
+
+
+def is_written_by_us(path: Path) -> bool:
+    """Whether one of ``REPLACED`` was left by a run that died before its record was written, or by ``test`` of the base model."""
+    if path.name != "metrics.json":
+        return path.name == SKELETON and (path / MANIFEST).is_file()
+    try:
+        return bool(read_scores(path))
+    except ValueError:
+        return False
 
 
 def check_place(option: str, name: str, file: str = "") -> None:
@@ -159,7 +198,6 @@ class SaveConfig(SaveConfigCallback):
         resumes = len(list(folder.glob("config.resume-*.yaml")))
         name = f"config.resume-{resumes + 1}.yaml" if (folder / "config.yaml").exists() else "config.yaml"
         folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, folder / name, skip_unset=False, multifile=False)
         versions = {"lit_talr": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "lightning": lightning.__version__}
         encoded = pl_module.data.encoded["train"]
         rows = {"number": len(encoded), "hash": encoded.content_hash[:DIGITS]}
@@ -171,3 +209,5 @@ class SaveConfig(SaveConfigCallback):
                 logger.log_hyperparams(pl_module.record.given)
         provenance = read_json(folder / "provenance.json")
         write_json(folder / "provenance.json", {"fits": [*provenance.get("fits", []), fit]})
+        # after the record, by which a new start knows that it may replace this file
+        self.parser.save(self.config, folder / name, skip_unset=False, multifile=False)

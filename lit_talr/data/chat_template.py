@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +16,9 @@ from lit_talr.data.encoding import SET_FOR_EVERY_TURN, Encoding
 from lit_talr.data.example import Example, Message
 from lit_talr.data.messages import MARK, REASONING, content_text
 from lit_talr.utils.errors import first_line
+
+GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
+"""The tag by which a template marks responses for transformers."""
 
 
 class ChatTemplate:
@@ -26,7 +29,8 @@ class ChatTemplate:
         encoding: The options.
 
     Raises:
-        ValueError: For a template file that cannot be read or is empty, named templates without a default, and arguments that the template never reads.
+        ValueError: For a template file that cannot be read or is empty, a template that is not Jinja, named templates without a default, and arguments that
+            the template never reads.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> None:
@@ -40,6 +44,8 @@ class ChatTemplate:
                 f"The tokenizer {self.name!r} must have one chat template, or one called `default`, got {', '.join(sorted(named))}; write the one to use "
                 "into a file and give it as `encoding.chat_template`."
             )
+        for source in named.values() if isinstance(named, dict) else [named or ""]:
+            check_syntax(source, encoding.chat_template or self)
         self.source = "\n".join(named.values()) if isinstance(named, dict) else named or ""
         self.tools: list[Mapping[str, Any]] = []
         self.arguments: Mapping[str, Any] = {}
@@ -81,10 +87,7 @@ class ChatTemplate:
 
     def choices(self) -> list[dict[str, bool]]:
         """The template's own variables, each on and off; those that are texts or lists are among them and change nothing."""
-        try:
-            names = find_undeclared_variables(ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(self.source))
-        except TemplateError:  # a tag of transformers' own, such as `generation`
-            names = set(re.findall(r"\b(\w+) is (?:not )?defined", self.source))
+        names = find_undeclared_variables(parse_template(self.source))
         own = sorted(name for name in names if name not in (*SET_FOR_EVERY_TURN, "raise_exception", "strftime_now") and not name.endswith("_token"))
         return [{name: value} for name in own for value in (True, False) if self.arguments.get(name) is not value]
 
@@ -147,6 +150,26 @@ class ChatTemplate:
 def is_only_for_the_record(key: str, message: Message) -> bool:
     """Tells whether a key belongs to the format of a tool's answer, which many templates need not read."""
     return key in ("name", "tool_call_id") and message["role"] == "tool"
+
+
+def parse_template(source: str) -> nodes.Template:
+    """The syntax tree of a template, without the tag that transformers adds to Jinja's."""
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    plain = GENERATION.sub("", source)
+    environment.compile(plain)  # finds filters and tests that do not exist
+    return environment.parse(plain)
+
+
+def check_syntax(source: str, name: object) -> None:
+    """Refuses a template that is not Jinja.
+
+    Raises:
+        ValueError: With the line.
+    """
+    try:
+        parse_template(source)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"`encoding.chat_template`: {name}: line {error.lineno} is not valid Jinja ({error.message}); correct it, or give another.") from error
 
 
 def read_template(path: Path) -> str:

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
-from lit_talr.data.batch_plan import Batching, BatchPlan
+from lit_talr.data.batch_plan import Batching, BatchPlan, arrange
 from lit_talr.data.encoded import EncodedExamples, Identity
 from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
 from lit_talr.data.encoding import Encoding
@@ -66,6 +66,7 @@ class DomainDataModule(LightningDataModule):
         self.encoded: dict[Split, EncodedExamples] = {}
         self.prompts: dict[Split, list[list[int]]] = {}
         self.remarks: list[str] = []  # for the log, once nothing refuses the run any more
+        self.unread: str | None = None  # the one on columns of the training rows that are not read
         self.counts: dict[Split, Counter[str]] = {"train": Counter(), "val": Counter(), "test": Counter()}
 
     @abstractmethod
@@ -113,7 +114,7 @@ class DomainDataModule(LightningDataModule):
             if num_rows < num_ranks:
                 raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
         if stage == "fit":
-            self.remarks = self.shared_rows()
+            self.remarks = [*filter(None, (source.unread for source in self.sources)), *self.shared_rows(), *self.idle_ranks()]
         if stage == "test":
             self.encode_prompts("test")
 
@@ -130,6 +131,17 @@ class DomainDataModule(LightningDataModule):
             if number := sum(count for key, count in counts[split].items() if key in counts[other]):
                 sentences.append(f"{split} shares {number:,} of its {len(rows[split]):,} rows with {other}: {harm}; remove them from one of the two.")
         return sentences
+
+    def idle_ranks(self) -> list[str]:
+        """A sentence where a step has work for some ranks only."""
+        assert self.train_plan is not None
+        number, num_ranks = len(arrange(self.train_plan.step_ids(0), self.train_plan.lengths, self.batching)), self.trainer.world_size
+        if number >= num_ranks:
+            return []
+        return [
+            f"`data.batching`: a step of {len(self.train_plan.step_ids(0))} example(s) makes {number} micro-batch(es) for {num_ranks} ranks, which "
+            f"leaves {num_ranks - number} idle; raise `batch_size`, make micro-batches smaller, or start fewer ranks."
+        ]
 
     def set_up_training_plan(self) -> None:
         """Plans the optimizer steps and sets the trainer's number of micro-batches per step."""

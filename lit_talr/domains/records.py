@@ -24,6 +24,8 @@ from lit_talr.metrics.exact_match import ExactMatch
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 """Usual names of a column of whole conversations."""
+ALWAYS = ("tools", "chat_template_kwargs")
+"""Columns that are read wherever they are."""
 
 
 @dataclass(eq=False, repr=False)
@@ -73,6 +75,8 @@ class Records(DomainDataModule):
             raise ValueError(f"`data.{split}` is missing: give the file or hub name of the {split} rows.")
         rows = load_rows(source, "validation" if split == "val" else split, (), self.revision)
         self.check_columns(rows.column_names, source)
+        if split == "train":
+            self.unread = self.name_unread(rows.column_names, source)
         return [self.with_columns(self.example(row, where), row, where) for row, where in named_rows(source, rows)]
 
     def check_columns(self, names: Sequence[str], source: str) -> None:
@@ -87,12 +91,19 @@ class Records(DomainDataModule):
                 way_out = f"if `{turns}` holds conversations, give `--data.messages {turns}`" if turns else f"say which with `--data.{option}`"
                 raise ValueError(f"{source}: {missing_column(column, names, way_out)}")
 
+    def name_unread(self, names: Sequence[str], source: str) -> str | None:
+        """The remark on columns that are not read, such as ``input`` next to ``instruction`` and ``output``."""
+        read = {*((self.messages,) if self.messages else (self.prompt, self.response)), *ALWAYS}
+        unread = ", ".join(f"`{name}`" for name in names if name not in read)
+        shown = unread if len(unread) < 500 else unread[:500] + " ..."
+        return f"{source}: these columns are not read: {shown}; join into `{self.messages or self.prompt}` what the model should see." if unread else None
+
     def example(self, row: Row, where: str) -> Example:
         return conversation(row[self.messages], self.messages, self.turns, self.system, where) if self.messages else self.prompt_and_response(row, where)
 
     def with_columns(self, example: Example, row: Row, where: str) -> Example:
         """The example with the row's tools and arguments of the chat template."""
-        tools, arguments = (read_object(row.get(column), column, kind, where) for column, kind in (("tools", list), ("chat_template_kwargs", dict)))
+        tools, arguments = (read_object(row.get(column), column, kind, where) for column, kind in zip(ALWAYS, (list, dict), strict=True))
         return replace(example, tools=tools or (), template_arguments=arguments or {}) if tools or arguments else example
 
     def prompt_and_response(self, row: Row, where: str) -> Example:

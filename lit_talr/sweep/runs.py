@@ -9,7 +9,7 @@ from typing import Any
 from lit_talr.checkpoint.find import last_checkpoint
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes
-from lit_talr.utils.files import read_json, write_json
+from lit_talr.utils.files import read_json, remove, write_json
 from lit_talr.utils.locks import Lock
 from lit_talr.utils.score import Scores, last_step, read_scores, values
 
@@ -42,8 +42,9 @@ class Runs:
         for name, point in self.points.items():
             folder = self.out / name
             recorded = read_json(folder / "trial.json").get("commands", [])
-            if not recorded and any((folder / file).exists() for file in ("config.yaml", "metrics.json")):
-                raise ValueError(f"{folder} is a run that no sweep has made; name another folder with `--out`.")
+            names = sorted(path.name for path in folder.glob("[!.]*"))
+            if names and not recorded:
+                raise ValueError(f"{folder} holds {names[0]}, which no sweep has written and this one would delete; name another folder with `--out`.")
             if recorded and point.alpha is None and without_folder(recorded[0]) != without_folder(point.lines()[0]):
                 raise ValueError(f"{folder} was made by other words (its trial.json has them); name another folder with `--out`, or delete that one.")
 
@@ -92,9 +93,14 @@ class Runs:
         return self.read_scores(name)
 
     def clear_folder(self, point: Point) -> None:
-        """An empty folder with its ``trial.json``; interpolations of its previous weights go too."""
+        """An empty folder with its ``trial.json``; interpolations of its previous weights go too.
+
+        That file stays throughout, so that a sweep that is killed here knows the folder for its own.
+        """
         for name in (point.name, *(other for other, its in self.points.items() if its.of == point.name)):
-            shutil.rmtree(self.out / name, ignore_errors=True)
+            for path in (self.out / name).glob("*"):
+                if path.name != "trial.json":
+                    remove(path)
         write_json(self.out / point.name / "trial.json", point.record())
 
     def fit_trial(self, point: Point, lock: Lock) -> None:

@@ -3,9 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -88,6 +89,7 @@ def check_space(raw: Any) -> Space:
         variants = {str(name): read_words(value, f"`variants.{name}`") for name, value in raw["variants"].items()}
     if wrong := [name for name in (*remedies, *variants) if name is not None and not re.fullmatch(r"\w[\w.-]*", name)]:
         raise ValueError(f"`{wrong[0]}` becomes part of a folder's name; name variants and remedies with letters, digits, `.`, `_` and `-` only.")
+    refuse_equal(remedies, variants)
     alphas = read_list(raw.get("alphas", []), "`alphas`", ClosedUnitInterval, "numbers in [0, 1]", can_be_empty=True)
     alphas_of = read_list(raw.get("alphas_of", ["standard"] if alphas else []), "`alphas_of`", str, "remedies", can_be_empty=True)
     if unknown := [name for name in alphas_of if name not in remedies]:
@@ -108,6 +110,19 @@ def check_space(raw: Any) -> Space:
         paper={published_key(name): read_published(value, f"`paper.{name}`") for name, value in paper.items()},
         keep=keep,
     )
+
+
+def refuse_equal(remedies: Mapping[str, Remedy], variants: Mapping[str | None, list[str]]) -> None:
+    """Refuse two names for the same trials."""
+    for (name, first), (other, second) in combinations(remedies.items(), 2):
+        if first.words == second.words and (shared := [rate for rate in first.rates if rate in second.rates]):
+            raise ValueError(
+                f"`remedies`: `{name}` and `{other}` have the same words, and both the rate {rate_text(shared[0])}: their runs would be the same; "
+                "correct the words of one, or leave it out."
+            )
+    for (variant, words), (another, its) in combinations(variants.items(), 2):
+        if words == its:
+            raise ValueError(f"`variants`: `{variant}` and `{another}` have the same words: their runs would be the same; correct one, or leave it out.")
 
 
 def check_mapping(value: Any, where: str, known: Sequence[str] = ()) -> None:

@@ -16,6 +16,12 @@ from lit_talr.utils.errors import nearest
 
 STEP = ("train/loss", "train/nll", "train/learning_rate", "train/skipped_steps")
 VALIDATION = ("val/nll", "val/perplexity", "val/token_accuracy")
+BETTER = {
+    **dict.fromkeys(("val/nll", "val/perplexity", "val/no_class", "val/cut", "val/unanswered", "drift/kl", "drift/bits_per_byte*", "general/drop*"), "min"),
+    **dict.fromkeys(("val/token_accuracy", "val/score", "val/accuracy", "val/accuracy/*", "val/balanced_accuracy", "val/macro_f1"), "max"),
+    **dict.fromkeys(("val/strict", "val/lenient", "drift/agreement", "general/*"), "max"),
+}
+"""The right ``mode`` by the form of a metric's name; the first that fits. Other names pass with either."""
 OWN = ("lightning.", "lit_talr.", "torch.")
 """Packages that log nothing but what is known here."""
 
@@ -88,8 +94,14 @@ def adopt_monitors(trainer: Trainer) -> None:
 
 
 def check_monitor(callback: EarlyStopping | ModelCheckpoint) -> None:
-    """Refuses a metric that is not of the weights that a callback judges, and checkpoints where it is not measured."""
+    """Refuses a metric that is not of the weights that a callback judges, the wrong ``mode`` for it, and checkpoints where it is not measured."""
     name = type(callback).__name__
+    better = next((mode for pattern, mode in BETTER.items() if fnmatchcase(str(callback.monitor), pattern)), callback.mode)
+    if callback.mode != better:
+        raise ValueError(
+            f"`{name}` monitors `{callback.monitor}` with `mode: {callback.mode}`, which takes {'less' if better == 'max' else 'more'} of it for better; "
+            f"give `mode: {better}`."
+        )
     if str(callback.monitor).startswith("train/"):
         raise ValueError(f"`{name}` cannot watch `{callback.monitor}`, which is of the weights before a step and of its examples only; watch `val/nll`.")
     if isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps:

@@ -1,9 +1,14 @@
 """Learning-rate schedules, as factors of the optimizer's rate."""
 
+import logging
 import math
 from abc import ABC, abstractmethod
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from lit_talr.utils.errors import check_in, check_least
+
+logger = logging.getLogger(__name__)
 
 
 class Schedule(ABC):
@@ -27,10 +32,22 @@ class Schedule(ABC):
 
     def factor(self, step: int, num_steps: int) -> float:
         """The factor of optimizer step ``step`` (from 0) among ``num_steps``; the first step of a warm-up is already above 0."""
-        warmup = self.warmup_steps or round(self.warmup_ratio * num_steps)
+        warmup = self.num_warmup_steps(num_steps)
         if step < warmup:
             return (step + 1) / (warmup + 1)
         return self.decay(min(1.0, (step - warmup) / max(1, num_steps - warmup)))
+
+    def num_warmup_steps(self, num_steps: int) -> int:
+        return self.warmup_steps or round(self.warmup_ratio * num_steps)
+
+    def say_endless_warmup(self, num_steps: int) -> None:
+        """Warns where a run of ``num_steps`` ends before its learning rate is there."""
+        if num_steps <= (warmup := self.num_warmup_steps(num_steps)):
+            option = "warmup_steps" if self.warmup_steps else "warmup_ratio"
+            rank_zero_only(logger.warning)(
+                f"`schedule.{option}`: the warm-up takes {warmup:,} steps and the run has {num_steps:,}, so its learning rate ends at "
+                f"{self.factor(num_steps - 1, num_steps):.0%} of the one that was asked for; lower `{option}`."
+            )
 
     @abstractmethod
     def decay(self, progress: float) -> float:

@@ -30,13 +30,23 @@ def test_a_byte_order_mark_is_no_part_of_a_template(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"", "must hold a Jinja template, got an empty file"), ("é".encode("latin-1"), "must be UTF-8, got unexpected end of data at byte 0; save the file")],
+    [
+        (b"", " must hold a Jinja template, got an empty file"),
+        ("é".encode("latin-1"), " must be UTF-8, got unexpected end of data at byte 0; save the file"),
+        (b"{% for m in messages %}\n{{ m.content }\n{% endfor %}", ": line 2 is not valid Jinja (unexpected '}'); correct it, or give another."),
+        (b"{{ messages | shout }}", ": line 1 is not valid Jinja (No filter named 'shout'.); correct it"),
+    ],
 )
 def test_a_template_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
     file = tmp_path / "mine.jinja"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(f"`encoding.chat_template`: {file} {sentence}")):
+    with pytest.raises(ValueError, match=re.escape(f"`encoding.chat_template`: {file}{sentence}")):
         ChatTemplate(byte_tokenizer("qwen2"), Encoding(chat_template=file))
+
+
+def test_a_template_of_the_tokenizer_that_is_no_jinja_is_named() -> None:
+    with pytest.raises(ValueError, match="the chat template of 'tiny-qwen2': line 2 is not valid Jinja"):
+        template("{% if add_generation_prompt %}\n{% endfor %}")
 
 
 def test_named_templates_need_a_default() -> None:

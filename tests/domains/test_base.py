@@ -3,6 +3,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +159,24 @@ def test_one_file_for_all_splits_is_said(tmp_path: Path, caplog: pytest.LogCaptu
     assert [record.getMessage().split(": ")[0] for record in caplog.records] == [
         f"{split} shares 20 of its 20 rows with {other}" for split, other in (("train", "val"), ("train", "test"), ("val", "test"))
     ]
+
+
+@pytest.mark.parametrize(
+    ("batching", "said"),
+    [
+        ({"batch_size": 1}, "a step of 1 example(s) makes 1 micro-batch(es) for 2 ranks, which leaves 1 idle; raise `batch_size`"),
+        ({"batch_size": 8, "micro_batch_size": 8}, "a step of 8 example(s) makes 1 micro-batch(es) for 2 ranks"),
+        ({"batch_size": 8, "micro_batch_tokens": 5000}, "a step of 8 example(s) makes 1 micro-batch(es) for 2 ranks"),
+        ({"batch_size": 3}, None),
+    ],
+)
+def test_ranks_without_work_are_said(tmp_path: Path, batching: dict[str, Any], said: str | None) -> None:
+    write_data(tmp_path)
+    data = records(tmp_path, **batching)
+    data.trainer = FakeTrainer()  # type: ignore[assignment]
+    data.trainer.world_size = 2  # type: ignore[union-attr,misc]
+    data.setup("fit")
+    assert [str(said) in remark for remark in data.remarks if remark.startswith("`data.batching`")] == ([True] if said else [])
 
 
 def test_accumulation_of_one_s_own_is_refused(tmp_path: Path) -> None:

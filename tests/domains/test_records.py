@@ -59,6 +59,28 @@ def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], options: dict[s
         records(tmp_path, row, **options).examples("train")
 
 
+@pytest.mark.parametrize(
+    ("row", "options", "remark"),
+    [
+        (
+            {"instruction": "Add.", "input": "3 4", "output": "7"},
+            {"prompt": "instruction", "response": "output"},
+            "these columns are not read: `input`; join into `instruction` what the model should see.",
+        ),
+        (
+            {"messages": TURNS, "tools": None, "prompt": "a"},
+            {"messages": "messages"},
+            "these columns are not read: `prompt`; join into `messages` what the model should see.",
+        ),
+        ({"prompt": "a", "response": "b"}, {}, None),
+    ],
+)
+def test_columns_that_are_not_read_are_named(tmp_path: Path, row: dict[str, Any], options: dict[str, Any], remark: str | None) -> None:
+    data = records(tmp_path, row, **options)
+    data.examples("train")
+    assert data.unread == (remark and f"{tmp_path / 'rows.jsonl'}: {remark}")
+
+
 def test_a_split_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`data.test` is missing"):
         records(tmp_path, {"prompt": "a", "response": "b"}).examples("test")

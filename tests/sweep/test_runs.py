@@ -39,9 +39,9 @@ def test_the_page_hparams_of_tensorboard(tmp_path: Path, stub: Path) -> None:
 def test_folders_of_other_runs_are_not_touched(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "out" / "talr-1e-3-s0"
     mine.mkdir(parents=True)
-    (mine / "config.yaml").write_text("mine")
-    assert f"{mine} is a run that no sweep has made" in fails(capsys, *words(tmp_path))
-    (mine / "config.yaml").unlink()
+    (mine / "notes.txt").write_text("mine")
+    assert f"{mine} holds notes.txt, which no sweep has written and this one would delete; name another" in fails(capsys, *words(tmp_path))
+    (mine / "notes.txt").unlink()
     main(["sweep", *words(tmp_path, seeds=[0])])
     assert "base was made by other words (its trial.json has them)" in fails(capsys, *words(tmp_path, seeds=[0]), "--trainer.max_epochs", "9")
 

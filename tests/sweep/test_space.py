@@ -43,7 +43,15 @@ def test_rates_are_written_as_people_write_them() -> None:
             "`variants.a` must be a list of words",
         ),
         ({"remedies": {"a": ["-c", "nope.yaml"]}}, "nope.yaml: no such configuration file"),
-        ({"variants": {"a": [], "a-talr": []}, "remedies": {"talr-b": TALR, "b": TALR}}, "two points of the name `a-talr-b-1e-3-s0`"),
+        (
+            {"variants": {"a": [], "a-talr": ["--data.batching.seed", 1]}, "remedies": {"talr-b": TALR, "b": [*TALR, "-c", "configs/lora.yaml"]}},
+            "two points of the name `a-talr-b-1e-3-s0`",
+        ),
+        (
+            {"remedies": {"a": TALR, "b": {"words": TALR, "rates": [1, 0.01]}}},
+            "space.yaml: `remedies`: `a` and `b` have the same words, and both the rate 1e-2: their runs would be the same; correct the words of one",
+        ),
+        ({"variants": {"a": ["--data.seed", 1], "b": ["--data.seed", "1"]}}, "`variants`: `a` and `b` have the same words: their runs would be the same"),
         ({"alphas": [2]}, "`alphas` must be a list of different numbers in [0, 1], got [2]."),
         ({"alphas": [0.5], "alphas_of": ["flow"]}, "`alphas_of`: there is no remedy `flow`; there are standard, talr."),
         ({"alphas_of": ["talr"]}, "`alphas` is missing"),

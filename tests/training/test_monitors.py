@@ -16,7 +16,7 @@ from lit_talr.callbacks import DomainScore, Drift, VisibleUpdate, WholeCheckpoin
 from lit_talr.losses import TALR, Standard
 from lit_talr.modeling.generation import Generation
 from lit_talr.module import DomainSFT
-from lit_talr.training.monitors import logged_names
+from lit_talr.training.monitors import check_monitor, logged_names
 from lit_talr.training.supported import REFUSED
 from tests.helpers.fits import fit, write_data
 
@@ -66,10 +66,25 @@ def test_a_metric_that_is_not_logged_is_refused_before_the_first_step(folder: Pa
     assert steps.taken == 0
 
 
+@pytest.mark.parametrize(
+    ("callback", "better"),
+    [
+        (theirs.EarlyStopping("val/token_accuracy"), "max"),
+        (theirs.EarlyStopping("val/nll", mode="max"), "min"),
+        (theirs.ModelCheckpoint(monitor="general/mean"), "max"),
+        (WholeCheckpoint(monitor="general/drop", mode="max"), "min"),
+    ],
+)
+def test_the_wrong_direction_is_refused(callback: theirs.EarlyStopping | theirs.ModelCheckpoint, better: str) -> None:
+    sentence = f"^`{type(callback).__name__}` monitors `{callback.monitor}` with `mode: {callback.mode}`, .*; give `mode: {better}`\\.$"
+    with pytest.raises(ValueError, match=sentence):
+        check_monitor(callback)
+
+
 def test_what_callbacks_and_losses_log_can_be_watched(folder: Path, tmp_path: Path) -> None:
     """``EarlyStopping`` itself refuses a metric that is not there at the end of an epoch."""
     watched = ("val/score", "val/cut", "own/steps", "drift/kl", "update/visible", "talr/temperature", "lr-AdamW")
-    stops = [theirs.EarlyStopping(name) for name in watched]
+    stops = [theirs.EarlyStopping(name, mode="max" if name == "val/score" else "min") for name in watched]
     measures = [DomainScore(every_n_epochs=1), Drift(num_sequences=2, length=4), VisibleUpdate(), theirs.LearningRateMonitor()]
     options = {"logger": CSVLogger(tmp_path), "log_every_n_steps": 1, "default_root_dir": str(tmp_path), "precision": "bf16-mixed"}
     steps = Steps()

@@ -1,3 +1,4 @@
+import logging
 import math
 from typing import Any
 
@@ -18,6 +19,20 @@ from lit_talr.training.schedules import Constant, Cosine, Linear, Schedule
 )
 def test_factors_of_four_steps(schedule: Schedule, expected: list[float]) -> None:
     assert [schedule.factor(step, 4) for step in range(4)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (Cosine(warmup_steps=100), "`schedule.warmup_steps`: the warm-up takes 100 steps and the run has 6, so its learning rate ends at 6% of the one that"),
+        (Linear(warmup_ratio=1.0), "`schedule.warmup_ratio`: the warm-up takes 6 steps and the run has 6, so its learning rate ends at 86% of the one that"),
+        (Cosine(warmup_steps=5), None),
+    ],
+)
+def test_a_warm_up_that_the_run_does_not_outlast_is_said(schedule: Schedule, said: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "lit_talr"):
+        schedule.say_endless_warmup(6)
+    assert [record.getMessage()[: len(said or "")] for record in caplog.records] == ([said] if said else [])
 
 
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), Linear(warmup_ratio=0.1)])

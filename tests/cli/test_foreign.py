@@ -14,7 +14,10 @@ from tests.cli.test_renamed import FIT, refusal
 @pytest.mark.parametrize(
     ("text", "answers"),
     [
-        ("model_name_or_path: x\nlearning_rate: 1.0e-5\nother: 3\n", "`model_name_or_path` is `model.pretrained` here; `learning_rate` is `model.optimizer.lr` here"),
+        (
+            "model_name_or_path: x\nlearning_rate: 1.0e-5\nother: 3\n",
+            "`model_name_or_path` is `model.pretrained` here; `learning_rate` is `model.optimizer.lr` here",
+        ),
         (
             "optimizer: {class_path: AdamW}\nbatching: {batch_size: 4}\nprecision: 32-true",
             "`optimizer` belongs under `model`; `batching` belongs under `data`, in its `init_args`; `precision` belongs under `trainer`",

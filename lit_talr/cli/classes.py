@@ -63,11 +63,10 @@ def unnamed_class(message: str, words: Sequence[str]) -> str | None:
         return None
     known = dict(sorted(classes(base).items(), key=lambda item: not item[0].lower().startswith(LOGGERS)))
     name = next((name for name, cls in known.items() if option in option_names(cls)), next(iter(known)))
-    file = FILES.get(key) if typed else None
-    way_out = (
-        f"by a file such as -c {file}" if file else f"such as --{key} {name}" if typed else f"such as {{class_path: {name}, init_args: {{{option}: ...}}}}"
-    )
-    return f"`{key}` has no class yet that could take `{option}`; name one {'before' if typed else 'beside'} it, {way_out}."
+    if not typed:
+        return f"`{key}` has no class yet that could take `{option}`; name one beside it, such as {{class_path: {name}, init_args: {{{option}: ...}}}}."
+    way_out = f"by a file such as -c {FILES[key]}" if key in FILES else f"such as --{key} {name}"
+    return f"`{key}` has no class yet that could take `{option}`; name one before it, {way_out}."
 
 
 def names_class(words: Sequence[str], key: str) -> bool:

@@ -20,7 +20,7 @@ def test_a_run_that_is_complete_says_so(capsys: pytest.CaptureFixture[str]) -> N
     ("step", "way_on"),
     [
         (2, "continues from the newest checkpoint, or starts again if there is none."),
-        (3, "writes what the run lacks, such as its export, since this was its last"),
+        (3, "writes what the run lacks, such as its export"),
     ],
 )
 def test_a_run_that_is_stopped_says_what_its_line_does_next(capsys: pytest.CaptureFixture[str], step: int, way_on: str) -> None:

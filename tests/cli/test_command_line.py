@@ -98,7 +98,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ),
         (
             ["--trainer.callbacks+", '[{"patience": 3}]'],
-            "`trainer.callbacks` has no class yet that could take `patience`; name one beside it, such as {class_path: EarlyStopping, init_args: {patience: ...}}.",
+            "has no class yet that could take `patience`; name one beside it, such as {class_path: EarlyStopping, init_args: {patience: ...}}.",
         ),
         (
             ["--trainer.logger", '[{"class_path": "CSVLogger", "init_args": {"save": "x"}}]'],

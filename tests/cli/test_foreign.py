@@ -16,7 +16,7 @@ from tests.cli.test_renamed import FIT, refusal
     [
         (
             "model_name_or_path: x\nlearning_rate: 1.0e-5\nother: 3\n",
-            "`model_name_or_path` is `model.pretrained` here; `learning_rate` is `model.optimizer.lr` here",
+            "`base_model` is `model.pretrained` here; `learning_rate` is `model.optimizer.lr` here",
         ),
         (
             "optimizer: {class_path: AdamW}\nbatching: {batch_size: 4}\nprecision: 32-true",
@@ -42,8 +42,8 @@ def test_a_pasted_file_is_translated_as_a_whole(capsys: pytest.CaptureFixture[st
         ("batching.batch_size", "`batching` belongs under `data`, in its `init_args`."),
         (
             "assistant_only_loss",
-            "`assistant_only_loss` is settled here: responses are learned with their end token, never prompts; `data.turns` says which turns of a conversation, "
-            "all or the last.",
+            "`assistant_only_loss` is settled here: responses are learned with their end token, never prompts; `data.turns` says which turns of a "
+            "conversation, all or the last.",
         ),
         (
             "gradient_accumulation_steps",

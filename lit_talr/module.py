@@ -191,7 +191,7 @@ class DomainSFT(EvaluatedModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues after the checkpoint's last step; refuses one of another model or run."""
-        check_model(checkpoint, self.lora, self.state_dict())
+        check_model(checkpoint, self.lora, self.state_dict(), self.trainer)
         self.loaded_step = checkpoint["global_step"]
         self.source_weights = WeightsIdentity(**checkpoint["weights"])
         if self.trainer.training:

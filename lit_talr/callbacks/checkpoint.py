@@ -148,17 +148,18 @@ class WholeCheckpoint(ModelCheckpoint):
         assert isinstance(pl_module, EvaluatedModule)
         pl_module.end_scoring()
         pl_module.validated_step = None
-        outcome = "its checkpoint is written; continue with `--ckpt_path auto`."
+        outcome = "" if isinstance(exception, KeyboardInterrupt) else "its checkpoint is written; continue with `--ckpt_path auto`."  # which Summary says then
         try:
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
-        except OSError as error:  # the run ends with its own error, not with this one
-            outcome = str(error)
-        if trainer.is_global_zero:
+        except OSError as error:  # the run ends with its own error, not with this one; the system's, such as a full disk, has the way out already
+            outcome = f"{str(error).partition(';')[0]}." if getattr(exception, "errno", None) else str(error)
+        if outcome and trainer.is_global_zero:
             logger.warning(f"{type(exception).__name__} after step {trainer.global_step}: {outcome}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
         if self.monitor is None:
+            self.end_if_asked(trainer, pl_module)  # since the last step
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is lost from here on
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:

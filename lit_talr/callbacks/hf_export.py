@@ -1,14 +1,19 @@
 """Exports the trained model as a Hugging Face folder."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from huggingface_hub import ModelCardData, metadata_load
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
@@ -54,13 +59,19 @@ class HFExport(Callback):
         model, lora = pl_module.backbone.model, pl_module.lora
         weights = live_weights(model, torch.float32 if is_deepspeed(trainer.strategy) else None)
         names = file_names(model)
-        write_skeleton(trainer, pl_module, names)  # again, for a run that began without this callback
-        self.write_export(trainer, pl_module, names, merged_weights(weights, lora.alpha / lora.r) if lora else weights)
-        if lora is not None:
-            adapters = {name: weights.read(name) for name in weights.shapes if ".lora_" in name}
-            if trainer.is_global_zero:
-                with new_folder(Path(trainer.default_root_dir) / "adapter") as folder:
-                    save_adapters(model, adapters, folder, base=str(pl_module.pretrained), revision=pl_module.revision)
+        with ended_by_exception():
+            write_skeleton(trainer, pl_module, names)  # again, for a run that began without this callback
+            self.write_export(trainer, pl_module, names, merged_weights(weights, lora.alpha / lora.r) if lora else weights)
+            if lora is not None:
+                self.write_adapter(trainer, pl_module, weights)
+
+    def write_adapter(self, trainer: Trainer, module: DomainSFT, weights: Weights) -> None:
+        """Write the adapters alone on rank zero. Collective."""
+        assert module.backbone is not None
+        adapters = {name: weights.read(name) for name in weights.shapes if ".lora_" in name}
+        if trainer.is_global_zero:
+            with new_folder(Path(trainer.default_root_dir) / "adapter") as folder:
+                save_adapters(module.backbone.model, adapters, folder, base=str(module.pretrained), revision=module.revision)
 
     def write_export(self, trainer: Trainer, module: DomainSFT, names: dict[str, str], weights: Weights) -> None:
         """Write the folder on rank zero. Collective."""
@@ -99,6 +110,23 @@ class HFExport(Callback):
         if trainer.is_global_zero and card.is_file():
             head = card.read_text(encoding="utf-8", errors="replace").split("## Scores")[0]
             write_text(card, head + score_section(self.own_scores(trainer, pl_module, folder_weights(export))))
+
+
+@contextmanager
+def ended_by_exception() -> Iterator[None]:
+    """Within the block, SIGTERM ends the run as it does during training: nothing half-written stays, and the log says how to go on."""
+
+    def end(*_: Any) -> NoReturn:
+        raise SIGTERMException
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may have handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def export_folder(trainer: Trainer) -> Path:

@@ -60,7 +60,11 @@ class Summary(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: DomainSFT, exception: BaseException) -> None:  # type: ignore[override]
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.is_global_zero and trainer.state.fn == "fit":
-            way_on = "the same line with `--ckpt_path auto` continues from the newest checkpoint, or starts again if there is none"
+            way_on = "the same line with `--ckpt_path auto` "
+            if trainer.global_step and trainer.global_step == pl_module.num_steps:
+                way_on += "writes what the run lacks, such as its export, since this was its last step"
+            else:
+                way_on += "continues from the newest checkpoint, or starts again if there is none"
             Console(stderr=True).print(f"Stopped after step {trainer.global_step}; {way_on}.", soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ from lit_talr.checkpoint.checkpoint_weights import checkpoint_identity, checkpoi
 from lit_talr.checkpoint.find import hold_last, hold_whole
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
-from lit_talr.utils.files import new_folder, read_json, write_text
+from lit_talr.utils.files import new_folder, read_json, run_around, write_text
 from lit_talr.utils.locks import Lock
 from lit_talr.utils.manifest import MANIFEST, is_made, write_manifest
 from lit_talr.utils.weight_files import check_files
@@ -76,6 +76,9 @@ def find_checkpoint(path: Path) -> tuple[Path, Lock]:
     """
     if (path / "checkpoints").is_dir():
         return hold_last(path)
+    if (path / "config.json").is_file():
+        run = run_around(path, "checkpoints", "`--ckpt {}`") or "the folder of the run that it was made of"
+        raise ValueError(f"`ckpt`: {path} is a model folder already, no checkpoint; for another export, as in another dtype, give {run}.")
     return path, hold_whole(path, "ckpt", "give a run's folder, or a whole checkpoint from its `checkpoints`")
 
 

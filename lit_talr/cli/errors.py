@@ -1,37 +1,14 @@
 """Turns errors into one sentence."""
 
-import inspect
 import re
-import sys
 from collections.abc import Sequence
 
-from lightning.pytorch import Callback
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import Strategy
-from torch.optim import Optimizer
-
+from lit_talr.cli.classes import FILES, failed_class, missing_class, unnamed_class
 from lit_talr.cli.foreign import explain_foreign
-from lit_talr.cli.parsers import PACKAGE, given_options
+from lit_talr.cli.parsers import PACKAGE
 from lit_talr.cli.renamed import explain_renamed
-from lit_talr.domains import DomainDataModule
-from lit_talr.losses import LossStrategy
-from lit_talr.training.schedules import Schedule
 from lit_talr.utils.errors import explain_lost_rank, explain_system_error, first_line, nearest
 
-BASES: dict[str, type] = {
-    **{"loss": LossStrategy, "data": DomainDataModule, "schedule": Schedule, "optimizer": Optimizer},
-    **{"callbacks": Callback, "logger": Logger, "strategy": Strategy},
-}
-"""The class that an option takes, by the last word of its name."""
-SHOWN = (
-    *("lit_talr.losses", "lit_talr.domains", "lit_talr.lab", "lit_talr.training.schedules", "lit_talr.callbacks"),
-    *("torch.optim", "lightning.pytorch.callbacks", "lightning.pytorch.loggers", "lightning.pytorch.strategies"),
-)
-"""Packages whose classes are listed where a class does not exist."""
-FILES = {"model.loss": "configs/loss/talr.yaml", "data": "configs/data/records.yaml"}
-"""The files that give what a run cannot do without."""
-LOGGERS = ("wandb", "mlflow")
-"""Packages that the extra `loggers` brings."""
 READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list, such as [a,b]"}
 NOISE = (
     *("Expected a path but", "Does not validate", "Subtypes:", "Errors:", "Given value"),
@@ -50,7 +27,8 @@ def explain(error: Exception, words: Sequence[str]) -> str | None:
     if isinstance(error, (RuntimeError, ImportError)):
         return explain_library_error(str(error))
     message = explain_system_error(error) if isinstance(error, OSError) else str(error)
-    return explain_renamed(words, message) or explain_foreign(words, message) or explain_trainer(message, words) or one_sentence(message)
+    answer = explain_renamed(words, message) or explain_foreign(words, message) or unnamed_class(message, words)
+    return answer or explain_trainer(message, words) or one_sentence(message)
 
 
 def explain_trainer(message: str, words: Sequence[str]) -> str | None:
@@ -66,17 +44,9 @@ def explain_trainer(message: str, words: Sequence[str]) -> str | None:
         return f"`trainer.accelerator: {asked}`, and no GPU is found here; {ways_out}."
     if match := re.search(r"arguments are required: (?:fit|validate|test)\.([\w.]+)", message):
         return f"`{match[1]}` is missing; give it by a file, such as -c {FILES.get(match[1], 'configs/base.yaml')}, or see configs/experiment for whole runs."
-    match = re.match(r"Parser key \"(data|model\.loss)\":.*?Option '(\S+)' is not accepted", message, re.DOTALL)
-    if match and "class_path" not in message and not names_class(words, match[1]):
-        return f"`{match[1]}` has no class yet that could take `{match[2]}`; name one before it, by a file such as -c {FILES[match[1]]}."
     if match := re.fullmatch(r"argument (\S+): expected one argument", message):
         return f"`{match[1]}` stands without a value; write one after it."
     return None
-
-
-def names_class(words: Sequence[str], key: str) -> bool:
-    """Whether a command line, or a file in it, names the class that an option takes."""
-    return any(not {key, f"{key}.class_path"}.isdisjoint(names) for _, _, names in given_options(words))
 
 
 def one_sentence(message: str) -> str:
@@ -105,45 +75,10 @@ def one_sentence(message: str) -> str:
     return option + " ".join(" ".join(reasons[: last + 1] or [message]).split())
 
 
-def missing_class(message: str, key: str) -> str | None:
-    """The sentence for a class that does not exist, or whose module cannot be imported; None for all other messages."""
-    base = BASES.get(key.removesuffix(".init_args").rsplit(".", 1)[-1])
-    if match := re.search(r"class_path '(\S+)':\s+(No module named '(\S+?)')", message):
-        own = match[1].startswith(match[3])
-        way_out = f"put the folder of {match[3]} on PYTHONPATH, or install it" if own else f"install {match[3]}"
-        return (f"`{key}`: " if key else "") + f"{match[1]} cannot be imported ({match[2]}); {way_out}."
-    missing = re.search(r"Expected a dot import path string: (\S+)|module '(\S+)' has no attribute '(\w+)'", message)
-    if not (base and missing):
-        return None
-    name, known = missing[1] or missing[3], class_names(base)
-    module = f" in {missing[2]}" if missing[2] and not missing[2].startswith(SHOWN) else ""
-    near = nearest(name, known)[:1]
-    return f"`{key}`: there is no class {name}{module}; {f'did you mean {near[0]}? T' if near else 't'}here are {', '.join(known)}."
-
-
-def failed_class(message: str, key: str) -> str | None:
-    """The sentence for a class that could not be made, with its own reason; None for all other messages."""
-    match = re.search(r"Problem with given class_path '(?:\S+\.)?(\w+)':\s+(.+?)(?=\n\s*- |\nGiven value|\Z)", message, re.DOTALL)
-    if not match:
-        return None
-    reason = " ".join(match[2].split())
-    if missing := re.match(r"Requirement '(([\w-]+).*?)' not met", reason):
-        package = "lit-talr[loggers]" if missing[2] in LOGGERS else missing[1]
-        reason = f"{missing[1]} is not installed; `pip install '{package}'` brings it."
-    return (f"`{key}`: " if key else "") + f"{match[1]}: {reason}"
-
-
 def expected_values(reasons: str) -> list[str]:
     """The types that a parser expected, in words, then the choices of its literals."""
     types = [READABLE.get(name, name) for name in re.findall(r"^Expected a <class '(\w+)'>", reasons, re.MULTILINE)]
     return list(dict.fromkeys([*types, *re.findall(r"typing\.Literal\[(.*?)\]", reasons)]))
-
-
-def class_names(base: type) -> list[str]:
-    """The classes that a configuration can name where ``base`` is expected."""
-    members = [member for package in SHOWN if package in sys.modules for member in vars(sys.modules[package]).values()]
-    classes = {member for member in members if inspect.isclass(member) and issubclass(member, base) and member is not base}
-    return sorted({member.__name__ for member in classes if not inspect.isabstract(member) and not member.__name__.startswith("_")})
 
 
 def explain_library_error(message: str) -> str | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lit_talr.curriculum.token_groups import Row
 from lit_talr.utils.errors import check_least, first_line
+from lit_talr.utils.files import run_around
 
 if TYPE_CHECKING:
     import pandas as pd  # it and the next take half a second to import, so they are imported where they are used
@@ -109,7 +110,8 @@ def curriculum(folder: Path, every: int = 1) -> None:
         except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
             raise ValueError(f"{path} is damaged ({first_line(error)}); restore it from a copy, or move it away.") from error
     if not tables:
-        raise ValueError(f"{folder}: holds no token_probability.parquet; name the folder of a run whose callbacks have TokenProbability.")
+        way_out = run_around(folder, "token_probability.parquet") or "; name the folder of a run whose callbacks have TokenProbability."
+        raise ValueError(f"{folder}: {'holds no token_probability.parquet' if folder.is_dir() else 'is no folder'}{way_out}")
     for run, table in tables.items():
         console = Console(width=160)
         console.print(f"\n{run}\n", markup=False, highlight=False, soft_wrap=True)

@@ -37,7 +37,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         if "backend tokenizer" in str(error):
             raise ValueError(f"{name} has no tokenizer.json (nor a file that one can be made of); give the model's own as `model.tokenizer`.") from error
         where = f"{name!r} (revision {revision or 'main'})"
-        raise ValueError(f"The tokenizer must be a folder or a hub name that can be loaded, got {where}: {first_line(error)}") from error
+        raise ValueError(f"The tokenizer must be a folder or a hub name that can be loaded, got {where}: {first_line(error).rstrip('.')}.") from error
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f'The tokenizer {name!r} has no end token; set "eos_token" in its tokenizer_config.json (of a local copy) to the token that ends its responses.'

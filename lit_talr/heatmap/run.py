@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.modeling.arithmetic import name_arithmetic
 from lit_talr.report.runs import remedy_name, scientific
+from lit_talr.utils.files import run_around
 
 
 class Model(NamedTuple):
@@ -41,7 +42,8 @@ def read_run(folder: Path, base: str | None = None, tuned: str | None = None) ->
     """
     file, export = folder / "config.yaml", folder / "export"
     if not file.is_file():
-        raise ValueError(f"{folder} has no config.yaml, so it is no run; give the folder of one, `--run` of its `lit-talr fit`.")
+        way_out = run_around(folder, file.name) or "; give the folder of one, `--run` of its `lit-talr fit`."
+        raise ValueError(f"{folder} {'has no config.yaml, so it is no run' if folder.is_dir() else 'is no folder'}{way_out}")
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
         model, data = config["model"], dict(config["data"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lit_talr.utils.files import read_json
+from lit_talr.utils.files import read_json, run_around
 from lit_talr.utils.score import Scores, last_step, read_scores, values
 
 MARKS = ("trial.json", "metrics.json", "config.yaml")
@@ -90,14 +90,15 @@ def find(paths: Sequence[Path]) -> dict[str, Path]:
     runs: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
-            raise ValueError(f"{path}: no such folder; name runs, or folders that hold them.")
+            raise ValueError(f"{path}: no such folder{run_around(path, 'metrics.json') or '; name runs, or folders that hold them.'}")
         for folder, inner, files in os.walk(path.resolve()):
             is_run = any(mark in files for mark in MARKS)
             inner[:] = [] if is_run else sorted(name for name in inner if not name.startswith("."))
             if is_run:
                 runs[Path(folder)] = None
     if not runs:
-        raise ValueError(f"{', '.join(map(str, paths))}: holds no run; a run is a folder with {', '.join(MARKS)}.")
+        way_out = run_around(paths[0], "metrics.json") or f"; a run is a folder with {' or '.join(MARKS)}."
+        raise ValueError(f"{', '.join(map(str, paths))}: holds no run{way_out}")
     return {short_name(folder, list(runs)): folder for folder in runs}
 
 

@@ -3,8 +3,10 @@
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_talr.modeling.lora import LoRA
@@ -144,14 +146,16 @@ def check_changeable(name: str, found: Sequence[Change], now: Options, changes: 
         raise ValueError(f"`--resume_with {name}` changes nothing: the checkpoint's run has {shown(now.get(name))} too; leave it out.")
 
 
-def refusal(refused: Sequence[Change], split_matters: str | None) -> str:
-    """The sentence about options that differ."""
+def refusal(refused: Sequence[Change], split_matters: str | None, way_out: str | None = None) -> str:
+    """The sentence about options that differ; the way out is to resume otherwise, unless another is given."""
     facts = []
     for name, before, now in refused[:MANY]:
         two = (before, now) if short(before) == short(now) else (short(before), short(now))
         layout = why_may_differ(name) == LAYOUT
         facts.append(f"its {name} is {shown(two[0])}, here {shown(two[1])}" + (f" ({split_matters} depends on how a step is split)" if layout else ""))
     more = f"; and {len(refused) - MANY} more" if len(refused) > MANY else ""
+    if way_out:
+        return f"The checkpoint is of another run: {'; '.join(facts)}{more}; {way_out}."
     changeable = [change for change in refused[:MANY] if why_fixed(change.name) is None]
     words = " ".join(f"--resume_with {change.name}={shown(change.now)}" for change in changeable)
     pronoun = "it" if len(refused) == 1 else "them" if len(changeable) == len(refused) else "what can be changed"
@@ -175,13 +179,14 @@ def check_same(name: str, loaded: Any, current: Any) -> None:
         raise ValueError(f"The checkpoint is of another run: its {name} is {loaded}, here {current}; resume with what it was started with, or start a new run.")
 
 
-def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping[str, Any]) -> None:
+def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping[str, Any], trainer: Trainer) -> None:
     """Refuses a checkpoint of another model, by its adapters and the first tensor whose shape differs.
 
     Args:
         checkpoint: As Lightning loads it; DeepSpeed keeps its weights elsewhere.
         lora: Adapters of this module.
         state: State dict of this module.
+        trainer: Knows the checkpoint's path, and whether it is continued or only read.
 
     Raises:
         ValueError: Naming what differs; for a checkpoint that does not say what run it is of.
@@ -190,11 +195,19 @@ def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping
         raise ValueError("The checkpoint does not say which run it is of: an older version wrote it; `lit-talr export` it, and start from the export.")
     loaded = {name: value for name, value in checkpoint["configuration"].items() if is_within(name, "model.lora")}
     if found := differences(loaded, describe("model.lora", lora)):
-        raise ValueError(refusal(found, None))
+        raise ValueError(refusal(found, None, way_to_read(trainer)))
     shapes = {name: value.shape for name, value in state.items() if isinstance(value, Tensor)}
     for name, value in checkpoint.get("state_dict", {}).items():
         if isinstance(value, Tensor) and shapes.get(name) != value.shape:
             raise ValueError(
                 f"The checkpoint is of another model: its `{name}` is {list(value.shape)}, here {list(shapes.get(name, []))}; "
-                "give the model it was trained with."
+                f"{way_to_read(trainer) or 'give the model it was trained with'}."
             )
+
+
+def way_to_read(trainer: Trainer) -> str | None:
+    """The way out where a checkpoint of another run is not continued but evaluated: the configuration of its own run."""
+    if trainer.state.fn is None or trainer.state.fn == "fit":
+        return None
+    config = Path(str(trainer.ckpt_path)).parent.parent / "config.yaml"
+    return f"{trainer.state.fn.value} it {f'by `-c {config}`, the configuration of its run' if config.is_file() else 'by the configuration of its run'}"

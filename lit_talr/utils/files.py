@@ -1,13 +1,14 @@
 """Reads and writes files; a file or folder that is half-written never stands under its own name."""
 
 import errno
+import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,45 @@ def write_bytes(path: Path, content: bytes) -> None:
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        remove_leftovers(path)
+        handle, name = temporary_file(path)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~UMASK)
-        os.replace(name, path)
+            os.chmod(name, 0o666 & ~UMASK)
+            os.replace(name, path)  # while it is locked
     except BaseException as error:
         if name is not None:
             Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise unwritable(path, str(error.strerror or error), error) from error
         raise
+
+
+def temporary_file(path: Path) -> tuple[int, str]:
+    """Makes and opens a file next to ``path``, with a lock by which ``remove_leftovers`` of another process knows that it is being written."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_nlink:
+                return handle, name
+        except BlockingIOError:
+            pass  # it is being removed, as below
+        except OSError as error:
+            if error.errno in UNSUPPORTED:  # where nothing is removed either
+                return handle, name
+            raise
+        os.close(handle)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left of a file that they were writing; that of a living one, or on a disk without locks, stays."""
+    temporary = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")
+    for leftover in map(path.with_name, filter(temporary.fullmatch, os.listdir(path.parent))):
+        with suppress(OSError), Lock(leftover):
+            leftover.unlink(missing_ok=True)
 
 
 def unwritable(path: Path, reason: str, error: BaseException) -> OSError:
@@ -205,6 +232,17 @@ def check_unused(out: Path) -> None:
 def looks_like_path(name: str) -> bool:
     """Whether a name can only mean a file or folder; names on the hub are ``name`` or ``owner/name``."""
     return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def run_around(path: Path, file: str, words: str = "; did you mean {}?") -> str:
+    """Words with the run that a path lies in, such as its export or a checkpoint; empty if it lies in none.
+
+    Args:
+        path: A file or folder that is up to two folders below that of the run.
+        file: The name of something that lies in the folder of a run.
+        words: With a place for the folder.
+    """
+    return next((words.format(folder) for folder in path.parents[:2] if (folder / file).exists()), "")
 
 
 MOVED = {"lit_talr/models/lab": "lit_talr/lab/base"}

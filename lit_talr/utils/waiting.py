@@ -1,9 +1,10 @@
 """Says what a command waits for, and how to end it."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 SECONDS = 10.0
 """Time after which a wait is reported."""
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+"""Variables that forbid downloads."""
 
 
 @contextmanager
@@ -66,8 +69,30 @@ def on_rank_zero(trainer: "Trainer", work: Callable[[], T], deed: str) -> T:
     return cast(T, result)
 
 
-def fetching(name: str) -> AbstractContextManager[None]:
-    """Reports a long download from the hub; a local file or folder is none."""
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """Reports a long download from the hub; a local file or folder is none.
+
+    Raises:
+        OSError: That downloads are forbidden, where that is the reason; the libraries advise to check the connection.
+    """
     if Path(name).exists():
-        return nullcontext()
-    return reported(lambda: f"{name} from the hub or its cache; Ctrl-C ends this, and with HF_HUB_OFFLINE=1 only the cache is read")
+        yield
+        return
+    try:
+        with reported(lambda: f"{name} from the hub or its cache; Ctrl-C ends this, and with HF_HUB_OFFLINE=1 only the cache is read"):
+            yield
+    except OSError as error:
+        if not is_forbidden(error):
+            raise
+        variable = next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
+        raise OSError(f"it is not in the cache, and {variable}={os.environ.get(variable, 1)} forbids the download: unset that variable") from error
+
+
+def is_forbidden(error: OSError) -> bool:
+    """Whether something could not be fetched because a variable forbids downloads."""
+    from huggingface_hub import constants, errors  # a tenth of a second, which only a failure has to wait for
+
+    kinds = errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled
+    unfetched = isinstance(error, kinds) or isinstance(error.__cause__, kinds)
+    return (unfetched and constants.HF_HUB_OFFLINE) or errors.OfflineModeIsEnabled.__name__ in str(error)

@@ -45,8 +45,8 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     refuse_adapter(folder)
     check_files(folder)
     if not (folder / "config.json").is_file():
-        export = folder / "export"
-        hint = f"did you mean {export}?" if (export / "config.json").is_file() else "give a Hugging Face model folder or a hub name."
+        models = [place for place in (folder / "export", folder.parent, folder.parent.parent / "export") if (place / "config.json").is_file()]
+        hint = f"did you mean {models[0]}?" if models else "give a Hugging Face model folder or a hub name."
         raise ValueError(f"{name} is not a folder with a config.json; {hint}")
     return folder
 

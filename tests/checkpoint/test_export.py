@@ -236,7 +236,7 @@ def test_refusals(trained: Path, tmp_path: Path) -> None:
         export(trained, tmp_path / "used")
     with pytest.raises(ValueError, match="`ckpt`: .*nowhere does not exist; give a run's folder"):
         export(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(ValueError, match="`ckpt`: .*export is a model folder, no checkpoint; give it as `--model.pretrained .*export` without `--ckpt_path`"):
+    with pytest.raises(ValueError, match=f"export is a model folder already, no checkpoint; for another export, as in another dtype, give `--ckpt {trained}`."):
         export(trained / "export", tmp_path / "out")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match="checkpoints holds no checkpoint"):

@@ -1,10 +1,13 @@
 """One line starts a run and goes on with it, wherever it died."""
 
 import json
+import os
 import resource
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 from lightning.pytorch import Callback, Trainer
@@ -33,7 +36,13 @@ class Fail(Callback):
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         self.fail("epoch end", True)
 
+    def on_fit_end(self, trainer: Trainer, *_: Any) -> None:
+        if self.where == "export":
+            mock.patch("lit_talr.callbacks.hf_export.write_manifest", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)).start()
+
     def fail(self, where: str, here: bool) -> None:
+        if self.where == "interrupt" and where == "validation":
+            raise KeyboardInterrupt
         if where == self.where and here:
             if self.full_disk:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -127,6 +136,26 @@ def names_in(folder: Path) -> list[str]:
 def test_a_living_run_refuses_the_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with lock_run(tmp_path / "run"):
         assert "another run is writing into" in refused(capsys, ["fit", *words(data, tmp_path / "run", "--ckpt_path", "auto")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "status"), [("interrupt", 1), ("export", 128 + signal.SIGTERM)])
+def test_where_it_is_stopped_the_line_that_goes_on_is_said_once(
+    data: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str, status: int
+) -> None:
+    """By Ctrl-C, and by SIGTERM while the export is written."""
+    run = tmp_path / "run"
+    fit = ["fit", *words(data, run, "--ckpt_path", "auto")]
+    callbacks = json.dumps(["Summary", {"class_path": "tests.cli.test_auto.Fail", "init_args": {"where": where}}, "HFExport", "WholeCheckpoint"])
+    with pytest.raises(SystemExit) as stop:
+        main([*fit, "--trainer.callbacks", callbacks])
+    mock.patch.stopall()
+    assert stop.value.code == status
+    error = capsys.readouterr().err
+    assert error.count("the same line with `--ckpt_path auto`") == 1 and "KeyboardInterrupt after" not in error, error
+    assert not (run / "export").exists() and not (run / ".export.part").exists()
+    main(fit)
+    assert (run / "export" / "model.safetensors").read_bytes() == (uninterrupted / "export" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("checkpoint", [None, "checkpoints/last-step=3.ckpt"])

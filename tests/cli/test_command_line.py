@@ -83,10 +83,23 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--trainer.limit_val_batches", "0"], "monitors `val/nll`, which nothing measures, since `trainer.limit_val_batches: 0` turns validation off"),
         (["--model.optimizer.weight_decay", "-1"], "`model.optimizer`: Invalid weight_decay value: -1.0; correct that option."),
         (["--model.loss", "my_losses.Power"], "`model.loss`: my_losses.Power cannot be imported (No module named 'my_losses'); put the folder of my_losses on"),
+        (
+            ["--model.optimizer", "bits_and_bites.optim.AdamW8bit"],
+            "`model.optimizer`: bits_and_bites.optim.AdamW8bit cannot be imported (No module named 'bits_and_bites'); put the folder of bits_and_bites on "
+            "PYTHONPATH if it is yours, or `pip install` it, or use torch.optim.AdamW.",
+        ),
         (["--model.loss", "tests.cli.Power"], "`model.loss`: there is no class Power in tests.cli; there are ASFT"),
         (["--model.loss", "{class_path: TALR, floor: 0.1}"], "Option 'class_path' is not accepted; the options of a class stand under `init_args`"),
         (["--model.lora", "{r: 8, r: 16}"], "`--model.lora`: the key `r` stands in line 1 and again in line 1; join the two."),
         (["--trainer.logger", "CSVLogger"], "`trainer.logger` needs `save_dir`; give it, such as `--trainer.logger.save_dir VALUE`."),
+        (
+            ["--trainer.logger.project", "x"],
+            "`trainer.logger` has no class yet that could take `project`; name one before it, such as --trainer.logger WandbLogger.",
+        ),
+        (
+            ["--trainer.callbacks+", '[{"patience": 3}]'],
+            "has no class yet that could take `patience`; name one beside it, such as {class_path: EarlyStopping, init_args: {patience: ...}}.",
+        ),
         (
             ["--trainer.logger", '[{"class_path": "CSVLogger", "init_args": {"save": "x"}}]'],
             "`trainer.logger`: Option 'save' is not accepted; did you mean save_dir?",
@@ -288,7 +301,8 @@ def test_scores_are_never_those_of_other_adapters(words: list[str], capsys: pyte
     start = ["--model.architecture", "null", "--model.pretrained", str(tmp_path / "model")]
     main(["fit", *words, *start, "-c", "configs/lora.yaml", "--model.lora.r", "2", "--trainer.max_steps", "1"])
     test = ["test", "-c", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last"]
-    assert "its model.lora.alpha is 64, here 6400" in refused(capsys, *test, "--model.lora.alpha", "6400")
+    sentence = f"its model.lora.alpha is 64, here 6400; test it by `-c {tmp_path / 'run' / 'config.yaml'}`, the configuration of its run."
+    assert sentence in refused(capsys, *test, "--model.lora.alpha", "6400")
     main(test)
     adapter = ["--model.tokenizer", "null", "--model.pretrained", str(tmp_path / "run" / "adapter"), "--run", str(tmp_path / "other")]
     assert "adapter holds an adapter (adapter_config.json); give a model with its update merged in" in refused(capsys, *test[:3], *adapter)

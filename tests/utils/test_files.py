@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_talr.utils.files import check_writable, looks_like_path, new_folder, read_json, shipped, write_json, write_text
+from lit_talr.utils.files import check_writable, looks_like_path, new_folder, read_json, shipped, temporary_file, write_json, write_text
 from tests.helpers.full_disk import small_files
 
 
@@ -54,6 +54,17 @@ def test_what_a_killed_process_left_of_a_folder_is_removed_by_the_next(tmp_path:
     with new_folder(tmp_path / "out") as folder:
         (folder / "whole").write_text("")
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["out", "out/whole"]
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_and_nothing_of_a_living_one(tmp_path: Path) -> None:
+    for name in (".file.txt.abcd_012", ".file.txt.mine", ".other.txt.abcd_012"):
+        (tmp_path / name).touch()
+    handle, living = temporary_file(tmp_path / "file.txt")
+    write_text(tmp_path / "file.txt", "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".file.txt.mine", ".other.txt.abcd_012", "file.txt", Path(living).name])
+    os.close(handle)
+    write_text(tmp_path / "file.txt", "two")
+    assert not Path(living).exists()
 
 
 def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 
+from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.utils.locks import Lock, alone
 from lit_talr.utils.waiting import fetching, on_rank_zero, reported, waiting_for_ranks
+from lit_talr.utils.weight_files import model_folder
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +67,14 @@ def test_a_download_is_said_and_a_folder_is_none(caplog: pytest.LogCaptureFixtur
     with fetching("owner/name"):
         wait_for_a_line(caplog)
     assert messages(caplog) == ["Waiting for owner/name from the hub or its cache; Ctrl-C ends this, and with HF_HUB_OFFLINE=1 only the cache is read."]
+
+
+@pytest.mark.parametrize("fetch", [load_tokenizer, model_folder])
+def test_a_download_that_a_variable_forbids_is_answered_with_it(monkeypatch: pytest.MonkeyPatch, fetch: Callable[[str], object]) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="it is not in the cache, and HF_HUB_OFFLINE=1 forbids the download: unset that variable"):
+        fetch("owner/nothing")
 
 
 def test_a_lock_that_is_waited_for_is_named(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

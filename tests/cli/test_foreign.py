@@ -16,7 +16,7 @@ from tests.cli.test_renamed import FIT, refusal
     [
         (
             "model_name_or_path: x\nlearning_rate: 1.0e-5\nother: 3\n",
-            "`base_model` is `model.pretrained` here; `learning_rate` is `model.optimizer.lr` here",
+            "`model_name_or_path` is `model.pretrained` here; `learning_rate` is `model.optimizer.lr` here",
         ),
         (
             "optimizer: {class_path: AdamW}\nbatching: {batch_size: 4}\nprecision: 32-true",

@@ -387,7 +387,7 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
         (["merge", "--tuned", "nowhere"], "out"),
         (["merge", "--out", "c", "--tuned", "./nowhere", "--base", "./nowhere"], "./nowhere is not a folder with a config.json; give"),
         (["merge", "--out", "tests", "--tuned", "a", "--base", "b"], "tests is there already; name a new folder."),
-        (["curriculum", "nowhere"], "nowhere: holds no token_probability.parquet"),
+        (["curriculum", "nowhere"], "nowhere: is no folder; name the folder of a run"),
         (["curriculum", "nowhere", "--evry", "2"], "--evry"),
         (["demo", "--rows", "many"], "`rows` must be a whole number, got many."),
     ],

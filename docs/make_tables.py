@@ -7,17 +7,16 @@ import re
 from pathlib import Path
 
 from docs.tables.study import study_tables
-from lit_talr.report.tables import read_tables
 
 DOCS = Path(__file__).parent
 PAGES = {"study": study_tables}
-"""The makers of a page's tables by its name, which is also that of the folder of its results."""
+"""The makers of a page's tables by its name, which is also that of the folder of its results. Each gets that folder."""
 
 
 def filled(page: str) -> str:
     """A page with its tables filled in from the numbers."""
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    for name, made in PAGES[page](read_tables(DOCS / page)).items():
+    for name, made in PAGES[page](DOCS / page).items():
         parts = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", text, flags=re.DOTALL)
         if len(parts) != 2:
             raise ValueError(f"{page}.md must have one place for the table `{name}`, it has {len(parts) - 1}.")

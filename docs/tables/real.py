@@ -1,10 +1,12 @@
 """The tables of docs/real.md."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from docs.tables.markdown import interval, table
 from lit_talr.report.runs import scientific
-from lit_talr.report.tables import Tables
+from lit_talr.report.tables import Tables, read_tables
 
 REMEDIES = ("base", "standard", "talr", "l2", "lora", "wise-ft")
 BITS = "drift/bits_per_byte/wikitext2_test"
@@ -23,6 +25,6 @@ def trade_offs(tables: Tables) -> str:
     return table(["remedy", "rate", "macro-F1 of ESCI", "MMLU", "bits per byte", "minus the base's", "KL, nats a token"], lines)
 
 
-def real_tables(tables: Tables) -> dict[str, str]:
+def real_tables(folder: Path) -> dict[str, str]:
     """Every table of the page by its name."""
-    return {"trade-offs": trade_offs(tables)}
+    return {"trade-offs": trade_offs(read_tables(folder))}

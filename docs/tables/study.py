@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from docs.tables.markdown import interval, short, table
 from lit_talr.report.runs import scientific
-from lit_talr.report.tables import Tables
+from lit_talr.report.tables import Tables, read_tables
 from lit_talr.report.volumes import volume_rows
 
 VARIANTS = ("cot", "label")
@@ -161,8 +162,9 @@ def volumes(tables: Tables) -> str:
     return table(["remedy", *heads, *(f"{variant}, with Wise-FT's points" for variant in VARIANTS)], lines)
 
 
-def study_tables(tables: Tables) -> dict[str, str]:
+def study_tables(folder: Path) -> dict[str, str]:
     """Every table of the page by its name."""
+    tables = read_tables(folder)
     by_variant: dict[str, Callable[[Tables, str], str]] = {
         "grid": grid,
         "wise": wise,

@@ -26,6 +26,7 @@ from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.monitors import adopt_monitors
 from lit_talr.training.non_finite import Guard, NonFinite
+from lit_talr.training.rates import say_high_rate
 from lit_talr.training.resume import check_model
 from lit_talr.training.run_record import RunRecord, ignore_loss_state, trained_weights
 from lit_talr.training.schedules import Cosine, Schedule
@@ -118,7 +119,7 @@ class DomainSFT(EvaluatedModule):
             vocab_size = len(self.data.encoder.tokenizer)
             options = self.source, self.compute, self.lora, vocab_size, self.data.batching
             self.backbone = build_backbone(self.trainer, *options, exact=self.arithmetic == "fp32")
-            say_positions(self.backbone, max((int(encoded.lengths.max()) for encoded in self.data.encoded.values()), default=0))
+            say_positions(self.backbone, self.data, self.generation.max_new_tokens)
             if self.trainer.state.fn == "fit":
                 try_head_kernel(self.trainer, self.backbone, self.loss.needs)
 
@@ -126,6 +127,7 @@ class DomainSFT(EvaluatedModule):
         optimizer = self.optimizer(trained_weights(self))
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # gradients are unscaled before hooks and clipping
         check_optimizer(optimizer, self.trainer)
+        say_high_rate(optimizer)
         self.record.describe(self, optimizer)
         self.guard.attach(optimizer, self.trainer, self.data)  # before the penalties, which then see no gradient in a skipped step
         self.loss.attach(optimizer)

@@ -58,7 +58,8 @@ def select_model(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_weights(path: Path) -> Weights:
-    state = select_model(load_plain(path)["state_dict"])
+    if not (state := select_model(load_plain(path)["state_dict"])):
+        raise RuntimeError(f"no tensor in it begins with {PREFIX}")
     return Weights({name: tuple(value.shape) for name, value in state.items()}, widest(value.dtype for value in state.values()), state.__getitem__)
 
 

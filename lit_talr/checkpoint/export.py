@@ -45,8 +45,8 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
 def write_export(path: Path, out: Path, dtype: str | None) -> None:
     """Writes a whole checkpoint as a model folder."""
     skeleton = path.resolve().parents[1] / SKELETON
-    record = read_record(skeleton)
     weights = checkpoint_weights(path)
+    record = read_record(skeleton)
     if record["lora"]:
         weights = merged_weights(weights, record["lora"]["alpha"] / record["lora"]["r"])
     if missing := [name for name in record["names"].values() if name not in weights.shapes]:

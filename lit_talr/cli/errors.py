@@ -9,7 +9,7 @@ from lit_talr.cli.parsers import PACKAGE
 from lit_talr.cli.renamed import explain_renamed
 from lit_talr.utils.errors import explain_lost_rank, explain_system_error, first_line, nearest
 
-READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list, such as [a,b]"}
+READABLE = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", **dict.fromkeys(("tuple", "list"), "a list, such as [a,b]")}
 NOISE = (
     *("Expected a path but", "Does not validate", "Subtypes:", "Errors:", "Given value"),
     *("Expected a <class 'NoneType'>", "Expected a <class 'torch.Tensor'>"),
@@ -38,12 +38,18 @@ def explain_trainer(message: str, words: Sequence[str]) -> str | None:
         near = nearest(match[1], names)[:1] or ["ddp"]
         return f"`trainer.strategy`: {match[1]} is not a strategy of Lightning; give the file of one, such as -c configs/strategy/{near[0]}.yaml."
     if "No supported gpu backend found" in message or "can not run on your system since the accelerator is not available" in message:
-        strategy = next((match[1] for word in words if (match := re.search(r"configs/strategy/([\w-]+?)(-cpu)?\.yaml$", word))), "zero2")
+        named = [match for word in words if (match := re.search(r"configs/strategy/([\w-]+?)(-cpu)?\.yaml$|deepspeed_stage_([123])", word))]
+        strategy = next((match[1] or f"zero{match[3]}" for match in named), "zero2")
         ways_out = f"on CPU ranks use -c configs/strategy/{strategy}-cpu.yaml, or `--trainer.accelerator cpu`"
         asked = match[1].lower() if (match := re.match(r"`(\w+?)Accelerator`", message)) else "gpu"
         return f"`trainer.accelerator: {asked}`, and no GPU is found here; {ways_out}."
     if match := re.search(r"arguments are required: (?:fit|validate|test)\.([\w.]+)", message):
         return f"`{match[1]}` is missing; give it by a file, such as -c {FILES.get(match[1], 'configs/base.yaml')}, or see configs/experiment for whole runs."
+    if match := re.match(r"`val_check_interval` \((\d+)\) must be less than or equal to the number of the training batches \((\d+)\)", message):
+        return (
+            f"`trainer.val_check_interval` {match[1]} is a number of micro-batches, and an epoch has {match[2]}; give at most {match[2]}, a share of the epoch "
+            "such as 0.5, or count across epochs by `--trainer.check_val_every_n_epoch null`."
+        )
     if match := re.fullmatch(r"argument (\S+): expected one argument", message):
         return f"`{match[1]}` stands without a value; write one after it."
     return None
@@ -69,6 +75,8 @@ def one_sentence(message: str) -> str:
     value = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
     if key and "a number" in expected and value and value[1].strip().lstrip("+-.").lower() in ("inf", "infinity", "nan"):
         return f"`{key}` must be a finite number, got {value[1]}."
+    if expected == [READABLE["list"]] and value and re.fullmatch(r"[\d\s,;:.-]+", value[1]):
+        expected = ["a list of numbers, such as [3,4,5]"]
     if key and expected and value:
         return f"`{key}` must be {' or '.join(expected)}, got {value[1]}."
     last = next((index for index, line in enumerate(reasons) if not line.endswith(":")), 0)  # a line that ends so says no reason yet

@@ -15,7 +15,7 @@ from lit_talr.data.chat_template import ChatTemplate
 from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Message
 from lit_talr.data.learned import check_context, check_learned
-from lit_talr.data.messages import GUARD, check_messages, content_text, map_texts, with_text
+from lit_talr.data.messages import GUARD, check_messages, content_text, map_texts, texts_in, with_text
 from lit_talr.data.turns import AssistantTurn, Ends, Mismatch, assistant_turn, find_ends
 
 
@@ -237,6 +237,10 @@ class ChatEncoder:
     def guard(self, text: str) -> str:
         """A text in which the tokenizer finds no special token."""
         return self.special.sub(lambda match: GUARD + GUARD.join(match[0]) + GUARD, text)
+
+    def special_in(self, example: Example) -> str | None:
+        """The first special token that the texts of an example hold, which stays plain text."""
+        return next((match[0] for text in texts_in(example.messages) if (match := self.special.search(text))), None)
 
     def find_anchor(self) -> str:
         """The special token put before later pieces, for tokenizers (SentencePiece's) that put a space before the start of a text."""

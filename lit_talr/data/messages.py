@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast, get_type_hints
 
 from lit_talr.data.example import Message
+from lit_talr.utils.errors import not_text
 
 ROLES = ("system", "user", "assistant", "tool")
 KEYS = tuple(get_type_hints(Message))
@@ -38,7 +39,7 @@ def check_messages(messages: Sequence[Message]) -> None:
                 "train, weight), or leave it out."
             )
         if not (isinstance(content, str) or is_parts(content) or (role == "assistant" and content is None and message.get("tool_calls"))):
-            raise ValueError(f"Turn {index} must have a text as `content` (or a list of text parts), got {content!r:.80}; fill it in, or leave the row out.")
+            raise ValueError(f"Turn {index} must have a text as `content` (or a list of text parts), {not_text(content, 'fill it in, or leave the row out')}.")
         check_more(index, message)
         for text in texts_in(message):
             if bad := NOT_TEXT.search(text):
@@ -49,7 +50,7 @@ def check_more(index: int, message: Message) -> None:
     """Refuses values of a turn's other keys that are not of their kind."""
     for key in (*REASONING, "tool_call_id", "name"):
         if not isinstance(message.get(key, ""), str):
-            raise ValueError(f"Turn {index} must have a text as `{key}`, got {message.get(key)!r:.80}; fill it in, or leave it out.")
+            raise ValueError(f"Turn {index} must have a text as `{key}`, {not_text(message.get(key), 'fill it in, or leave it out')}.")
     calls = message.get("tool_calls", ())
     if not isinstance(calls, Sequence) or isinstance(calls, str) or not all(isinstance(call, Mapping) for call in calls):
         raise ValueError(f"Turn {index} must have a list of objects as `tool_calls`, got {calls!r:.80}; write each call as an object.")

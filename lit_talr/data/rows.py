@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lit_talr.data.text_rows import Columns, other_separator, read_csv, read_json, read_json_lines
 from lit_talr.utils.errors import first_line
-from lit_talr.utils.files import looks_like_path
-from lit_talr.utils.waiting import fetching
+from lit_talr.utils.files import looks_like_path, why_broken
+from lit_talr.utils.waiting import cache_fault, fetching
 
 if TYPE_CHECKING:  # takes long to import, and not every command reads rows
     import datasets
@@ -40,8 +40,8 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
     path = Path(source)
     kind = Path(path.name.removesuffix(".gz")).suffix
     if path.is_file() and kind in (*READERS, ".parquet"):
-        if path.stat().st_size == 0:
-            raise ValueError(f"{source}: has no rows, the file is empty.")
+        if fault := why_broken(path):
+            raise ValueError(f"{source}: has no rows: {fault}; fetch or write it again.")
         rows = make_table(path, READERS[kind](path)) if kind in READERS else load_parquet(path)
     elif path.exists():
         raise ValueError(f"{source}: is {'a folder' if path.is_dir() else 'of no known kind'}; give a .jsonl, .csv or .parquet file.")
@@ -53,15 +53,31 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
         raise ValueError(f"{source}: has no rows.")
     for column in columns:
         if column not in rows.column_names:
-            raise ValueError(f"{source}: {missing_column(column, rows.column_names)}")
+            raise ValueError(f"{source}: {missing_column(column, rows)}")
     return rows
 
 
-def missing_column(column: str, names: Sequence[str], way_out: str = "") -> str:
-    """The end of a sentence about a column that a file lacks; a separator that is no comma is the way out where there is one."""
-    shown = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in names)
+def missing_column(column: str, rows: "datasets.Dataset", way_out: str = "") -> str:
+    """The end of a sentence about a column that a file lacks, with the way out: one object around all rows, or a separator that is no comma, explains it."""
+    if inner := list_of_rows(rows):
+        return f"is one object, whose `{inner}` holds the rows; write that list itself, or one of its objects a line."
+    names = rows.column_names
     way_out = other_separator(",".join(names)) or way_out
-    return f"column `{column}` is missing; the file has {shown if len(shown) < 500 else shown[:500] + ' ...'}{f'; {way_out}' if way_out else ''}."
+    return f"column `{column}` is missing; the file has {show_columns(names)}{f'; {way_out}' if way_out else ''}."
+
+
+def show_columns(names: Sequence[str]) -> str:
+    """The names of columns, for messages."""
+    shown = ", ".join(f"`{name}`" if name == " ".join(name.split()) else repr(name) for name in names)
+    return shown if len(shown) < 500 else shown[:500] + " ..."
+
+
+def list_of_rows(rows: "datasets.Dataset") -> str | None:
+    """The key whose list of objects, which are no turns of a conversation, stands for rows in a file of one object; None for all other files."""
+    if len(rows) != 1:
+        return None
+    lists = {name: value for name, value in rows[0].items() if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)}
+    return next((name for name, items in lists.items() if name != "tools" and not {"role", "from"} & items[0].keys()), None)
 
 
 def row_name(source: str, index: int) -> str:
@@ -81,7 +97,7 @@ def load_parquet(path: Path) -> "datasets.Dataset":
             pass
         return rows
     except Exception as error:  # a broken file shows as any error of Arrow, of a codec, or of `datasets`
-        raise ValueError(f"{path}: cannot be read as parquet ({first_line(error.__cause__ or error)}).") from error
+        raise ValueError(f"{path}: cannot be read as parquet ({cache_fault() or first_line(error.__cause__ or error)}).") from error
 
 
 def make_table(path: Path, columns: Columns) -> "datasets.Dataset":

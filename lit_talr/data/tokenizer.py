@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lit_talr.utils.errors import first_line, without_code
-from lit_talr.utils.files import looks_like_path, shipped
+from lit_talr.utils.files import looks_like_path, shipped, why_broken
 from lit_talr.utils.model_config import ConfigError, explained_config
 from lit_talr.utils.waiting import fetching
 
@@ -34,6 +34,9 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     except ConfigError:
         raise
     except (OSError, ValueError, ImportError) as error:
+        for file in sorted(folder.glob("*token*")):
+            if file.is_file() and (fault := why_broken(file)):
+                raise ValueError(f"{file} is not a file of a tokenizer ({fault}); fetch or write it again.") from error
         if "backend tokenizer" in str(error):
             raise ValueError(f"{name} has no tokenizer.json (nor a file that one can be made of); give the model's own as `model.tokenizer`.") from error
         where = f"{name!r} (revision {revision or 'main'})"

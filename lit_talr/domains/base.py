@@ -66,7 +66,7 @@ class DomainDataModule(LightningDataModule):
         self.encoded: dict[Split, EncodedExamples] = {}
         self.prompts: dict[Split, list[list[int]]] = {}
         self.remarks: list[str] = []  # for the log, once nothing refuses the run any more
-        self.unread: str | None = None  # the one on columns of the training rows that are not read
+        self.unread: dict[Split, list[str]] = {"train": [], "val": [], "test": []}  # those on what of the rows is not read
         self.counts: dict[Split, Counter[str]] = {"train": Counter(), "val": Counter(), "test": Counter()}
 
     @abstractmethod
@@ -114,9 +114,25 @@ class DomainDataModule(LightningDataModule):
             if num_rows < num_ranks:
                 raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
         if stage == "fit":
-            self.remarks = [*filter(None, (source.unread for source in self.sources)), *self.shared_rows(), *self.idle_ranks()]
+            self.remarks = [*self.unlearned("train"), *self.unlearned("val"), *self.shared_rows(), *self.idle_ranks()]
         if stage == "test":
             self.encode_prompts("test")
+            self.remarks = self.unlearned("test")
+
+    def unlearned(self, split: Split) -> list[str]:
+        """Sentences about what the rows of a split hold and the model does not get as it is written there: what is not read, and special tokens as text."""
+        sentences = [sentence for source in self.sources for sentence in source.unread[split]]
+        if found := [(example, token) for example in self.kept[split] if (token := self.encoder.special_in(example))]:
+            example, token = found[0]
+            sentences.append(
+                f"{split} has special tokens of the tokenizer in the texts of {len(found):,} of its {len(self.kept[split]):,} rows (the first: {place(example)}"
+                f"`{token}`), where they stay plain text; the chat template adds its own, so remove them from the rows."
+            )
+        return sentences
+
+    def say_remarks(self) -> None:
+        for remark in self.remarks:
+            rank_zero_only(logger.warning)(remark)
 
     def test_examples(self) -> Sequence[Example]:
         """The test rows, where they can be compared with the training rows; a domain that leaves shared rows out itself has none to compare."""
@@ -249,8 +265,7 @@ class DomainDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.train_plan is not None
-        for remark in self.remarks:
-            rank_zero_only(logger.warning)(remark)
+        self.say_remarks()
         return self.loader(self.encoded["train"], self.train_plan)
 
     def val_dataloader(self) -> DataLoader:
@@ -259,6 +274,7 @@ class DomainDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Yields ``MicroBatch``es; the prompts are looked up by their ids."""
+        self.say_remarks()
         return self.loader(Identity(), self.prompt_plan("test"))
 
     def prompt_plan(self, split: Split) -> BatchPlan:

@@ -13,14 +13,17 @@ An assistant turn may say by ``train`` (true or false) or ``weight`` (1 or 0) wh
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lit_talr.data.example import Example, Split
-from lit_talr.data.rows import load_rows, missing_column
+from lit_talr.data.rows import load_rows, missing_column, show_columns
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.domains.conversations import conversation, read_object
 from lit_talr.domains.rows import Row, named_rows, require_text
 from lit_talr.metrics.exact_match import ExactMatch
+
+if TYPE_CHECKING:
+    import datasets
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 """Usual names of a column of whole conversations."""
@@ -74,31 +77,43 @@ class Records(DomainDataModule):
         if source is None:
             raise ValueError(f"`data.{split}` is missing: give the file or hub name of the {split} rows.")
         rows = load_rows(source, "validation" if split == "val" else split, (), self.revision)
-        self.check_columns(rows.column_names, source)
-        if split == "train":
-            self.unread = self.name_unread(rows.column_names, source)
-        return [self.with_columns(self.example(row, where), row, where) for row, where in named_rows(source, rows)]
+        self.check_columns(rows, source)
+        examples, trailing = [], []
+        for row, where in named_rows(source, rows):
+            examples.append(self.with_columns(self.example(row, where), row, where))
+            if self.messages and row[self.messages][-1]["role"] != "assistant":
+                trailing.append(where)
+        columns = [self.name_unread(rows.column_names, source)] if split == "train" else []
+        self.unread[split] = [*filter(None, columns), *count_trailing(trailing, len(rows), source)]
+        return examples
 
-    def check_columns(self, names: Sequence[str], source: str) -> None:
+    def check_columns(self, rows: "datasets.Dataset", source: str) -> None:
         """Refuses a file without a column that is read.
 
         Raises:
-            ValueError: Naming the option that says which column it is, or the separator of a CSV file that is no comma.
+            ValueError: Naming the option that says which column it is, the separator of a CSV file that is no comma, or the key that holds the rows.
         """
+        names = rows.column_names
         for option in ("messages",) if self.messages else ("prompt", "response"):
             if (column := getattr(self, option)) not in names:
                 turns = next((name for name in CONVERSATIONS if name in names and not self.messages), None)
                 way_out = f"if `{turns}` holds conversations, give `--data.messages {turns}`" if turns else f"say which with `--data.{option}`"
-                raise ValueError(f"{source}: {missing_column(column, names, way_out)}")
+                raise ValueError(f"{source}: {missing_column(column, rows, way_out)}")
 
     def name_unread(self, names: Sequence[str], source: str) -> str | None:
         """The remark on columns that are not read, such as ``input`` next to ``instruction`` and ``output``."""
-        read = {*((self.messages,) if self.messages else (self.prompt, self.response)), *ALWAYS}
-        unread = ", ".join(f"`{name}`" for name in names if name not in read)
-        shown = unread if len(unread) < 500 else unread[:500] + " ..."
-        return f"{source}: these columns are not read: {shown}; join into `{self.messages or self.prompt}` what the model should see." if unread else None
+        unread = show_columns([name for name in names if name not in (*self.read, *ALWAYS)])
+        return f"{source}: these columns are not read: {unread}; join into `{self.messages or self.prompt}` what the model should see." if unread else None
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that every row needs."""
+        return (self.messages,) if self.messages else (self.prompt, self.response)
 
     def example(self, row: Row, where: str) -> Example:
+        others = [name for name, value in row.items() if value is not None and name not in (*self.read, *ALWAYS)]
+        if others and (missing := next((column for column in self.read if row[column] is None), None)):
+            raise ValueError(f"{where} has no `{missing}`; it has {show_columns(others)}; fill it in, name it as the other rows do, or remove the row.")
         return conversation(row[self.messages], self.messages, self.turns, self.system, where) if self.messages else self.prompt_and_response(row, where)
 
     def with_columns(self, example: Example, row: Row, where: str) -> Example:
@@ -109,3 +124,13 @@ class Records(DomainDataModule):
     def prompt_and_response(self, row: Row, where: str) -> Example:
         prompt, response = (require_text(row[column], column, where) for column in (self.prompt, self.response))
         return Example.from_prompt(prompt, response, self.system, {"where": where, "answer": response})
+
+
+def count_trailing(trailing: Sequence[str], num_rows: int, source: str) -> list[str]:
+    """The remark on conversations whose last turn is not a response, by the names of their rows."""
+    if not trailing:
+        return []
+    return [
+        f"{source}: the last turn of {len(trailing):,} of its {num_rows:,} rows is not the assistant's, and what follows the last learned response is not "
+        f"read (the first: {trailing[0].removeprefix(f'{source}: ')}); remove it, or add the response."
+    ]

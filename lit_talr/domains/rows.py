@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lit_talr.data.rows import row_name
+from lit_talr.utils.errors import not_text
 
 if TYPE_CHECKING:
     import datasets
@@ -22,10 +23,10 @@ def require_text(value: object, column: str, where: str, way_out: str = "fill it
     """Returns a value that is a text and not blank.
 
     Raises:
-        ValueError: "`where`: `column` must be a text that is not empty, got None; way out."
+        ValueError: "`where`: `column` must be a text that is not empty, got None; way out.", with the type of a value that is no text.
     """
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: `{column}` must be a text that is not empty, got {value!r:.80}; {way_out}.")
+        raise ValueError(f"{where}: `{column}` must be a text that is not empty, {not_text(value, way_out)}.")
     return value
 
 

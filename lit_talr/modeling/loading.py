@@ -1,5 +1,6 @@
 """Loads a causal language model by transformers, or makes one with random weights."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from lit_talr.utils.files import looks_like_path, shipped
 from lit_talr.utils.model_config import explained_config, refuse_quantised
 from lit_talr.utils.waiting import fetching
 from lit_talr.utils.weight_files import check_files, model_folder, refuse_adapter, tensors
+
+GENERATES = re.compile(r"(ForCausalLM|LMHeadModel|ForConditionalGeneration|LMHead)$")
+"""The ends of names of classes that have a language-model head."""
 
 
 def load_model(
@@ -85,7 +89,7 @@ def load_checked(pretrained: str, revision: str | None, attention: str | None, d
     )
     model: PreTrainedModel
     model, loaded = model_and_loaded
-    check_loaded(loaded, pretrained)
+    check_loaded(loaded, pretrained, config)
     return model
 
 
@@ -101,16 +105,23 @@ def read_config(pretrained: str, revision: str | None = None) -> PretrainedConfi
     return config
 
 
-def check_loaded(loaded: dict[str, Any], name: str) -> None:
+def check_loaded(loaded: dict[str, Any], name: str, config: PretrainedConfig) -> None:
     """Refuses a model whose weights are not those that its configuration asks for: transformers draws missing ones at random, and leaves others out.
 
     Args:
         loaded: What transformers says of loading it; without tensors that its kind may lack or have, such as a tied head.
         name: Of the model, in messages.
+        config: Its configuration.
 
     Raises:
-        ValueError: For the first tensor of another shape, missing or left over, by its name.
+        ValueError: For a classifier or another model without a language-model head, and for the first tensor of another shape, missing or left over.
     """
+    own = [architecture for architecture in config.architectures or () if not GENERATES.search(architecture)]
+    if own and (loaded["missing_keys"] or loaded["unexpected_keys"]):
+        raise ValueError(
+            f"{name} is no causal language model: `architectures` in its config.json is {own[0]}, which has no language-model head; give the model that it "
+            "was made from, such as one whose `architectures` ends in ForCausalLM."
+        )
     way_out = "correct it, or fetch or write the folder again"
     for tensor, own, asked in sorted(loaded["mismatched_keys"]):
         raise ValueError(f"{name}: the weights do not fit config.json, which asks for `{tensor}` of {list(asked)}, and it is {list(own)}; {way_out}.")
@@ -126,11 +137,11 @@ def check_weights(folder: Path) -> None:
     Raises:
         ValueError: Naming the tensor.
     """
-    read_config(str(folder))
+    config = read_config(str(folder))
     model_and_loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, device_map="meta", use_safetensors=True, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    check_loaded(model_and_loaded[1], str(folder))
+    check_loaded(model_and_loaded[1], str(folder), config)
 
 
 def new_config(architecture: dict[str, Any], vocab_size: int) -> PretrainedConfig:

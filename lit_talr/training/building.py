@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from transformers import PreTrainedModel
 
 from lit_talr.data.batch_plan import Batching
+from lit_talr.domains.base import DomainDataModule
 from lit_talr.kernels.token_nll import KEPT_BYTES
 from lit_talr.modeling.backbone import Backbone, compile_layers, use_liger_layers
 from lit_talr.modeling.families import check_packing
@@ -144,12 +146,20 @@ def recompute_layers(backbone: Backbone, every: int) -> None:
         layer.gradient_checkpointing = index % every == 0
 
 
-def say_positions(backbone: Backbone, longest: int) -> None:
-    """Warns of rows with more tokens than the model was made for, at whose ends it may know nothing."""
-    if (most := getattr(backbone.config, "max_position_embeddings", None)) and longest > most:
+def say_positions(backbone: Backbone, data: DomainDataModule, max_new_tokens: int) -> None:
+    """Warns of rows, and of prompts with their responses, of more tokens than the model was made for, at whose ends it may know nothing."""
+    if not (most := getattr(backbone.config, "max_position_embeddings", None)):
+        return
+    positions = f"more than the {most:,} positions of the model (`max_position_embeddings` in its config.json), beyond which it was not trained"
+    if (longest := max((int(encoded.lengths.max()) for encoded in data.encoded.values()), default=0)) > most:
         rank_zero_only(logger.warning)(
-            f"`data.encoding.max_length`: the longest row has {longest:,} tokens, more than the {most:,} positions of the model (`max_position_embeddings` in "
-            "its config.json), beyond which it was not trained; set it to at most that, and `data.encoding.too_long` says what becomes of longer rows."
+            f"`data.encoding.max_length`: the longest row has {longest:,} tokens, {positions}; set it to at most that, and `data.encoding.too_long` says what "
+            "becomes of longer rows."
+        )
+    if (prompt := max(map(len, chain.from_iterable(data.prompts.values())), default=0)) and prompt + max_new_tokens > most:
+        rank_zero_only(logger.warning)(
+            f"`model.generation.max_new_tokens`: the longest prompt has {prompt:,} tokens, and with {max_new_tokens:,} new ones that is {positions}; "
+            + (f"set it to at most {most - prompt:,}." if prompt < most else f"set `data.encoding.max_length` to less than {most:,}, and it to the rest.")
         )
 
 

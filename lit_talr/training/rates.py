@@ -1,15 +1,20 @@
 """Gives an optimizer the options of this run once a checkpoint has restored those of another."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_talr.training.configuration import NOT_OPTIONS
 from lit_talr.training.schedules import Schedule
 
+logger = logging.getLogger(__name__)
+HIGH_RATE = 0.1
+"""Rate of Adam and its like above which one is rarely meant."""
 GroupOptions = Sequence[Mapping[str, Any]]
 """Options of each group of an optimizer."""
 
@@ -20,6 +25,17 @@ def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
         {name: value.clone() if isinstance(value, Tensor) else value for name, value in group.items() if name not in NOT_OPTIONS}
         for group in optimizer.param_groups
     ]
+
+
+def say_high_rate(optimizer: Optimizer) -> None:
+    """Warns of a rate with which Adam or its like, whose every step is about as long as the rate, would destroy a pretrained model; 1e-7 to 1e-3 is usual."""
+    rate = max(float(group["lr"]) for group in optimizer.param_groups)
+    if "betas" in optimizer.defaults and rate > HIGH_RATE:
+        meant = f"did you mean {rate:g}e-6? " if rate >= 1 else ""
+        rank_zero_only(logger.warning)(
+            f"`model.optimizer.lr` {rate:g} is far above the usual rates of {type(optimizer).__name__}, 1e-7 to 1e-3, and moves each weight by about as much "
+            f"in every step; {meant}give a smaller one."
+        )
 
 
 def restore_options(trainer: Trainer, options: GroupOptions, schedule: Schedule, step: int, num_steps: int) -> None:

@@ -83,7 +83,8 @@ def check_strategy(trainer: Any, lora: bool = False) -> None:
     if is_zero3(strategy) and ((strategy.config or {})["zero_optimization"].get("offload_param") or {}).get("device") == "nvme":
         raise ValueError("DeepSpeed's `offload_param` to nvme is not supported, since each rank loads its part of the model into memory; offload to cpu.")
     if is_deepspeed(strategy) and not isinstance(strategy, DeepSpeedCPUStrategy) and not isinstance(trainer.accelerator, CUDAAccelerator):
-        raise ValueError("DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml.")
+        stage = (strategy.config or {}).get("zero_optimization", {}).get("stage", 2)
+        raise ValueError(f"DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero{stage}-cpu.yaml.")
     if lora and shards_weights(strategy):
         raise ValueError("`model.lora` is not supported where every weight is sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml.")
 

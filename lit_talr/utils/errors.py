@@ -24,6 +24,9 @@ WAYS_OUT = {
 }
 """Ways out of an error of the system, by its number."""
 
+NOUNS: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+"""The types of values of a file in words."""
+
 CONTINUE = "the same line with `--ckpt_path auto` continues from the newest checkpoint"
 """The way out where a run has ended by something from outside."""
 LOST_RANK = re.compile(r"gloo/transport/|NCCL.*remote process|TCPStore|DistNetworkError|sendBytes failed|recvValue failed", re.DOTALL)
@@ -59,6 +62,16 @@ def check_in(name: str, value: float | None, interval: str, way_out: str = "") -
     below = value < upper or (interval[-1] == "]" and value == upper)
     if not (above and below) or math.isnan(value):
         raise ValueError(f"`{name}` must lie in {interval}, got {value}{f'; {way_out}' if way_out else ''}.")
+
+
+def not_text(value: object, way_out: str) -> str:
+    """The end of a sentence about a value in the place of a text: what it is, and the way out, which is the given one where nothing is there."""
+    if value is None or isinstance(value, str):
+        return f"got {value!r:.80}; {way_out}"
+    if isinstance(value, bytes):
+        return f"got the bytes {value!r:.80}; decode them to text, as from UTF-8, where the file is written"
+    noun = next((noun for kind, noun in NOUNS.items() if isinstance(value, kind)), f"a value of the type {type(value).__name__}")
+    return f"got {noun}, {value!r:.80}; write it as a text"
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

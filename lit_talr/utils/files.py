@@ -263,3 +263,14 @@ def shipped(name: str) -> str:
         raise ValueError(f"`{name}` is now `{new}`.")
     folder = package.parent / name
     return str(folder) if folder.is_dir() else name
+
+
+def why_broken(path: Path) -> str | None:
+    """Names what a failed download left in the place of a file; None where it is something else."""
+    with path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, which `git lfs pull` replaces by the file"
+    return "it is a web page" if start.startswith((b"<!doctype", b"<html", b"<?xml")) else None

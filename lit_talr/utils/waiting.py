@@ -19,6 +19,8 @@ SECONDS = 10.0
 """Time after which a wait is reported."""
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 """Variables that forbid downloads."""
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_XET_CACHE", "XDG_CACHE_HOME")
+"""Variables that name the folder of downloads."""
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def fetching(name: str) -> Iterator[None]:
     """Reports a long download from the hub; a local file or folder is none.
 
     Raises:
-        OSError: That downloads are forbidden, where that is the reason; the libraries advise to check the connection.
+        OSError: That downloads are forbidden, or that a variable names no folder for them, where that is the reason; the libraries do not say so.
     """
     if Path(name).exists():
         yield
@@ -83,10 +85,21 @@ def fetching(name: str) -> Iterator[None]:
         with reported(lambda: f"{name} from the hub or its cache; Ctrl-C ends this, and with HF_HUB_OFFLINE=1 only the cache is read"):
             yield
     except OSError as error:
+        if fault := cache_fault():
+            raise OSError(fault) from error
         if not is_forbidden(error):
             raise
         variable = next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
         raise OSError(f"it is not in the cache, and {variable}={os.environ.get(variable, 1)} forbids the download: unset that variable") from error
+
+
+def cache_fault() -> str | None:
+    """The sentence about a variable that names a file, or a place within one, as the folder of downloads; None if there is none."""
+    for variable in CACHES:
+        place = Path(os.environ.get(variable) or ".").expanduser().absolute()
+        if not next(path for path in (place, *place.parents) if path.exists()).is_dir():
+            return f"the variable {variable} must name a folder, got {os.environ[variable]}; correct it, or unset it"
+    return None
 
 
 def is_forbidden(error: OSError) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_talr.utils.checksums import find_fault
 from lit_talr.utils.errors import first_line
-from lit_talr.utils.files import looks_like_path, shipped
+from lit_talr.utils.files import looks_like_path, shipped, why_broken
 from lit_talr.utils.manifest import MANIFEST, why_changed
 from lit_talr.utils.waiting import fetching
 
@@ -123,17 +123,6 @@ def tensors(folder: Path) -> dict[str, TensorInfo]:
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file ({why_broken(path) or error}); fetch or write it again.") from error
     return infos
-
-
-def why_broken(path: Path) -> str | None:
-    """Names what a failed download left in the place of a safetensors file; None where it is something else."""
-    with path.open("rb") as file:
-        start = file.read(200).lstrip()
-    if not start:
-        return "it is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a pointer of Git LFS, which `git lfs pull` replaces by the file"
-    return "it is a web page" if start.startswith(b"<") else None
 
 
 def read_tensor(info: TensorInfo) -> Tensor:

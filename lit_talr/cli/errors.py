@@ -45,7 +45,7 @@ def explain_trainer(message: str, words: Sequence[str]) -> str | None:
         return f"`trainer.accelerator: {asked}`, and no GPU is found here; {ways_out}."
     if match := re.search(r"arguments are required: (?:fit|validate|test)\.([\w.]+)", message):
         return f"`{match[1]}` is missing; give it by a file, such as -c {FILES.get(match[1], 'configs/base.yaml')}, or see configs/experiment for whole runs."
-    if match := re.match(r"`val_check_interval` \((\d+)\) must be less than or equal to the number of the training batches \((\d+)\)", message):
+    if match := re.search(r"`val_check_interval` \((\d+)\) must be less than or equal to the number of the training batches \((\d+)\)", message):
         return (
             f"`trainer.val_check_interval` {match[1]} is a number of micro-batches, and an epoch has {match[2]}; give at most {match[2]}, a share of the epoch "
             "such as 0.5, or count across epochs by `--trainer.check_val_every_n_epoch null`."

@@ -31,10 +31,10 @@ def say_high_rate(optimizer: Optimizer) -> None:
     """Warns of a rate with which Adam or its like, whose every step is about as long as the rate, would destroy a pretrained model; 1e-7 to 1e-3 is usual."""
     rate = max(float(group["lr"]) for group in optimizer.param_groups)
     if "betas" in optimizer.defaults and rate > HIGH_RATE:
-        meant = f"did you mean {rate:g}e-6? " if rate >= 1 else ""
+        meant = f"; did you mean {rate:g}e-6?" if rate >= 1 else "."
         rank_zero_only(logger.warning)(
             f"`model.optimizer.lr` {rate:g} is far above the usual rates of {type(optimizer).__name__}, 1e-7 to 1e-3, and moves each weight by about as much "
-            f"in every step; {meant}give a smaller one."
+            f"in every step; give a smaller one{meant}"
         )
 
 

@@ -71,7 +71,7 @@ def not_text(value: object, way_out: str) -> str:
     if isinstance(value, bytes):
         return f"got the bytes {value!r:.80}; decode them to text, as from UTF-8, where the file is written"
     noun = next((noun for kind, noun in NOUNS.items() if isinstance(value, kind)), f"a value of the type {type(value).__name__}")
-    return f"got {noun}, {value!r:.80}; write it as a text"
+    return f"got {noun}, {value!r:.80}; write it as a text, or leave the row out"
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

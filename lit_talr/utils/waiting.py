@@ -19,8 +19,8 @@ SECONDS = 10.0
 """Time after which a wait is reported."""
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 """Variables that forbid downloads."""
-CACHES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_XET_CACHE", "XDG_CACHE_HOME")
-"""Variables that name the folder of downloads."""
+CACHES = (("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"), ("HF_DATASETS_CACHE", "HF_HOME", "XDG_CACHE_HOME"))
+"""Variables that name the folder of downloads, of models and of data sets; the first that is set does."""
 
 
 @contextmanager
@@ -76,17 +76,17 @@ def fetching(name: str) -> Iterator[None]:
     """Reports a long download from the hub; a local file or folder is none.
 
     Raises:
-        OSError: That downloads are forbidden, or that a variable names no folder for them, where that is the reason; the libraries do not say so.
+        OSError: For a variable that names no folder for downloads, and where another forbids them; the libraries advise to check the connection.
     """
     if Path(name).exists():
         yield
         return
+    if fault := cache_fault():  # over which the libraries would try again and again
+        raise OSError(fault)
     try:
         with reported(lambda: f"{name} from the hub or its cache; Ctrl-C ends this, and with HF_HUB_OFFLINE=1 only the cache is read"):
             yield
     except OSError as error:
-        if fault := cache_fault():
-            raise OSError(fault) from error
         if not is_forbidden(error):
             raise
         variable = next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
@@ -95,8 +95,9 @@ def fetching(name: str) -> Iterator[None]:
 
 def cache_fault() -> str | None:
     """The sentence about a variable that names a file, or a place within one, as the folder of downloads; None if there is none."""
-    for variable in CACHES:
-        place = Path(os.environ.get(variable) or ".").expanduser().absolute()
+    for variables in CACHES:
+        variable = next((name for name in variables if os.environ.get(name)), "")
+        place = Path(os.environ.get(variable, ".")).expanduser().absolute()
         if not next(path for path in (place, *place.parents) if path.exists()).is_dir():
             return f"the variable {variable} must name a folder, got {os.environ[variable]}; correct it, or unset it"
     return None

@@ -255,6 +255,9 @@ def test_refusals(trained: Path, tmp_path: Path) -> None:
     torch.save({"weights": {}}, moved)
     with pytest.raises(ValueError, match="a.ckpt is not a checkpoint of lit-talr fit .*; give a run's folder"):
         export(moved, tmp_path / "out")
+    torch.save({"state_dict": {"w": torch.zeros(3)}}, tmp_path / "foreign.pt")
+    with pytest.raises(ValueError, match="foreign.pt is not a checkpoint of lit-talr fit .no tensor in it begins with backbone.model..; give a run's folder"):
+        export(tmp_path / "foreign.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -130,6 +130,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--trainer.limit_train_batches", "1"], "`trainer.limit_train_batches` 1 is not supported"),
         (["--trainer.fast_dev_run", "true"], "`trainer.fast_dev_run` is not supported, since it cuts optimizer steps"),
         (["--trainer.strategy", "deepspeed_stage_2"], "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml"),
+        (["--trainer.strategy", "deepspeed_stage_3"], "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero3-cpu.yaml"),
+        (
+            ["--trainer.val_check_interval", "1000"],
+            "`trainer.val_check_interval` 1000 is a number of micro-batches, and an epoch has 20; give at most 20, a share of the epoch such as 0.5, or ",
+        ),
         (["--trainer.strategy", "ddp_spawn"], "use `ddp`"),
         (["--trainer.precision", "16-true"], "`trainer.precision: 16-true` keeps the weights in fp16"),
         (["--trainer.precision", "bf17"], "`trainer.precision` must be "),

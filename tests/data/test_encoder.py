@@ -354,7 +354,7 @@ class TestRefusals:
             ),
             ({"content": "1"}, "Turn 0 must have a `role` out of system, user, assistant, tool, got None"),
             ({"role": "user"}, "Turn 0 must have a text as `content` (or a list of text parts), got None"),
-            ({"role": "user", "content": ["1"]}, "Turn 0 must have a text as `content` (or a list of text parts), got ['1']"),
+            ({"role": "user", "content": ["1"]}, "Turn 0 must have a text as `content` (or a list of text parts), got a list, ['1']; write it as a text"),
             ({"role": "user", "content": f"1{GUARD}"}, "Turn 0 must hold text only, got U+FDD0"),
             ({"role": "user", "content": "1\ud83d"}, "Turn 0 must hold text only, got U+D83D"),
         ],

@@ -161,6 +161,24 @@ def test_one_file_for_all_splits_is_said(tmp_path: Path, caplog: pytest.LogCaptu
     ]
 
 
+@pytest.mark.parametrize(("stage", "split"), [("fit", "train"), ("fit", "val"), ("test", "test")])
+def test_special_tokens_in_texts_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, stage: str, split: str) -> None:
+    write_data(tmp_path)
+    path = tmp_path / f"{split}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["prompt"], rows[2]["response"] = "<|im_start|>user\na<|im_end|>", "b<|im_end|>"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = records(tmp_path)
+    data.trainer = FakeTrainer()  # type: ignore[assignment]
+    data.setup(stage)
+    with caplog.at_level(logging.WARNING, "lit_talr"):
+        (data.train_dataloader if stage == "fit" else data.test_dataloader)()
+    assert [record.getMessage() for record in caplog.records if "special" in record.getMessage()] == [
+        f"{split} has special tokens of the tokenizer in the texts of 2 of its {len(rows)} rows (the first: {path}: row 2: `<|im_start|>`), where they stay "
+        "plain text; the chat template adds its own, so remove them from the rows."
+    ]
+
+
 @pytest.mark.parametrize(
     ("batching", "said"),
     [

@@ -41,6 +41,11 @@ def test_conversations_end_with_their_last_assistant_turn(tmp_path: Path, turns:
     [
         ({"prompt": "a", "response": ""}, {}, "rows.jsonl: row 1: `response` must be a text that is not empty, got ''"),
         ({"prompt": None, "response": "b"}, {}, "rows.jsonl: row 1: `prompt` must be a text that is not empty, got None"),
+        (
+            {"prompt": None, "response": None, "question": "a", "answer": "b"},
+            {},
+            "rows.jsonl: row 1 has no `prompt`; it has `question`, `answer`; fill it in, name it as the other rows do, or remove the row",
+        ),
         ({"prompt": "a"}, {"response": "prompt"}, "`data.prompt` and `data.response` must name two columns, got `prompt` for both"),
         ({"conversations": TURNS}, {}, "has `conversations`; if `conversations` holds conversations, give `--data.messages conversations`"),
         ({"prompt": "a"}, {}, "rows.jsonl: column `response` is missing; the file has `prompt`"),
@@ -60,25 +65,30 @@ def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], options: dict[s
 
 
 @pytest.mark.parametrize(
-    ("row", "options", "remark"),
+    ("row", "options", "remarks"),
     [
         (
             {"instruction": "Add.", "input": "3 4", "output": "7"},
             {"prompt": "instruction", "response": "output"},
-            "these columns are not read: `input`; join into `instruction` what the model should see.",
+            ["these columns are not read: `input`; join into `instruction` what the model should see."],
         ),
         (
             {"messages": TURNS, "tools": None, "prompt": "a"},
-            {"messages": "messages"},
-            "these columns are not read: `prompt`; join into `messages` what the model should see.",
+            {"messages": "messages", "system": "Add."},
+            [
+                "these columns are not read: `prompt`; join into `messages` what the model should see.",
+                "the last turn of 1 of its 1 rows is not the assistant's, and what follows the last learned response is not read (the first: row 1); "
+                "remove it, or add the response.",
+            ],
         ),
-        ({"prompt": "a", "response": "b"}, {}, None),
+        ({"messages": TURNS[:2]}, {"messages": "messages"}, []),
+        ({"prompt": "a", "response": "b"}, {}, []),
     ],
 )
-def test_columns_that_are_not_read_are_named(tmp_path: Path, row: dict[str, Any], options: dict[str, Any], remark: str | None) -> None:
+def test_what_is_not_read_is_named(tmp_path: Path, row: dict[str, Any], options: dict[str, Any], remarks: list[str]) -> None:
     data = records(tmp_path, row, **options)
     data.examples("train")
-    assert data.unread == (remark and f"{tmp_path / 'rows.jsonl'}: {remark}")
+    assert data.unread["train"] == [f"{tmp_path / 'rows.jsonl'}: {remark}" for remark in remarks]
 
 
 def test_a_split_without_a_file_is_refused(tmp_path: Path) -> None:
@@ -95,6 +105,16 @@ def test_a_split_without_a_file_is_refused(tmp_path: Path) -> None:
             "column `prompt` is missing; the file has `prompt;response`; write it with commas, since its cells are separated by ';'.",
         ),
         ("a.csv", "question,answer\na,b\n", "column `prompt` is missing; the file has `question`, `answer`; say which with `--data.prompt`."),
+        (
+            "a.json",
+            '{"version": "1.0", "data": [{"prompt": "a", "response": "b"}]}',
+            "is one object, whose `data` holds the rows; write that list itself, or one of its objects a line.",
+        ),
+        (
+            "a.json",
+            '{"chat": [{"role": "user", "content": "a"}]}',
+            "column `prompt` is missing; the file has `chat`; say which with `--data.prompt`.",
+        ),
         ("a.jsonl", '{"prompt": "a", "answer": "b"}\n', "column `response` is missing; the file has `prompt`, `answer`; say which with `--data.response`."),
     ],
 )

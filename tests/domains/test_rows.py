@@ -29,7 +29,16 @@ def test_a_text_is_returned_as_it_is() -> None:
     assert require_text(" a ", "x", "a.csv: row 1") == " a "
 
 
-@pytest.mark.parametrize("value", ["", " \n", None, 7])
-def test_what_is_no_text_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="a.csv: row 1: `x` must be a text that is not empty, got .*; fill it in or remove the row"):
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        *((value, ".*; fill it in or remove the row") for value in ("", " \n", None)),
+        (b"a", "the bytes b'a'; decode them to text, as from UTF-8, where the file is written"),
+        (7, "a number, 7; write it as a text"),
+        (False, "true or false, False; write it as a text"),
+        (["a"], r"a list, \['a'\]; write it as a text"),
+    ],
+)
+def test_what_is_no_text_is_refused(value: Any, got: str) -> None:
+    with pytest.raises(ValueError, match=f"a.csv: row 1: `x` must be a text that is not empty, got {got}"):
         require_text(value, "x", "a.csv: row 1")

@@ -6,6 +6,7 @@ import logging
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from lit_talr.losses import Standard
 from lit_talr.modeling.generation import remark
 from lit_talr.modeling.loading import check_weights, load_model
 from lit_talr.modeling.sharded import empty_model, load_shards
+from lit_talr.training.building import say_positions
 from tests.helpers.fits import QWEN3, fit, write_data
 from tests.helpers.tiny import save_tokenizer
 
@@ -186,8 +188,41 @@ def test_a_file_of_weights_that_is_none_is_named(saved: Path, tmp_path: Path, co
         load_model(str(folder), None, None, 0, None)
 
 
-def test_a_folder_without_a_tokenizer_file_says_so(saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "model has no tokenizer.json .*; give the model's own as `model.tokenizer`"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "model/tokenizer.json is not a file of a tokenizer .it is a pointer of Git LFS.*; fetch or write it again"),
+    ],
+)
+def test_a_folder_without_a_tokenizer_file_says_so(saved: Path, tmp_path: Path, content: bytes | None, message: str) -> None:
     folder = shutil.copytree(saved, tmp_path / "model")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="model has no tokenizer.json .*; give the model's own as `model.tokenizer`"):
+    if content:
+        (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         load_tokenizer(str(folder))
+
+
+def test_a_classifier_is_refused_by_its_name(saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen3ForSequenceClassification"]}))
+    write_weights(folder, {"score.weight": torch.ones(2, 16)})
+    with pytest.raises(ValueError, match="model is no causal language model: `architectures` in its config.json is Qwen3ForSequenceClassification, which has no"):
+        load_model(str(folder), None, None, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [
+        (20, "`model.generation.max_new_tokens`: the longest prompt has 20 tokens, and with 13 new ones that is more than the 32 positions of the model"),
+        (32, "`model.generation.max_new_tokens`: the longest prompt has 32 tokens"),
+        (19, None),
+    ],
+)
+def test_responses_beyond_the_models_positions_are_said(caplog: pytest.LogCaptureFixture, length: int, said: str | None) -> None:
+    model, data = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=32)), SimpleNamespace(encoded={}, prompts={"test": [[], [1] * length]})
+    with caplog.at_level(logging.WARNING, "lit_talr"):
+        say_positions(model, data, 13)  # type: ignore[arg-type]
+    assert [record.getMessage()[: len(said or "")] for record in caplog.records] == ([said] if said else [])

@@ -77,6 +77,15 @@ def test_a_download_that_a_variable_forbids_is_answered_with_it(monkeypatch: pyt
         fetch("owner/nothing")
 
 
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
+def test_a_cache_that_is_no_folder_is_answered_with_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "hub"))
+    with pytest.raises(ValueError, match=f"the variable {variable} must name a folder, got {tmp_path}/file/hub; correct it, or unset it"):
+        load_tokenizer("owner/nothing")
+
+
 def test_a_lock_that_is_waited_for_is_named(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     entered = threading.Event()
 

@@ -131,10 +131,6 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--trainer.fast_dev_run", "true"], "`trainer.fast_dev_run` is not supported, since it cuts optimizer steps"),
         (["--trainer.strategy", "deepspeed_stage_2"], "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero2-cpu.yaml"),
         (["--trainer.strategy", "deepspeed_stage_3"], "DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero3-cpu.yaml"),
-        (
-            ["--trainer.val_check_interval", "1000"],
-            "`trainer.val_check_interval` 1000 is a number of micro-batches, and an epoch has 20; give at most 20, a share of the epoch such as 0.5, or ",
-        ),
         (["--trainer.strategy", "ddp_spawn"], "use `ddp`"),
         (["--trainer.precision", "16-true"], "`trainer.precision: 16-true` keeps the weights in fp16"),
         (["--trainer.precision", "bf17"], "`trainer.precision` must be "),
@@ -171,6 +167,16 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 )
 def test_bad_input_is_one_sentence(words: list[str], capsys: pytest.CaptureFixture[str], extra: list[str], message: str) -> None:
     assert message in refused(capsys, "fit", *words, *extra)
+
+
+def test_an_interval_longer_than_the_epoch_is_counted_in_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *words, "--trainer.val_check_interval", "1000"])
+    *_, last = capsys.readouterr().err.splitlines()  # after the remarks on the rows
+    assert last == (
+        "lit-talr: `trainer.val_check_interval` 1000 is a number of micro-batches, and an epoch has 8; give at most 8, a share of the epoch such as 0.5, or "
+        "count across epochs by `--trainer.check_val_every_n_epoch null`."
+    )
 
 
 def test_the_command_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,6 +227,8 @@ def test_a_strategy_of_gpus_names_its_twin(words: list[str], capsys: pytest.Capt
     without = [word for word in words if word not in ("--trainer.accelerator", "cpu")]
     sentence = "no GPU is found here; on CPU ranks use -c configs/strategy/zero1-cpu.yaml, or `--trainer.accelerator cpu`."
     assert sentence in refused(capsys, "fit", *without, "-c", "configs/strategy/zero1.yaml")
+    said = explain(ValueError("No supported gpu backend found!"), ["fit", "--trainer.strategy", "deepspeed_stage_3"])
+    assert said and "use -c configs/strategy/zero3-cpu.yaml" in said
     files = {path.stem for path in (PACKAGE / "configs" / "strategy").iterdir()}
     assert files == {name for file in files for name in (file.removesuffix("-cpu"), f"{file.removesuffix('-cpu')}-cpu")}
 

@@ -75,7 +75,11 @@ def test_what_is_read(tmp_path: Path, name: str, content: str, expected: list[di
         ("rows.json", '[{"a": 1}, 2]', "row 2 is a JSON int, not an object; give one JSON object for each row"),
         ("rows.json", "null", "row 1 is a JSON NoneType, not an object"),
         ("rows.json", "[" * 100_000, "is not JSON that can be read .maximum recursion depth"),
-        ("rows.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "has no rows: it is a pointer of Git LFS, which `git lfs pull` replaces by the file"),
+        (
+            "rows.jsonl",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",
+            "has no rows: it is a pointer of Git LFS, which `git lfs pull` replaces by the file",
+        ),
         ("rows.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "has no rows: it is a pointer of Git LFS"),
         ("rows.csv", "<!DOCTYPE html><html></html>", "has no rows: it is a web page; fetch or write it again"),
         ("rows.csv.zip", b"PK", "is of no known kind; give a .jsonl, .csv or .parquet file"),

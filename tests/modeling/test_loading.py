@@ -192,7 +192,10 @@ def test_a_file_of_weights_that_is_none_is_named(saved: Path, tmp_path: Path, co
     ("content", "message"),
     [
         (None, "model has no tokenizer.json .*; give the model's own as `model.tokenizer`"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "model/tokenizer.json is not a file of a tokenizer .it is a pointer of Git LFS.*; fetch or write it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",
+            "model/tokenizer.json is not a file of a tokenizer .it is a pointer of Git LFS.*; fetch or write it again",
+        ),
     ],
 )
 def test_a_folder_without_a_tokenizer_file_says_so(saved: Path, tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -209,7 +212,9 @@ def test_a_classifier_is_refused_by_its_name(saved: Path, tmp_path: Path) -> Non
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen3ForSequenceClassification"]}))
     write_weights(folder, {"score.weight": torch.ones(2, 16)})
-    with pytest.raises(ValueError, match="model is no causal language model: `architectures` in its config.json is Qwen3ForSequenceClassification, which has no"):
+    with pytest.raises(
+        ValueError, match="model is no causal language model: `architectures` in its config.json is Qwen3ForSequenceClassification, which has no"
+    ):
         load_model(str(folder), None, None, 0, None)
 
 

@@ -40,8 +40,7 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
     path = Path(source)
     kind = Path(path.name.removesuffix(".gz")).suffix
     if path.is_file() and kind in (*READERS, ".parquet"):
-        if fault := why_broken(path):
-            raise ValueError(f"{source}: has no rows: {fault}; fetch or write it again.")
+        check_content(path)
         rows = make_table(path, READERS[kind](path)) if kind in READERS else load_parquet(path)
     elif path.exists():
         raise ValueError(f"{source}: is {'a folder' if path.is_dir() else 'of no known kind'}; give a .jsonl, .csv or .parquet file.")
@@ -55,6 +54,20 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
         if column not in rows.column_names:
             raise ValueError(f"{source}: {missing_column(column, rows)}")
     return rows
+
+
+def check_content(path: Path) -> None:
+    """Refuses a file that cannot be opened, and what a failed download left in the place of one.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    try:
+        fault = why_broken(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({first_line(error)}).") from error
+    if fault:
+        raise ValueError(f"{path}: has no rows: {fault}; fetch or write it again.")
 
 
 def missing_column(column: str, rows: "datasets.Dataset", way_out: str = "") -> str:

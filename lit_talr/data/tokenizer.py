@@ -2,6 +2,7 @@
 
 import hashlib
 from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,7 +35,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     except ConfigError:
         raise
     except (OSError, ValueError, ImportError) as error:
-        for file in sorted(folder.glob("*token*")):
+        for file in chain.from_iterable(map(folder.glob, ("*token*", "vocab*", "*.model"))):
             if file.is_file() and (fault := why_broken(file)):
                 raise ValueError(f"{file} is not a file of a tokenizer ({fault}); fetch or write it again.") from error
         if "backend tokenizer" in str(error):

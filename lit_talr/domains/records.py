@@ -102,17 +102,17 @@ class Records(DomainDataModule):
 
     def name_unread(self, names: Sequence[str], source: str) -> str | None:
         """The remark on columns that are not read, such as ``input`` next to ``instruction`` and ``output``."""
-        unread = show_columns([name for name in names if name not in (*self.read, *ALWAYS)])
+        unread = show_columns([name for name in names if name not in (*self.needed, *ALWAYS)])
         return f"{source}: these columns are not read: {unread}; join into `{self.messages or self.prompt}` what the model should see." if unread else None
 
     @property
-    def read(self) -> tuple[str, ...]:
+    def needed(self) -> tuple[str, ...]:
         """The columns that every row needs."""
         return (self.messages,) if self.messages else (self.prompt, self.response)
 
     def example(self, row: Row, where: str) -> Example:
-        others = [name for name, value in row.items() if value is not None and name not in (*self.read, *ALWAYS)]
-        if others and (missing := next((column for column in self.read if row[column] is None), None)):
+        others = [name for name, value in row.items() if value is not None and name not in (*self.needed, *ALWAYS)]
+        if others and (missing := next((column for column in self.needed if row[column] is None), None)):
             raise ValueError(f"{where} has no `{missing}`; it has {show_columns(others)}; fill it in, name it as the other rows do, or remove the row.")
         return conversation(row[self.messages], self.messages, self.turns, self.system, where) if self.messages else self.prompt_and_response(row, where)
 

@@ -116,10 +116,10 @@ def check_loaded(loaded: dict[str, Any], name: str, config: PretrainedConfig) ->
     Raises:
         ValueError: For a classifier or another model without a language-model head, and for the first tensor of another shape, missing or left over.
     """
-    own = [architecture for architecture in config.architectures or () if not GENERATES.search(architecture)]
-    if own and (loaded["missing_keys"] or loaded["unexpected_keys"]):
+    headless = [architecture for architecture in config.architectures or () if not GENERATES.search(architecture)]
+    if headless and (loaded["missing_keys"] or loaded["unexpected_keys"]):
         raise ValueError(
-            f"{name} is no causal language model: `architectures` in its config.json is {own[0]}, which has no language-model head; give the model that it "
+            f"{name} is no causal language model: `architectures` in its config.json is {headless[0]}, which has no language-model head; give the model that it "
             "was made from, such as one whose `architectures` ends in ForCausalLM."
         )
     way_out = "correct it, or fetch or write the folder again"

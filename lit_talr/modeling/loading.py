@@ -119,8 +119,8 @@ def check_loaded(loaded: dict[str, Any], name: str, config: PretrainedConfig) ->
     headless = [architecture for architecture in config.architectures or () if not GENERATES.search(architecture)]
     if headless and (loaded["missing_keys"] or loaded["unexpected_keys"]):
         raise ValueError(
-            f"{name} is no causal language model: `architectures` in its config.json is {headless[0]}, which has no language-model head; give the model that it "
-            "was made from, such as one whose `architectures` ends in ForCausalLM."
+            f"{name} is no causal language model: `architectures` in its config.json is {headless[0]}, which has no language-model head; give the model "
+            "that it was made from, such as one whose `architectures` ends in ForCausalLM."
         )
     way_out = "correct it, or fetch or write the folder again"
     for tensor, own, asked in sorted(loaded["mismatched_keys"]):

@@ -85,7 +85,7 @@ def test_a_system_turn_that_the_template_leaves_out_is_refused() -> None:
     ("key", "value", "sentence"),
     [
         ("thoughts", "hm", "Turn 1 has the key `thoughts`, which no chat template is given; rename it to one of role, content"),
-        ("reasoning_content", 3, "Turn 1 must have a text as `reasoning_content`, got 3"),
+        ("reasoning_content", 3, "Turn 1 must have a text as `reasoning_content`, got a number, 3"),
         ("tool_calls", "f(1)", "Turn 1 must have a list of objects as `tool_calls`, got 'f(1)'"),
         ("reasoning_content", "\ufdd1", "Turn 1 must hold text only, got U+FDD1"),
     ],

@@ -183,7 +183,7 @@ def test_a_model_without_a_finite_loss_is_refused(own: Path, capsys: pytest.Capt
     ("words", "sentence"),
     [
         (["--rows", "[0,4]"], "`rows`: there is no val row 4 that can be shown; there are 4, numbered from 0."),
-        (["--rows", "0,1"], "`rows` must be a list of numbers, such as [3,4,5], got 0,1."),
+        (["--rows", "0,1"], "`rows` must be a list of numbers, such as [0,1], got 0,1."),
         (["--rows", "0-2"], "`rows` must be a list of numbers, such as [3,4,5], got 0-2."),
         (["--rows", "all"], "`rows` must be a list, such as [a,b], got all."),
         (["--split", "dev"], "`split` must be 'train', 'val', 'test', got dev."),

@@ -6,10 +6,11 @@ A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the text around i
 import re
 from pathlib import Path
 
+from docs.tables.real import real_tables
 from docs.tables.study import study_tables
 
 DOCS = Path(__file__).parent
-PAGES = {"study": study_tables}
+PAGES = {"real": real_tables, "study": study_tables}
 """The makers of a page's tables by its name, which is also that of the folder of its results. Each gets that folder."""
 
 

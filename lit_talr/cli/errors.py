@@ -76,7 +76,8 @@ def one_sentence(message: str) -> str:
     if key and "a number" in expected and value and value[1].strip().lstrip("+-.").lower() in ("inf", "infinity", "nan"):
         return f"`{key}` must be a finite number, got {value[1]}."
     if expected == [READABLE["list"]] and value and re.fullmatch(r"[\d\s,;:.-]+", value[1]):
-        expected = [f"a list of numbers, such as {f'[{value[1].strip()}]' if ',' in value[1] else '[3,4,5]'}"]
+        listed = re.fullmatch(r"-?[\d.]+(\s*,\s*-?[\d.]+)+", value[1].strip())  # only the brackets are missing
+        expected = [f"a list of numbers, such as {f'[{listed[0]}]' if listed else '[3,4,5]'}"]
     if key and expected and value:
         return f"`{key}` must be {' or '.join(expected)}, got {value[1]}."
     last = next((index for index, line in enumerate(reasons) if not line.endswith(":")), 0)  # a line that ends so says no reason yet

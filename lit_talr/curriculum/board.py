@@ -16,10 +16,10 @@ def epoch_scalars(rows: Sequence[Row], threshold: float) -> dict[str, float]:
             scalars[f"cohort/{span(row)}"] = row["probability"]
         elif row["group"] == "all":
             scalars[f"{row['set']}/share_above_{threshold:g}"] = row["share_above"]
-            if row["set"] == "probe":
-                scalars["probe/nll"] = row["nll"]
-            else:
+            if row["set"] == "train":
                 scalars |= {"train/epoch_nll": row["nll"], "train/mean_weight": row["weight"], "train/share_at_floor": row["share_at_floor"]}
+            else:
+                scalars[f"{row['set']}/nll"] = row["nll"]
     return {name: value for name, value in scalars.items() if value is not None}
 
 

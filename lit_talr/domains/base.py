@@ -49,7 +49,8 @@ class DomainDataModule(LightningDataModule):
             decides: equal rows stay together, and another row moves none.
 
     Raises:
-        ValueError: For a share out of range, or one that leaves no row to train on or none aside, a missing or unusable tokenizer, a row that cannot be encoded (by file and row), and fewer validation rows than ranks.
+        ValueError: For a missing or unusable tokenizer, a row that cannot be encoded (by file and row), fewer validation rows than ranks, and a share to set
+            aside that is out of range or leaves no row to train on, or none aside.
     """
 
     tokenizer: str | None = None
@@ -216,20 +217,29 @@ class DomainDataModule(LightningDataModule):
                 "give more rows, a larger share for validation, or a larger `data.encoding.max_length`."
             )
         kept = [example for example, row in zip(examples, rows, strict=True) if isinstance(row, Encoded)]
+        for part, members in self.divide(split, kept).items():
+            self.kept[part] = [kept[index] for index in members]
+            self.encoded[part] = EncodedExamples([encoded[index] for index in members], self.encoder.pad_token_id)
+
+    def divide(self, split: Split, examples: Sequence[Example]) -> dict[Part, list[int]]:
+        """The indices of a split's examples by part: training rows may be set aside.
+
+        Raises:
+            ValueError: If the share leaves no row to train on, or none aside.
+        """
         if split != "train" or not self.held_out:
-            self.kept[split], self.encoded[split] = kept, EncodedExamples(encoded, self.encoder.pad_token_id)
-            return
-        aside = held_out([turns_text(example) for example in kept], self.held_out, seed=0)
+            return {split: list(range(len(examples)))}
+        aside = held_out([turns_text(example) for example in examples], self.held_out, seed=0)
         if len(set(aside)) == 1:
             raise ValueError(
-                f"`data.held_out` is {self.held_out}, which sets aside {sum(aside):,} of {len(kept):,} training rows; some must be set aside and some trained on: "
+                f"`data.held_out` is {self.held_out}, which sets aside {sum(aside):,} of {len(examples):,} training rows, and there must be some of both kinds; "
                 "give another share, or more rows."
             )
-        counts["held out"] += sum(aside)
-        parts: tuple[tuple[Part, bool], ...] = (("train", False), ("held_out", True))
-        for part, is_aside in parts:
-            self.kept[part] = [example for example, own in zip(kept, aside, strict=True) if own == is_aside]
-            self.encoded[part] = EncodedExamples([row for row, own in zip(encoded, aside, strict=True) if own == is_aside], self.encoder.pad_token_id)
+        self.counts["train"]["held out"] += sum(aside)
+        return {
+            "train": [index for index, is_aside in enumerate(aside) if not is_aside],
+            "held_out": [index for index, is_aside in enumerate(aside) if is_aside],
+        }
 
     def encode_rows(self, examples: Sequence[Example], title: str) -> Sequence[Encoded | TooLong]:
         """Tokenises each example, or marks it as too long. Collective.

@@ -1,5 +1,6 @@
 """Tokens by how hard the base model finds them: how likely they are by now, and how much of the gradient is theirs."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,17 @@ def difficulty_rows(nll: Tensor, weights: Tensor, base_nll: Tensor, noise: Tenso
     for group, mask in (("base_hard", hard), ("still_hard", still)):
         rows.append({"group": group, "num_tokens": int(mask.sum()), "base_nll": mean_of(base_nll, mask)})
     return rows
+
+
+def still_hard_share(rows: Sequence[Row], name: str) -> float | None:
+    """The share of the tokens that the base model finds hard which are still hard, from one epoch's rows; None without any.
+
+    Args:
+        rows: Of one epoch.
+        name: The set of tokens.
+    """
+    counts = {row["group"]: row["num_tokens"] for row in rows if row["set"] == name and row["group"] in ("base_hard", "still_hard")}
+    return counts["still_hard"] / counts["base_hard"] if counts.get("base_hard") else None
 
 
 def mean_of(values: Tensor, mask: Tensor) -> float | None:

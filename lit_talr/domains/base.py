@@ -115,6 +115,8 @@ class DomainDataModule(LightningDataModule):
         if stage == "fit":
             self.encode("train")
             self.set_up_training_plan()
+            if "held_out" in self.encoded:
+                self.plan("held_out")  # refuses a row that no micro-batch can hold
         if stage in ("fit", "validate"):
             self.encode("val")
             num_rows, num_ranks = len(self.encoded["val"]), self.trainer.world_size
@@ -178,7 +180,7 @@ class DomainDataModule(LightningDataModule):
             )
         self.trainer.accumulate_grad_batches = needed
 
-    def plan(self, split: Split, shuffle: bool = False) -> BatchPlan:
+    def plan(self, split: Part, shuffle: bool = False) -> BatchPlan:
         """Plans the micro-batches of a split for this rank."""
         encoded, mixture = self.encoded[split], self.mixture if split == "train" else None
         longest, limit = int(encoded.lengths.argmax()), self.batching.micro_batch_tokens
@@ -232,7 +234,7 @@ class DomainDataModule(LightningDataModule):
         aside = held_out([turns_text(example) for example in examples], self.held_out, seed=0)
         if len(set(aside)) == 1:
             raise ValueError(
-                f"`data.held_out` is {self.held_out}, which sets aside {sum(aside):,} of {len(examples):,} training rows, and there must be some of both kinds; "
+                f"`data.held_out` is {self.held_out}, which sets aside {sum(aside):,} of {len(examples):,} training rows, and some of both kinds are needed; "
                 "give another share, or more rows."
             )
         self.counts["train"]["held out"] += sum(aside)

@@ -144,7 +144,8 @@ def test_the_noisy_experiment_differs_from_the_clean_one_by_its_noise_alone(tmp_
     noisy, clean = (yaml.safe_load((CONFIGS / "experiment" / f"{name}.yaml").read_text()) for name in ("lab_noise", "lab_clinic"))
     added = {"noise": 0.1, "noise_kind": "words", "noise_placement": "anywhere"}
     assert noisy == clean | {"run": "runs/lab_noise", "data": {**clean["data"], "init_args": clean["data"]["init_args"] | added}}
-    sizes = ["--data.train_size", "24", "--data.val_size", "4", "--trainer.callbacks", "[Summary]"]
+    callbacks = "[Summary, {class_path: WholeCheckpoint, init_args: {filename: 'last-{step}'}}]"
+    sizes = ["--data.train_size", "24", "--data.val_size", "4", "--trainer.callbacks", callbacks]
     losses = [read_values(one_step(tmp_path / name, *configs(f"experiment/{name}"), *sizes), "fit")["train/nll"] for name in ("lab_noise", "lab_clinic")]
     assert losses[0] > losses[1] + 0.5
 

@@ -31,19 +31,27 @@ from lit_talr.utils.errors import check_in, check_least
 class TokenProbability(Callback):
     """Statistics of the supervised tokens' probabilities by epoch, to the logger and to ``token_probability.parquet`` of the run folder.
 
-    Two sets of tokens are watched. ``train``: every token as training saw it, under the weights of its step; its NLL is there already. ``probe``: a fixed
-    sample of examples, scored after each epoch, and before training (epoch 0, the base model). The probe's tokens also form cohorts by their probability
-    under the base model, each followed through the epochs: a share of p > 0.2 cannot show whether the hard tokens are learned. All counts are exact over
-    ranks and after a resume.
+    Two or three sets of tokens are watched. ``train``: every token as training saw it, under the weights of its step; its NLL is there already. ``probe``: a fixed
+    sample of examples, scored after each epoch, and before training (epoch 0, the base model). ``held_out``: as many of the rows that ``data.held_out`` sets
+    aside, scored likewise. The probe's tokens also form cohorts by their probability under the base model, each followed through the epochs: a share of
+    p > 0.2 cannot show whether the hard tokens are learned. All counts are exact over ranks and after a resume.
 
     The table has a row for each epoch, ``set`` and group: ``all`` tokens, each ``bin`` of probability, each ``cohort``, and each of the ``hardest`` tokens
     of the probe with its text. Columns: ``num_tokens``, the means of ``probability``, ``nll`` (nats), ``weight`` and ``weighted_nll``, the shares above the
     ``threshold`` and at the least weight of the loss, and for ``all`` the mean over the epoch's steps of the loss's own metrics (``talr/temperature``).
+
+    The tokens of probe and ``held_out`` are also grouped by difficulty: ``noise``; and of the others ``hard`` (p < 0.2 under the base model), ``easy``
+    (p > 0.95) and ``between``. Their columns: ``num_tokens``, the means of ``nll``, ``base_nll``, ``probability`` and ``weight``, and ``gradient_share``, of
+    ``sum(weight * (1 - p))``: half the sum of the absolute gradients at the logits, without what a loss adds to the weighted NLL. The weights are those that
+    the loss gives in evaluation mode, in the micro-batches that the rows would be trained in without shuffling, and its state stays as it is. (TALR's
+    ``scope: step`` uses its present temperature, so every weight is 1 in epoch 0.) ``base_hard`` counts all tokens with p < 0.2 under the base model, noise
+    included, ``still_hard`` those of them with p < 0.2 now. ``sequence_median`` of ``all`` is the lower median over examples of the mean NLL.
+
     TensorBoard, W&B and MLflow also get histograms by epoch, figures and the hardest tokens; TensorBoard a page of charts, "Curriculum".
 
     Args:
         probe: The split that the probe is drawn from.
-        probe_size: Number of its examples, at least 1; all where there are fewer.
+        probe_size: Number of its examples, and of those of ``held_out``, at least 1; all where there are fewer.
         num_bins: Number of equally wide bins of probability, at least 1.
         threshold: Probability above which a token counts as easy, in (0, 1); 0.2 is that of the paper's figure.
         cohort_edges: Inner bounds of the cohorts, rising, in (0, 1).

@@ -9,7 +9,7 @@ from lit_talr.utils.files import write_json
 
 
 def diagnose(run: Path, json: Path | None = None) -> None:
-    """Recommend a remedy from a Standard run of one or two epochs with ``--data.held_out 0.2`` (found on one model family, lab only): ``lit-talr diagnose RUN``.
+    """Recommend a remedy from one or two epochs of Standard with ``--data.held_out 0.2`` (found on one model family, lab only): ``lit-talr diagnose RUN``.
 
     Counts the unseen tokens that the base model finds hard (p < .2), and those of them that are still hard at the end of the run. Where these are many, and
     the base finds them unlikely, they speak for TALR. The whole rule is lit_talr/diagnose/rule.py.

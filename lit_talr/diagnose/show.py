@@ -28,14 +28,10 @@ def print_diagnosis(run: Path, facts: Facts, advice: Advice) -> None:
     for name in columns[0]:
         table.add_row(name, *(column[name] for column in columns))
     console.print(table)
-    lines = {
-        "visible update": "not logged (VisibleUpdate)" if facts.visible is None else f"{facts.visible:.0%} of it shows in the arithmetic of the run",
-        "drift": "not logged (Drift)" if facts.drift is None else f"{facts.drift:.3g} nats a token from the base",
-        "recommendation": advice.remedy,
-        "reason": advice.reason,
-        "how sure": advice.certainty,
-        "else": advice.instead,
-    }
+    visible = "not logged; in fp32 all of it shows (VisibleUpdate)" if facts.visible is None else f"{facts.visible:.0%} shows in the arithmetic of the run"
+    drift = "not logged (Drift)" if facts.drift is None else f"{facts.drift:.3g} nats a token from the base"
+    lines = {"visible update": visible, "drift": drift, "recommendation": advice.remedy, "reason": advice.reason}
+    lines |= {"how sure": advice.certainty, "else": advice.instead}
     for name, text in lines.items():
         console.print(Text.assemble((name, "bold"), f": {text}"), soft_wrap=not console.is_terminal)
 

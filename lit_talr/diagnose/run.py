@@ -78,7 +78,9 @@ def read_table(folder: Path) -> "pd.DataFrame":
             f"{folder} held no training rows out, so what it has learned cannot be told from what it has memorised; train with `--data.held_out 0.2`."
         )
     if threshold != THRESHOLD:
-        raise ValueError(f"{folder} counted hard tokens below p = {threshold:g}, the rule's are below {THRESHOLD:g}; leave TokenProbability's `threshold` out.")
+        raise ValueError(
+            f"{folder} was watched with `threshold: {threshold:g}`, the rule was found with {THRESHOLD:g}; leave TokenProbability's `threshold` out."
+        )
     return table
 
 

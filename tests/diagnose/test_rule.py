@@ -20,8 +20,8 @@ def unseen(**changes: float) -> Facts:
         (unseen(temperature=0.6), "TALR with `least_temperature: 2`", True),
         (unseen(num_still=100), "Standard at a smaller rate", False),
         (unseen(num_still=252), "TALR with `least_temperature: 2`, next to Standard", None),  # the cut itself
-        (unseen(still_base_nll=4.0), "Standard at a smaller rate", False),  # noise that the base finds plausible
-        (unseen(num_still=100)._replace(drift=0.1), "Standard at this rate", False),
+        (unseen(still_base_nll=7.5), "Standard at a smaller rate", False),  # noise that the base finds plausible
+        (unseen(num_still=100)._replace(drift=0.04), "Standard at this rate", False),
         (unseen(num_still=100)._replace(drift=0.7), "Standard at a smaller rate", False),
         (unseen(num_still=100)._replace(drift=0.1, visible=0.1), "L2", False),
         (FACTS._replace(drift=0.1, visible=0.1), "TALR", True),

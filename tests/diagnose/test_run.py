@@ -71,7 +71,7 @@ def write_earlier(folder: Path) -> None:
         (lambda folder: write_run(folder, loss="TALR"), "was trained with the loss talr; the rule was found on Standard"),
         (lambda folder: write_run(folder, loss="TALR", lora="{r: 8}"), "was trained with the loss lora-talr; "),
         (both(last=0), "has not finished an epoch; continue it"),
-        (both(threshold=0.5), "counted hard tokens below p = 0.5, the rule's are below 0.2"),
+        (both(threshold=0.5), "was watched with `threshold: 0.5`, the rule was found with 0.2; leave"),
         (both(num_hard=30, num_still=20), r"has 30 unseen token\(s\) that the base finds hard, and 100 are needed; hold out at least 4 times as many rows"),
         (both(num_hard=0, num_still=0), r"has 0 unseen token\(s\) .* hold out more rows"),
         (write_damaged, "token_probability.parquet is damaged .*; restore it from a copy, or move it away"),

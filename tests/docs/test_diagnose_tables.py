@@ -44,8 +44,8 @@ def test_a_part_of_the_results_makes_a_part_of_the_tables(tmp_path: Path) -> Non
     first, naive = tables["predictors"].splitlines()[2].split(" | "), tables["predictors"].splitlines()[6].split(" | ")
     assert first[1].startswith("+1.000 [") and first[-2:] == ["3 of 5", "3 of 4 |"] and naive[1] == "-"
     assert tables["fixed"].splitlines()[2:] == [
-        "| all conditions | 4 of 5 | 2 of 5 | 3 of 5 |",
-        "| those whose difference excludes 0 | 4 of 4 | 2 of 4 | 2 of 4 |",
+        "| all conditions | 4 of 5 | 4 of 5 | 2 of 5 | 3 of 5 |",
+        "| those whose difference excludes 0 | 4 of 4 | 4 of 4 | 2 of 4 | 2 of 4 |",
     ]
 
 

@@ -53,6 +53,7 @@ class EncodedExamples(Dataset):
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
         self.tokens = np.concatenate([row.input_ids for row in encoded]).astype(np.int32, copy=False)
         self.supervised = np.concatenate([row.supervised for row in encoded])
+        self.noise = np.zeros_like(self.supervised)
         self.lengths = lengths - 1  # the last token is never an input
         self.num_supervised = np.add.reduceat(self.supervised, self.offsets[:-1], dtype=np.int64)
 
@@ -72,7 +73,7 @@ class EncodedExamples(Dataset):
         both = copy(self)
         vars(both).pop("content_hash", None)
         both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
-        for name in ("tokens", "supervised", "lengths", "num_supervised"):
+        for name in ("tokens", "supervised", "noise", "lengths", "num_supervised"):
             setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         return both
 

@@ -4,12 +4,14 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from lit_talr.diagnose.facts import Facts, HardTokens
 from lit_talr.diagnose.rule import LEAST_TOKENS, THRESHOLD
-from lit_talr.report.runs import LeftOutError, configured_trial
+from lit_talr.report.runs import LeftOutError, configured_trial, trained_rows
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import read_json_lines, run_around
-from lit_talr.utils.score import read_scores, values
+from lit_talr.utils.score import last_step, read_scores, values
 
 if TYPE_CHECKING:
     import pandas as pd  # takes half a second to import
@@ -29,7 +31,7 @@ def read_facts(folder: Path) -> Facts:
     check_folder(folder)
     trial = read_trial(folder)
     table = read_table(folder)
-    last = int(table["epoch"].max())
+    last = whole_epochs(folder, int(table["epoch"].max()))
     if last < 1:
         raise ValueError(f"{folder} has not finished an epoch; continue it with `--ckpt_path auto`, or train for one or two epochs.")
     try:
@@ -82,6 +84,16 @@ def read_table(folder: Path) -> "pd.DataFrame":
             f"{folder} was watched with `threshold: {threshold:g}`, the rule was found with {THRESHOLD:g}; leave TokenProbability's `threshold` out."
         )
     return table
+
+
+def whole_epochs(folder: Path, watched: int) -> int:
+    """The number of epochs that were trained to their end: the table has a part of one like a whole one, so steps and rows are counted where they are known."""
+    steps, rows = last_step(read_scores(folder / "metrics.json").get("fit", {})), trained_rows(folder)["num_rows"]
+    data = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]
+    batch_size = ((data.get("init_args") or {}).get("batching") or {}).get("batch_size")
+    if steps is None or not rows or not batch_size:
+        return watched
+    return min(watched, steps // ceil(rows / batch_size))
 
 
 def hard_tokens(rows: "pd.DataFrame", last: int) -> HardTokens:

@@ -11,7 +11,7 @@ model:
   loss: {{class_path: lit_talr.{loss}}}
   lora: {lora}
   optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.002}}}}
-data: {{class_path: Clinic, init_args: {{target: cot, held_out: 0.2}}}}
+data: {{class_path: Clinic, init_args: {{target: cot, held_out: 0.2, batching: {{batch_size: 8}}}}}}
 """
 SETS = ("probe", "held_out")
 

@@ -86,6 +86,17 @@ def test_it_is_refused_in_one_sentence(tmp_path: Path, write: Callable[[Path], o
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(("steps", "epochs"), [(20, 2), (19, 1), (10, 1)])
+def test_a_part_of_an_epoch_does_not_count(tmp_path: Path, steps: int, epochs: int) -> None:
+    write_run(tmp_path)
+    write_values(tmp_path, {"fit": {"val/nll": 1.0}}, step=steps)
+    (tmp_path / "provenance.json").write_text(json.dumps({"fits": [{"rows": {"number": 75, "hash": "h"}}]}))  # ten steps of up to 8
+    assert read_facts(tmp_path).epochs == epochs
+    write_values(tmp_path, {"fit": {"val/nll": 1.0}}, step=9)
+    with pytest.raises(ValueError, match="has not finished an epoch"):
+        read_facts(tmp_path)
+
+
 def test_adapters_are_said(tmp_path: Path) -> None:
     assert read_facts(write_run(tmp_path, lora="{r: 8}")).adapters
 

@@ -1,6 +1,6 @@
 """Does a diagnosis predict what TALR is worth? Collects the statistics of short runs of Standard, one row a run, for docs/diagnose.md.
 
-    lit-talr sweep -c configs/experiment/lab_clinic.yaml -c configs/eval/diagnose.yaml --space configs/sweep/diagnose.yaml --out runs/diagnosis --workers 2 --data.test_size 48
+    lit-talr sweep ... --space configs/sweep/diagnose.yaml --out runs/diagnosis    (the whole line stands in that file)
     python -m benchmarks.diagnosis runs/diagnosis
     python -m docs.make_tables      (joins them with the study of docs/when_talr_helps.md)
 

@@ -6,11 +6,12 @@ A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the text around i
 import re
 from pathlib import Path
 
+from docs.tables.diagnose import diagnose_tables
 from docs.tables.real import real_tables
 from docs.tables.study import study_tables
 
 DOCS = Path(__file__).parent
-PAGES = {"real": real_tables, "study": study_tables}
+PAGES = {"diagnose": diagnose_tables, "real": real_tables, "study": study_tables}
 """The makers of a page's tables by its name, which is also that of the folder of its results. Each gets that folder."""
 
 

@@ -150,7 +150,9 @@ def test_the_noisy_experiment_differs_from_the_clean_one_by_its_noise_alone(tmp_
     assert losses[0] > losses[1] + 0.5
 
 
-@pytest.mark.parametrize("name", [name for name in names("eval") if name not in ("lm_eval", "drift")])  # which tests/callbacks runs
+@pytest.mark.parametrize(
+    "name", [name for name in names("eval") if name not in ("lm_eval", "drift", "diagnose")]
+)  # which tests/callbacks and tests/diagnose run
 def test_general_suites_are_asked(tmp_path: Path, name: str) -> None:
     sizes = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "4"]
     run = one_step(tmp_path / "run", *configs("base", "model/lab", "data/clinic", "loss/standard", f"eval/{name}"), *sizes, "--model.optimizer.lr", "1e-5")

@@ -16,6 +16,7 @@ FLOORS = (
     "cli",
     "sweep",
     "heatmap",
+    "diagnose",
     "report",
     "callbacks",
     "tasks",

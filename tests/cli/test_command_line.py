@@ -394,7 +394,8 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
     [
         (
             ["mrge", "--out", "x"],
-            "there is no command `mrge`; did you mean `merge`? There are fit, validate, test, curriculum, demo, export, heatmap, merge, report, sweep.",
+            "there is no command `mrge`; did you mean `merge`? There are fit, validate, test, "
+            "curriculum, demo, diagnose, export, heatmap, merge, report, sweep.",
         ),
         (["curriculum"], "required: folder"),
         (["merge", "--tuned", "nowhere"], "out"),

@@ -64,11 +64,12 @@ def step(width: int, length: int, vocabulary: int) -> Callable[[], object]:
 def data(rows: int) -> Callable[[], object]:
     from lit_talr.data.batch_plan import Batching, BatchPlan
     from lit_talr.data.encoded import EncodedExamples
-    from lit_talr.data.encoding import Encoded
+    from lit_talr.data.encoder import Encoded
 
     draw = np.random.default_rng(0)
     lengths = draw.integers(100, 400, rows)
-    encoded = EncodedExamples([Encoded(np.zeros(size, np.int32), np.arange(size) > size // 2, 0) for size in lengths.tolist()], 0)
+    examples = [Encoded(np.zeros(size, np.int32), np.arange(size) > size // 2, 0, np.zeros(size, bool)) for size in lengths.tolist()]
+    encoded = EncodedExamples(examples, 0)
     plan = BatchPlan(encoded.lengths, encoded.num_supervised, Batching(16, ROWS))
     return lambda: [encoded[micro_batch] for micro_batch in plan.micro_batches(3)]
 

@@ -167,9 +167,11 @@ def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
     from lit_talr.training.building import Compute
     from lit_talr.training.schedules import Constant
 
+    rows = [Encoded(tokens, mask, 0, np.zeros_like(mask)) for tokens, mask in read_rows(folder)]
+
     class Prepared(DomainDataModule):
         def encode(self, split: Split) -> None:
-            self.encoded[split] = EncodedExamples([Encoded(tokens, mask, 0) for tokens, mask in read_rows(folder)], self.encoder.pad_token_id)
+            self.encoded[split] = EncodedExamples(rows, self.encoder.pad_token_id)
 
         def examples(self, split: Split) -> list[Any]:
             return []

@@ -45,7 +45,16 @@ class Identity(Dataset):
 
 
 class EncodedExamples(Dataset):
-    """Token ids of many examples in one flat array; ``examples[micro_batch]`` is a padded ``Batch``."""
+    """Token ids of many examples in one flat array; ``examples[micro_batch]`` is a padded ``Batch``.
+
+    Attributes:
+        offsets: ``[n + 1]`` the start of each example in the flat arrays, and their length.
+        tokens: Token ids.
+        supervised: True for tokens whose prediction carries loss.
+        noise: True for tokens of insertions.
+        lengths: ``[n]`` positions of each example, one less than its tokens.
+        num_supervised: ``[n]`` supervised tokens of each example.
+    """
 
     def __init__(self, encoded: Sequence[Encoded], pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -53,6 +62,7 @@ class EncodedExamples(Dataset):
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
         self.tokens = np.concatenate([row.input_ids for row in encoded]).astype(np.int32, copy=False)
         self.supervised = np.concatenate([row.supervised for row in encoded])
+        self.noise = np.concatenate([row.noise for row in encoded])
         self.lengths = lengths - 1  # the last token is never an input
         self.num_supervised = np.add.reduceat(self.supervised, self.offsets[:-1], dtype=np.int64)
 
@@ -61,9 +71,10 @@ class EncodedExamples(Dataset):
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of all examples in their order: their tokens, and which of them are supervised."""
+        """Hash of all examples in their order: their tokens, which of them are supervised, and which are noise if there is any."""
         digest = hashlib.sha256()
-        for array, dtype in ((self.offsets, "<i8"), (self.tokens, "<i4"), (self.supervised, "?")):
+        arrays = [(self.offsets, "<i8"), (self.tokens, "<i4"), (self.supervised, "?")] + [(self.noise, "?")] * bool(self.noise.any())
+        for array, dtype in arrays:
             digest.update(np.ascontiguousarray(array, dtype=dtype).data)
         return digest.hexdigest()
 
@@ -72,7 +83,7 @@ class EncodedExamples(Dataset):
         both = copy(self)
         vars(both).pop("content_hash", None)
         both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
-        for name in ("tokens", "supervised", "lengths", "num_supervised"):
+        for name in ("tokens", "supervised", "noise", "lengths", "num_supervised"):
             setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         return both
 

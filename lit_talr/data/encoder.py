@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_talr.data.chat_template import ChatTemplate
 from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Example, Message
+from lit_talr.data.insertions import Seams, check_insertions, start_of
 from lit_talr.data.learned import check_context, check_learned
 from lit_talr.data.messages import GUARD, check_messages, content_text, map_texts, texts_in, with_text
 from lit_talr.data.turns import AssistantTurn, Ends, Mismatch, assistant_turn, find_ends
@@ -25,6 +26,15 @@ class Encoded(NamedTuple):
     input_ids: np.ndarray  # [L] int32
     supervised: np.ndarray  # [L] bool, True for tokens whose prediction carries loss
     truncated: int  # prompt tokens cut away
+    noise: np.ndarray  # [L] bool, True for the tokens of insertions
+
+
+class Tokens(NamedTuple):
+    """A row as lists of equal length."""
+
+    input_ids: list[int]
+    supervised: list[bool]
+    noise: list[bool]
 
 
 class TooLong(ValueError):
@@ -109,8 +119,10 @@ class ChatEncoder:
         for index in example.supervised:
             if not content_text(example.messages[index]).strip() and not example.messages[index].get("tool_calls"):
                 raise ValueError(f"Turn {index} has an empty response; fill it in, or leave the row out.")
-        input_ids, mask, truncated = self.fit(example, self.encoding.max_length)
-        return Encoded(np.array(input_ids, dtype=np.int32), np.array(mask, dtype=bool), truncated)
+        check_insertions(example)
+        row, truncated = self.fit(example, self.encoding.max_length)
+        supervised, noise = (np.array(mask, dtype=bool) for mask in (row.supervised, row.noise))
+        return Encoded(np.array(row.input_ids, dtype=np.int32), supervised, truncated, noise)
 
     def encode_prompt(
         self,
@@ -133,29 +145,29 @@ class ChatEncoder:
         """
         check_messages(messages)
         example = Example(messages, (), tools=tools, template_arguments=template_arguments or {})
-        input_ids, _, truncated = self.fit(example, max_length or self.encoding.max_length)
-        return input_ids, truncated
+        row, truncated = self.fit(example, max_length or self.encoding.max_length)
+        return row.input_ids, truncated
 
-    def fit(self, example: Example, max_length: int) -> tuple[list[int], list[bool], int]:
-        """Tokens, mask and number of tokens cut. The middle of the last user turn is cut until the row fits, if that is the policy."""
-        input_ids, mask = self.tokens_and_mask(example)
-        num_tokens, messages = len(input_ids), example.messages
+    def fit(self, example: Example, max_length: int) -> tuple[Tokens, int]:
+        """Tokens and number of tokens cut. The middle of the last user turn is cut until the row fits, if that is the policy."""
+        row = self.tokens(example)
+        num_tokens, messages = len(row.input_ids), example.messages
         if num_tokens <= max_length:
-            return input_ids, mask, 0
+            return row, 0
         user = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=None)
         if user is None or self.encoding.too_long != "truncate_prompt":
             raise TooLong(num_tokens, max_length)
         text = content_text(messages[user])
         length, characters_per_token = len(text), len(text) / max(1, len(self.tokenize(text, start=False)))
-        while len(input_ids) > max_length:
+        while len(row.input_ids) > max_length:
             if length == 0:
                 raise TooLong(num_tokens, max_length)
-            length = max(0, length - math.ceil((len(input_ids) - max_length) * characters_per_token))
+            length = max(0, length - math.ceil((len(row.input_ids) - max_length) * characters_per_token))
             cut = with_text(messages[user], partial(without_middle, cut=len(text) - length))
-            input_ids, mask = self.tokens_and_mask(replace(example, messages=[*messages[:user], cut, *messages[user + 1 :]]))
-        return input_ids, mask, num_tokens - len(input_ids)
+            row = self.tokens(replace(example, messages=[*messages[:user], cut, *messages[user + 1 :]]))
+        return row, num_tokens - len(row.input_ids)
 
-    def tokens_and_mask(self, example: Example) -> tuple[list[int], list[bool]]:
+    def tokens(self, example: Example) -> Tokens:
         """A row that ends with its last supervised turn, or else a prompt; every response in it is tokenised apart, learned or not.
 
         Raises:
@@ -187,17 +199,20 @@ class ChatEncoder:
                 pass
         return "; " + ", or ".join([*helps, "give another `encoding.chat_template`"]) + "."
 
-    def pieces(self, template: ChatTemplate, example: Example) -> tuple[list[int], list[bool]]:
-        """Tokens and mask of a row whose texts are guarded."""
+    def pieces(self, template: ChatTemplate, example: Example) -> Tokens:
+        """Tokens of a row whose texts are guarded."""
         messages, supervised = example.messages, example.supervised
         turns = {index: self.assistant_turn(template, messages[: index + 1]) for index in range(1, len(messages)) if is_response(messages[index])}
         whole = self.whole(template, example, turns)
-        input_ids, mask, done = list(self.start), [False] * len(self.start), 0
+        row, done = Tokens(list(self.start), [False] * len(self.start), [False] * len(self.start)), 0
 
-        def add(text: str, is_learned: bool = False) -> None:
-            tokens = self.tokenize(text, start=done == 0)
-            input_ids.extend(tokens)
-            mask.extend([is_learned] * len(tokens))
+        def add(text: str, is_learned: bool = False, insertions: Sequence[tuple[int, list[int]]] = ()) -> None:
+            tokens, last = self.tokenize(text, start=done == 0), 0
+            for index, inserted in (*insertions, (len(tokens), [])):
+                row.input_ids.extend([*tokens[last:index], *inserted])
+                row.noise.extend([False] * (index - last) + [True] * len(inserted))
+                row.supervised.extend([is_learned] * (index - last + len(inserted)))
+                last = index
 
         for index, turn in turns.items():
             if isinstance(turn, Mismatch) or len(turn.before) < done or not whole.startswith(turn.before + turn.text):
@@ -208,11 +223,11 @@ class ChatEncoder:
                 check_learned(template, messages[: index + 1], turn, self.special)
             add(whole[done : len(turn.before)])
             done = len(turn.before)
-            add(turn.text, index in supervised)
+            add(turn.text, index in supervised, self.insertions_of(example, index, turn.text))
             done += len(turn.text)
         if done < len(whole):
             add(whole[done:])
-        return input_ids, mask
+        return row
 
     def whole(self, template: ChatTemplate, example: Example, turns: Mapping[int, AssistantTurn | Mismatch]) -> str:
         """The conversation as text, up to the end of its last supervised turn, or else up to where the response begins."""
@@ -233,6 +248,42 @@ class ChatEncoder:
             anchor = "" if start and not input_ids else self.anchor
             input_ids += self.tokenizer(anchor + piece, add_special_tokens=False, verbose=False).input_ids[bool(anchor) :]
         return input_ids
+
+    def seams(self, text: str) -> Seams:
+        """The places between the tokens of a later piece of text.
+
+        Raises:
+            ValueError: For a tokenizer that does not know the places of its tokens.
+        """
+        if not self.tokenizer.is_fast:
+            raise ValueError(f"Insertions need a fast tokenizer, which knows the places of its tokens, got {type(self.tokenizer).__name__}.")
+        input_ids, spans, start = [], [], 0
+        for piece in filter(None, text.split(GUARD)):
+            encoded = self.tokenizer(self.anchor + piece, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+            input_ids += encoded.input_ids[bool(self.anchor) :]
+            spans += [[start - len(self.anchor) + place for place in span] for span in encoded.offset_mapping[bool(self.anchor) :]]
+            start += len(piece)
+        return Seams(text.replace(GUARD, ""), input_ids, [begin for begin, _ in spans], [end for _, end in spans])
+
+    def tokenize_at(self, seams: Seams, at: int, text: str) -> list[int]:
+        """Token ids of an insertion: as they are before the token behind it where that stays the same, or else as they are alone."""
+        behind, last = seams.behind(at)
+        input_ids = self.tokenize(self.guard(text) + behind, start=False)
+        return input_ids[:-1] if last and input_ids[-1:] == last else self.tokenize(self.guard(text), start=False)
+
+    def insertions_of(self, example: Example, turn: int, rendered: str) -> list[tuple[int, list[int]]]:
+        """The insertions of a turn as token ids, each with the number of the turn's tokens before it.
+
+        Raises:
+            ValueError: For a turn that the template changes, and an insertion inside a token.
+        """
+        insertions = sorted((insertion for insertion in example.insertions if insertion.turn == turn), key=lambda insertion: insertion.at)
+        if not insertions:
+            return []
+        seams = self.seams(rendered)
+        start = start_of(content_text(example.messages[turn]).replace(GUARD, ""), seams.text, turn)
+        places = [start + insertion.at for insertion in insertions]
+        return [(seams.num_tokens_before(at), self.tokenize_at(seams, at, insertion.text)) for at, insertion in zip(places, insertions, strict=True)]
 
     def guard(self, text: str) -> str:
         """A text in which the tokenizer finds no special token."""

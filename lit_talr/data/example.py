@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 Split = Literal["train", "val", "test"]
 
@@ -20,6 +20,14 @@ class Message(TypedDict):
     name: NotRequired[str]
 
 
+class Insertion(NamedTuple):
+    """A text put into a learned turn after its tokenisation, so that no other token changes."""
+
+    turn: int  # index into ``messages``
+    at: int  # characters of the turn's content before it, 0 for none; between two tokens
+    text: str
+
+
 @dataclass(frozen=True)
 class Example:
     """A conversation, and which of its turns are learned.
@@ -30,6 +38,7 @@ class Example:
         meta: Values for scoring and reports (the true answer, a category, the row's file and number); never shown to the model.
         tools: The functions that the model may call, as JSON schemas.
         template_arguments: Arguments of the chat template for this row, over those of ``encoding.template_arguments``.
+        insertions: Noise for training; those at one place follow one another in this order. Prompts of generation have none.
     """
 
     messages: Sequence[Message]
@@ -37,6 +46,7 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    insertions: Sequence[Insertion] = ()
 
     @classmethod
     def from_prompt(cls, prompt: str, response: str, system: str | None = None, meta: Mapping[str, Any] | None = None) -> "Example":

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lit_talr.data import chat_template, encoding, learned, messages, turns
+from lit_talr.data import chat_template, encoding, insertions, learned, messages, turns
 from lit_talr.data import encoder as encoder_module
 from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
 from lit_talr.data.example import Example, Message, place
@@ -26,7 +26,7 @@ from lit_talr.utils.cache import ContentCache, Entry
 from lit_talr.utils.progress import track
 
 logger = logging.getLogger(__name__)
-SOURCES = [chat_template, encoder_module, encoding, learned, messages, turns]
+SOURCES = [chat_template, encoder_module, encoding, insertions, learned, messages, turns]
 CODE = hashlib.sha256(b"".join(Path(str(source.__file__)).read_bytes() for source in SOURCES)).hexdigest()
 MANY = 4096
 """Number of examples from which starting processes and caching is worth it: some seconds of one process."""
@@ -89,7 +89,8 @@ def token_cache(run: str | Path, coder: ChatEncoder, examples: Sequence[Example]
             about.append("cannot be rendered")
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(repr((list(example.messages), example.supervised, list(example.tools), dict(example.template_arguments))).encode())
+        parts = list(example.messages), example.supervised, list(example.tools), dict(example.template_arguments), [*map(tuple, example.insertions)]
+        digest.update(repr(parts).encode())
     return ContentCache(run, "tokens", *about, digest.digest())
 
 
@@ -98,6 +99,7 @@ def pack_rows(rows: Sequence[Row]) -> Entry:
     arrays = {
         "tokens": np.concatenate([row.input_ids for row in encoded] or [np.zeros(0)]).astype(np.int32),
         "supervised": np.concatenate([row.supervised for row in encoded] or [np.zeros(0)]).astype(bool),
+        "noise": np.concatenate([row.noise for row in encoded] or [np.zeros(0)]).astype(bool),
         "lengths": np.array([len(row.input_ids) if isinstance(row, Encoded) else -row.num_tokens for row in rows]),  # negative: too long
         "truncated": np.array([row.truncated if isinstance(row, Encoded) else 0 for row in rows]),
     }
@@ -105,10 +107,11 @@ def pack_rows(rows: Sequence[Row]) -> Entry:
 
 
 def unpack_rows(entry: Entry) -> list[Row]:
-    tokens, supervised, lengths, truncated = (entry.tensors[name].numpy() for name in ("tokens", "supervised", "lengths", "truncated"))
+    names = ("tokens", "supervised", "noise", "lengths", "truncated")
+    tokens, supervised, noise, lengths, truncated = (entry.tensors[name].numpy() for name in names)
     ends = np.cumsum(np.maximum(lengths, 0))[:-1]
-    parts = zip(lengths.tolist(), np.split(tokens, ends), np.split(supervised, ends), truncated.tolist(), strict=True)
-    return [Encoded(ids, mask, cut) if length > 0 else TooLong(-length, 0) for length, ids, mask, cut in parts]
+    parts = zip(lengths.tolist(), truncated.tolist(), *(np.split(array, ends) for array in (tokens, supervised, noise)), strict=True)
+    return [Encoded(ids, mask, cut, inserted) if length > 0 else TooLong(-length, 0) for length, cut, ids, mask, inserted in parts]
 
 
 def encoded_pieces(encoder: ChatEncoder, examples: Sequence[Example]) -> Iterator[list[Row]]:

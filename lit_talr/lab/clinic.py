@@ -16,12 +16,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 from lit_talr.data.example import Example, Split
-from lit_talr.lab.clinic_notes import Patient, draw_patient, quantity, write_note
+from lit_talr.lab.clinic_notes import COMPARED, JOINTS, Patient, draw_patient, quantity, write_note
 from lit_talr.lab.made_by_code import MadeByCode, split_by_hash
+from lit_talr.lab.noise import Noise, NoiseKind, NoisePlacement
 from lit_talr.metrics.within_limits import WithinLimits
+from lit_talr.utils.errors import check_in
 
 Target = Literal["cot", "label"]
 SYSTEM: Mapping[Target, str] = {
@@ -79,12 +81,12 @@ class Score(Calculator):
 
     def explanation(self, values: Mapping[str, int], draw: Random) -> str:
         present, absent = draw.choice((("{} present", "{} absent"), ("{}", "no {}"), ("has {}", "has no {}")))
-        reached, missed = draw.choice((("at least", "below"), ("reaches", "misses"), ("not below", "under")))
+        reached, missed = draw.choice(COMPARED)
         facts = [(present if values[name] else absent).format(name) for name in self.points]
         for name, limit in self.thresholds.items():
             facts.append(f"{name} {quantity(name, values[name])} {reached if values[name] >= limit else missed} {quantity(name, limit)}")
         parts = self.parts(values)
-        joint = draw.choice((": ", " gives ", " counts "))
+        joint = draw.choice(JOINTS)
         listing = ", ".join(f"{fact}{joint}{points}" for fact, points in zip(facts, parts[bool(self.start) :], strict=True))
         begin = draw.choice(("Start {}. ", "From {}. ", "Begin at {}. ")).format(self.start) if self.start else ""
         end = draw.choice(("{sum} = {answer}.", "The sum {sum} is {answer}.", "Together {sum} = {answer}."))
@@ -179,15 +181,25 @@ class Clinic(MadeByCode):
     Args:
         target: What is learned: ``cot``, the worked explanation and the answer, or ``label``, the answer alone.
         calculators: Names of the calculators that are used; all by default.
+        noise: Share of noise in the explanations of training, in [0, 1); 0 changes nothing. It is the tokens of noise divided by all tokens of the
+            explanations, noise included, without the object's keys, the answer and the end of the turn. It holds for all training rows together, as
+            closely as whole words, phrases or statements allow. Validation and test rows have none.
+        noise_kind: ``words``, random words of the tokenizer's vocabulary, one token each; ``phrases``, one of 64 fixed phrases of four such words;
+            ``plausible``, statements about values that the note does not give.
+        noise_placement: ``anywhere``, between any two words of an explanation, or ``starts``, where one of its sentences begins. The noise is put between
+            tokens, so that no other token changes.
 
     Raises:
-        ValueError: For a size or a seed out of range, and for a calculator that does not exist.
+        ValueError: For a size, a seed or a noise out of range, a calculator, a kind or a placement that does not exist, and noise without explanations.
     """
 
     val_size: int = 256
     test_size: int = 512
     target: Target = "cot"
     calculators: Sequence[str] | None = None
+    noise: float = 0.0
+    noise_kind: NoiseKind = "words"
+    noise_placement: NoisePlacement = "anywhere"
     source_name = "Clinic (made by code)"
 
     def __post_init__(self) -> None:
@@ -196,6 +208,12 @@ class Clinic(MadeByCode):
         used = names if self.calculators is None else self.calculators
         if not used or not set(used) <= set(names):
             raise ValueError(f"`calculators` must be some of {', '.join(names)}, got {', '.join(used) or 'none'}.")
+        check_in("noise", self.noise, "[0, 1)")
+        for name, choices in (("noise_kind", get_args(NoiseKind)), ("noise_placement", get_args(NoisePlacement))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        if self.noise and self.target == "label":
+            raise ValueError(f"`noise` must be 0 with `target: label`, which has no explanations, got {self.noise}; set `target: cot`.")
         self.used_calculators = [calculator for calculator in CALCULATORS if calculator.name in used]
 
     def metric(self) -> WithinLimits:
@@ -203,13 +221,15 @@ class Clinic(MadeByCode):
 
     def draw_examples(self, split: Split) -> Iterator[Example]:
         draw, seen, row = Random(f"{self.seed if split == 'train' else 0} {split}"), set(), 0
+        noise = Noise(self.noise, self.noise_kind, self.noise_placement, self.seed, self.encoder) if self.noise and split == "train" else None
         while True:
             calculator = self.used_calculators[row % len(self.used_calculators)]
             patient = draw_patient(calculator.reads, draw)
             case = (calculator.name, key_of(patient))
             if split_of(patient) == split and case not in seen:
                 seen.add(case)
-                yield worked_case(calculator, patient, self.target, f"Clinic {split}, row {row}", draw)
+                example = worked_case(calculator, patient, self.target, f"Clinic {split}, row {row}", draw)
+                yield noise.added_to(example, patient, row) if noise else example
                 row += 1
 
 

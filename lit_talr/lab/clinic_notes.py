@@ -55,6 +55,10 @@ MEASURED: Mapping[tuple[str, ...], Sequence[str]] = {
 """Values that stand in one sentence, and the sentences."""
 PRESENT = ("There is {present}.", "{pronoun} has {present}.", "Seen: {present}.")
 ABSENT = ("There is {absent}.", "{pronoun} has {absent}.", "Otherwise {absent}.")
+COMPARED = (("at least", "below"), ("reaches", "misses"), ("not below", "under"))
+"""Wordings of an explanation for a value that reaches a limit, and for one that does not."""
+JOINTS = (": ", " gives ", " counts ")
+"""Wordings between a fact and its points."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from lit_talr.data.encoded import EncodedExamples
 from lit_talr.data.encoder import Encoded
 
 
-def row(*tokens: int, first: int = 1) -> Encoded:
-    return Encoded(np.array(tokens, dtype=np.int32), np.arange(len(tokens)) >= first, 0)
+def row(*tokens: int, first: int = 1, noise: tuple[int, ...] = ()) -> Encoded:
+    return Encoded(np.array(tokens, dtype=np.int32), np.arange(len(tokens)) >= first, 0, np.isin(tokens, noise))
 
 
 def test_the_hash_is_that_of_the_rows_in_their_order() -> None:

@@ -27,9 +27,9 @@ IGNORE = -100
 @pytest.fixture
 def encoded() -> EncodedExamples:
     rows = [
-        Encoded(np.array([1, 2, 3, 4]), np.array([False, False, True, True]), 0),
-        Encoded(np.array([5, 6]), np.array([False, True]), 0),
-        Encoded(np.array([7, 8, 1]), np.array([False, True, False]), 0),
+        Encoded(np.array([1, 2, 3, 4]), np.array([False, False, True, True]), 0, np.zeros(4, bool)),
+        Encoded(np.array([5, 6]), np.array([False, True]), 0, np.zeros(2, bool)),
+        Encoded(np.array([7, 8, 1]), np.array([False, True, False]), 0, np.zeros(3, bool)),
     ]
     return EncodedExamples(rows, PAD)
 

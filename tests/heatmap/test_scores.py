@@ -20,7 +20,7 @@ def backbone(family: str) -> Backbone:
 
 
 def encoded() -> list[Encoded]:
-    return [Encoded(np.array(ids, dtype=np.int32), np.array(mask), 0) for ids, mask in ROWS]
+    return [Encoded(np.array(ids, dtype=np.int32), np.array(mask), 0, np.zeros(len(ids), bool)) for ids, mask in ROWS]
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])  # the second has a soft-cap

@@ -141,7 +141,7 @@ class TALR(LossStrategy):
         check_in("least_temperature", least_temperature, "[0, inf)")
         if least_temperature and temperature is not None:
             raise ValueError(
-                f"`least_temperature` bounds the median, which a fixed `temperature` replaces, got {least_temperature} and {temperature}; leave one of them out."
+                f"`least_temperature` bounds the median, which a fixed `temperature` replaces, got {least_temperature} and {temperature}; leave one out."
             )
         if normalize and scope == "step":
             raise ValueError(

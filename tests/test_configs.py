@@ -133,11 +133,21 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
 
 
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
-    assert {"lab_base", "lab_clinic", "real_esci", *EXPERIMENTS} == set(names("experiment"))
+    assert {"lab_base", "lab_clinic", "lab_noise", "real_esci", *EXPERIMENTS} == set(names("experiment"))
     run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
     main(["fit", *configs("experiment/lab_base"), *small, "--run", str(run)])
     made, shipped = ({path.name for path in folder.iterdir()} for folder in (run / "export", CONFIGS.parent / "lit_talr" / "lab" / "base"))
     assert made == shipped | {MANIFEST}
+
+
+def test_the_noisy_experiment_differs_from_the_clean_one_by_its_noise_alone(tmp_path: Path) -> None:
+    noisy, clean = (yaml.safe_load((CONFIGS / "experiment" / f"{name}.yaml").read_text()) for name in ("lab_noise", "lab_clinic"))
+    added = {"noise": 0.1, "noise_kind": "words", "noise_placement": "anywhere"}
+    assert noisy == clean | {"run": "runs/lab_noise", "data": {**clean["data"], "init_args": clean["data"]["init_args"] | added}}
+    callbacks = "[Summary, {class_path: WholeCheckpoint, init_args: {filename: 'last-{step}'}}]"
+    sizes = ["--data.train_size", "24", "--data.val_size", "4", "--trainer.callbacks", callbacks]
+    losses = [read_values(one_step(tmp_path / name, *configs(f"experiment/{name}"), *sizes), "fit")["train/nll"] for name in ("lab_noise", "lab_clinic")]
+    assert losses[0] > losses[1] + 0.5
 
 
 @pytest.mark.parametrize("name", [name for name in names("eval") if name not in ("lm_eval", "drift")])  # which tests/callbacks runs

@@ -12,7 +12,7 @@ import pytest
 from lit_talr.data import token_cache
 from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
 from lit_talr.data.encoding import Encoding
-from lit_talr.data.example import Example
+from lit_talr.data.example import Example, Insertion
 from lit_talr.data.token_cache import encode_many, encode_row
 from lit_talr.losses import Standard
 from tests.helpers.fits import fit, write_data
@@ -21,6 +21,7 @@ from tests.helpers.tiny import byte_tokenizer
 EXAMPLES = [  # of 4 to 71 tokens; the tenth is too long even without its prompt
     Example.from_prompt("?" * (row % 7 * 9), "!" * (60 if row == 9 else row + 1), meta={"where": f"rows.csv: row {row + 1}"}) for row in range(11)
 ]
+EXAMPLES[2] = replace(EXAMPLES[2], insertions=[Insertion(1, 1, "-")])
 
 
 def encoder(too_long: str = "truncate_prompt", max_length: int = 40) -> ChatEncoder:
@@ -56,7 +57,9 @@ def encode_all(coder: ChatEncoder, run: Path, examples: Sequence[Example] = EXAM
 
 
 def as_lists(rows: list[Encoded | TooLong]) -> list[object]:
-    return [row.num_tokens if isinstance(row, TooLong) else (row.input_ids.tolist(), row.supervised.tolist(), row.truncated) for row in rows]
+    return [
+        row.num_tokens if isinstance(row, TooLong) else (row.input_ids.tolist(), row.supervised.tolist(), row.truncated, row.noise.tolist()) for row in rows
+    ]
 
 
 def test_processes_and_the_cache_give_the_rows_of_one_process_in_order(run: Path, request: pytest.FixtureRequest) -> None:
@@ -67,7 +70,9 @@ def test_processes_and_the_cache_give_the_rows_of_one_process_in_order(run: Path
     request.getfixturevalue("never_encoded")
     cached = encode_many(encoder(), EXAMPLES, run, "", show=False)
     assert as_lists(cached) == as_lists(alone)
-    assert {(row.input_ids.dtype, row.supervised.dtype) for row in cached if isinstance(row, Encoded)} == {(np.dtype("int32"), np.dtype("bool"))}
+    dtypes = {(row.input_ids.dtype, row.supervised.dtype, row.noise.dtype) for row in cached if isinstance(row, Encoded)}
+    assert dtypes == {(np.dtype("int32"), np.dtype("bool"), np.dtype("bool"))}
+    assert [int(row.noise.sum()) for row in cached if isinstance(row, Encoded)][:4] == [0, 0, 1, 0]
 
 
 def test_rows_that_are_all_too_long_are_cached(run: Path, request: pytest.FixtureRequest) -> None:
@@ -89,7 +94,8 @@ def test_everything_of_a_row_is_part_of_the_key(run: Path) -> None:
     first = EXAMPLES[0]
     thinking = replace(first, messages=[first.messages[0], {**first.messages[1], "reasoning_content": "hm"}])
     rows = [first, thinking, replace(first, tools=[{"name": "f"}]), replace(first, template_arguments={"day": 1})]
-    assert len({token_cache.token_cache(run, encoder(), [row]).path for row in rows}) == 4
+    rows += [replace(first, insertions=[Insertion(1, at, text)]) for at, text in ((0, "?"), (1, "?"), (1, "-"))]
+    assert len({token_cache.token_cache(run, encoder(), [row]).path for row in rows}) == 7
 
 
 def test_an_entry_that_is_not_whole_is_computed_again(run: Path) -> None:

@@ -151,15 +151,15 @@ class DomainSFT(EvaluatedModule):
         tokens = batch["input_ids"], batch["labels"], batch["packing"], batch["supervised"]
         return self.backbone(*tokens, correct=correct, entropy=entropy, top_entropy=top_entropy, base=base)
 
-    def token_stats(self, batch: Batch) -> TokenStats:
-        """The numbers of a micro-batch's tokens that the loss turns into weights."""
-        needs, mask, base = self.loss.needs, batch["labels"] != IGNORE_INDEX, None
+    def token_stats(self, batch: Batch, numbers: BaseNumbers | None = None) -> TokenStats:
+        """The numbers of a micro-batch's tokens that the loss turns into weights; rows that are not training rows have base ``numbers`` of their own."""
+        needs, mask, base, numbers = self.loss.needs, batch["labels"] != IGNORE_INDEX, None, numbers or self.base
         if "base_kl" in needs:
-            backbone = self.base.backbone or self.backbone  # with LoRA, the trained model without its adapters
+            backbone = numbers.backbone or self.backbone  # with LoRA, the trained model without its adapters
             assert backbone is not None
             base = backbone.base_logits(batch["input_ids"], batch["packing"])
         output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs, base=base)
-        base_nll = self.base.nll.of_batch(batch, output.nll.detach(), mask) if self.base.nll is not None else None
+        base_nll = numbers.nll.of_batch(batch, output.nll.detach(), mask) if numbers.nll is not None else None
         return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, base_nll, output.base_kl)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:

@@ -8,15 +8,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 from torch import Tensor
 
 from lit_talr.curriculum.board import add_epoch, epoch_scalars
+from lit_talr.curriculum.difficulty import difficulty_rows, sequence_median, supervised_noise
 from lit_talr.curriculum.token_groups import FIELDS, Row, bin_rows, bins, cohorts, group_rows, hardest_rows, token_sums, write_table
 from lit_talr.data.encoded import Batch
+from lit_talr.data.example import Part
+from lit_talr.losses.base import measured_weights
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.module import DomainSFT
-from lit_talr.training.base_nll import score_tokens
+from lit_talr.training.base_nll import BaseNLL, score_tokens
 from lit_talr.training.resume import check_same
 from lit_talr.utils.boards import boards
 from lit_talr.utils.collectives import sum_over_ranks
@@ -27,19 +31,27 @@ from lit_talr.utils.errors import check_in, check_least
 class TokenProbability(Callback):
     """Statistics of the supervised tokens' probabilities by epoch, to the logger and to ``token_probability.parquet`` of the run folder.
 
-    Two sets of tokens are watched. ``train``: every token as training saw it, under the weights of its step; its NLL is there already. ``probe``: a fixed
-    sample of examples, scored after each epoch, and before training (epoch 0, the base model). The probe's tokens also form cohorts by their probability
-    under the base model, each followed through the epochs: a share of p > 0.2 cannot show whether the hard tokens are learned. All counts are exact over
-    ranks and after a resume.
+    Two or three sets of tokens are watched. ``train``: every token as training saw it, under the weights of its step; its NLL is there already. ``probe``: a fixed
+    sample of examples, scored after each epoch, and before training (epoch 0, the base model). ``held_out``: as many of the rows that ``data.held_out`` sets
+    aside, scored likewise. The probe's tokens also form cohorts by their probability under the base model, each followed through the epochs: a share of
+    p > 0.2 cannot show whether the hard tokens are learned. All counts are exact over ranks and after a resume.
 
     The table has a row for each epoch, ``set`` and group: ``all`` tokens, each ``bin`` of probability, each ``cohort``, and each of the ``hardest`` tokens
     of the probe with its text. Columns: ``num_tokens``, the means of ``probability``, ``nll`` (nats), ``weight`` and ``weighted_nll``, the shares above the
     ``threshold`` and at the least weight of the loss, and for ``all`` the mean over the epoch's steps of the loss's own metrics (``talr/temperature``).
+
+    The tokens of probe and ``held_out`` are also grouped by difficulty: ``noise``; and of the others ``hard`` (p < 0.2 under the base model), ``easy``
+    (p > 0.95) and ``between``. Their columns: ``num_tokens``, the means of ``nll``, ``base_nll``, ``probability`` and ``weight``, and ``gradient_share``, of
+    ``sum(weight * (1 - p))``: half the sum of the absolute gradients at the logits, without what a loss adds to the weighted NLL. The weights are those that
+    the loss gives in evaluation mode, in the micro-batches that the rows would be trained in without shuffling, and its state stays as it is. (TALR's
+    ``scope: step`` uses its present temperature, so every weight is 1 in epoch 0.) ``base_hard`` counts all tokens with p < 0.2 under the base model, noise
+    included, ``still_hard`` those of them with p < 0.2 now. ``sequence_median`` of ``all`` is the lower median over examples of the mean NLL.
+
     TensorBoard, W&B and MLflow also get histograms by epoch, figures and the hardest tokens; TensorBoard a page of charts, "Curriculum".
 
     Args:
         probe: The split that the probe is drawn from.
-        probe_size: Number of its examples, at least 1; all where there are fewer.
+        probe_size: Number of its examples, and of those of ``held_out``, at least 1; all where there are fewer.
         num_bins: Number of equally wide bins of probability, at least 1.
         threshold: Probability above which a token counts as easy, in (0, 1); 0.2 is that of the paper's figure.
         cohort_edges: Inner bounds of the cohorts, rising, in (0, 1).
@@ -65,13 +77,13 @@ class TokenProbability(Callback):
         if self.cohort_edges != sorted(set(self.cohort_edges)) or not all(0 < edge < 1 for edge in self.cohort_edges):
             raise ValueError(f"`cohort_edges` must rise and lie between 0 and 1, got {self.cohort_edges}.")
         self.rows: list[Row] = []
-        self.base_nll: Tensor | None = None  # [number of probe tokens], on the CPU
+        self.base_nll: dict[str, Tensor] = {}  # by the set that is scored, [its number of tokens], on the CPU
         self.sums: Tensor | None = None  # [num_bins, len(FIELDS)] float64 over all ranks, of the epoch's finished steps
         self.metrics: dict[str, tuple[Tensor, int]] = {}  # sums of the loss's metrics over the epoch's steps, and their number
         self._open: Tensor  # this rank's sums over the micro-batches of the open step
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
-        if self.base_nll is None:
+        if not self.base_nll:
             if pl_module.loaded_step:
                 raise ValueError("`TokenProbability` must watch a run from its start, but the checkpoint is of a run without it; leave it out to resume.")
             self.watch(trainer, pl_module, epoch=0)
@@ -104,15 +116,10 @@ class TokenProbability(Callback):
         self.watch(trainer, pl_module, epoch=trainer.current_epoch + 1)
 
     def watch(self, trainer: Trainer, module: DomainSFT, epoch: int) -> None:
-        """Score the probe, and write and log the epoch's rows. Collective."""
-        encoded = module.data.encoded[self.probe]
-        ids = probe_ids(len(encoded), self.probe_size)
-        with evaluation_mode(module), module.scoring():
-            nll = score_tokens(lambda batch: module(batch).nll, encoded, ids, module.data.batching, trainer).cpu()
-        if self.base_nll is None:
-            self.base_nll = nll
-        hardest = hardest_rows(encoded, ids, nll, self.base_nll, self.num_hardest, module.data.encoder.tokenizer.decode)
-        rows = [{"set": "probe", **row} for row in [*self.probe_rows(nll, self.base_nll), *hardest]]
+        """Score the probe and the rows that are set aside, and write and log the epoch's rows. Collective."""
+        rows = self.scored_rows(trainer, module, "probe", self.probe)
+        if "held_out" in module.data.encoded:
+            rows += self.scored_rows(trainer, module, "held_out", "held_out")
         if epoch:
             assert self.sums is not None
             everything, *by_bin = bin_rows(self.sums, weighted=True, floored=module.loss.least_weight is not None)
@@ -123,11 +130,44 @@ class TokenProbability(Callback):
             write_table(Path(trainer.default_root_dir) / "token_probability.parquet", self.rows)
         self.publish(trainer, epoch)
 
-    def probe_rows(self, nll: Tensor, base_nll: Tensor) -> list[Row]:
-        mask, edges = torch.ones_like(nll, dtype=torch.bool), [0.0, *self.cohort_edges, 1.0]
-        by_bin = token_sums(bins(nll, self.num_bins), self.num_bins, nll, mask, self.threshold)
-        by_cohort = token_sums(cohorts(base_nll, self.cohort_edges), len(edges) - 1, nll, mask, self.threshold)
-        return [*bin_rows(by_bin), *group_rows(by_cohort, "cohort", edges)]
+    def scored_rows(self, trainer: Trainer, module: DomainSFT, name: str, part: Part) -> list[Row]:
+        """Scores a set of tokens under the weights of now. Collective."""
+        encoded = module.data.encoded[part]
+        ids = probe_ids(len(encoded), self.probe_size)
+        nll, weights = self.score(trainer, module, name, part, ids)
+        base_nll = self.base_nll.setdefault(name, nll)
+        mask = torch.ones_like(nll, dtype=torch.bool)
+        everything, *by_bin = bin_rows(token_sums(bins(nll, self.num_bins), self.num_bins, nll, mask, self.threshold))
+        everything["sequence_median"] = sequence_median(nll, encoded.num_supervised[ids])
+        rows = [everything, *by_bin]
+        if name == "probe":
+            edges = [0.0, *self.cohort_edges, 1.0]
+            by_cohort = token_sums(cohorts(base_nll, self.cohort_edges), len(edges) - 1, nll, mask, self.threshold)
+            rows += group_rows(by_cohort, "cohort", edges)
+        rows += difficulty_rows(nll, weights, base_nll, supervised_noise(encoded, ids))
+        if name == "probe":
+            rows += hardest_rows(encoded, ids, nll, base_nll, self.num_hardest, module.data.encoder.tokenizer.decode)
+        return [{"set": name, **row} for row in rows]
+
+    def score(self, trainer: Trainer, module: DomainSFT, name: str, part: Part, ids: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The NLL of each supervised token of some examples, and the weight that the loss gives it in their micro-batches, on the CPU. Collective."""
+        encoded, loss = module.data.encoded[part], module.loss
+        numbers = module.base._replace(nll=None)
+        if "base_nll" in loss.needs and name in self.base_nll:
+            widths = np.zeros(len(encoded), dtype=np.int64)
+            widths[ids] = encoded.num_supervised[ids]
+            numbers = numbers._replace(nll=BaseNLL(self.base_nll[name], np.concatenate([[0], np.cumsum(widths)]), key=""))
+
+        def forward(batch: Batch) -> Tensor:
+            stats = module.token_stats(batch, numbers).detach()
+            if stats.base_nll is None and "base_nll" in loss.needs:
+                stats = stats._replace(base_nll=stats.nll)  # the model is the base model still
+            return torch.stack([stats.nll, measured_weights(loss, stats).to(stats.nll)], dim=-1)
+
+        with evaluation_mode(module), module.scoring(), isolate_rng():
+            scored = score_tokens(forward, encoded, ids, module.data.batching, trainer, in_step=True)  # TALR's `scope: ranks` gathers
+        nll, weights = scored.cpu().unbind(-1)
+        return nll.clone(), weights.clone()
 
     def publish(self, trainer: Trainer, epoch: int) -> None:
         """Log an epoch's scalars to every logger, and its other views to those that show them."""
@@ -152,13 +192,15 @@ class TokenProbability(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The same on all ranks."""
-        return {"settings": self.settings(), "rows": self.rows, "start_nll": self.base_nll, "sums": self.sums, "metrics": self.metrics}
+        base = {"start_nll": self.base_nll.get("probe"), "held_out_nll": self.base_nll.get("held_out")}
+        return {"settings": self.settings(), "rows": self.rows, **base, "sums": self.sums, "metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, here in self.settings().items():
             check_same(f"TokenProbability.{name}", state_dict["settings"][name], here)
         self.rows = state_dict["rows"]
-        self.base_nll = state_dict["start_nll"]
+        base = {"probe": state_dict["start_nll"], "held_out": state_dict.get("held_out_nll")}
+        self.base_nll = {name: nll for name, nll in base.items() if nll is not None}
         self.sums = state_dict["sums"]
         self.metrics = state_dict["metrics"]
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lit_talr.curriculum.difficulty import GROUPS, still_hard_share
 from lit_talr.curriculum.show import cohort_figure, hardest_page, loss_figure, span
 from lit_talr.curriculum.token_groups import Row
 from lit_talr.utils.boards import Board, Histogram, TensorBoard
@@ -16,10 +17,13 @@ def epoch_scalars(rows: Sequence[Row], threshold: float) -> dict[str, float]:
             scalars[f"cohort/{span(row)}"] = row["probability"]
         elif row["group"] == "all":
             scalars[f"{row['set']}/share_above_{threshold:g}"] = row["share_above"]
-            if row["set"] == "probe":
-                scalars["probe/nll"] = row["nll"]
-            else:
+            if row["set"] == "train":
                 scalars |= {"train/epoch_nll": row["nll"], "train/mean_weight": row["weight"], "train/share_at_floor": row["share_at_floor"]}
+            else:
+                scalars[f"{row['set']}/nll"] = row["nll"]
+        elif row["group"] in GROUPS and row["num_tokens"]:
+            scalars |= {f"{row['set']}/{row['group']}_{name}": row[name] for name in ("nll", "gradient_share")}
+    scalars |= {f"{name}/still_hard": still_hard_share(rows, name) for name in dict.fromkeys(row["set"] for row in rows)}
     return {name: value for name, value in scalars.items() if value is not None}
 
 
@@ -45,7 +49,10 @@ def chart_layout(cohort_spans: Sequence[str], threshold: float) -> dict[str, dic
         f"tokens with p > {threshold:g}": [f"train/share_above_{threshold:g}", f"probe/share_above_{threshold:g}"],
         "cohorts by base probability: mean probability": [f"cohort/{name}" for name in cohort_spans],
         "mean weight, and tokens at its floor": ["train/mean_weight", "train/share_at_floor"],
-        "NLL": ["train/epoch_nll", "probe/nll", "val/nll"],
+        "NLL": ["train/epoch_nll", "probe/nll", "held_out/nll", "val/nll"],
+        "NLL by difficulty": [f"{name}/{group}_nll" for name in ("probe", "held_out") for group in GROUPS],
+        "share of the gradient by difficulty": [f"probe/{group}_gradient_share" for group in GROUPS],
+        "hard tokens that are still hard": ["probe/still_hard", "held_out/still_hard"],
         "temperature": ["talr/temperature"],
     }
     return {"Curriculum": {title: ["Multiline", tags] for title, tags in charts.items()}}

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lit_talr.curriculum.difficulty import GROUPS, still_hard_share
 from lit_talr.curriculum.token_groups import Row
 from lit_talr.utils.errors import check_least, first_line
 from lit_talr.utils.files import run_around
@@ -86,8 +87,10 @@ def literal(text: str) -> str:
 
 
 LEGEND = """
-train: tokens as training saw them; probe: fixed examples after the epoch
+train: tokens as training saw them; probe: fixed examples after the epoch; held_out: training rows that were set aside
 p0 a-b: mean probability of the probe's tokens whose base probability is between a and b"""
+LEGEND_OF_GROUPS = """median: of the sequences' mean NLL, where TALR's temperature would be; still hard: share of the tokens with p0 < 0.2 that have p < 0.2 now
+hard: p0 < 0.2, easy: p0 > 0.95, between, each without noise; NLL: their mean; grad: their share of the sum of weight x (1 - p)"""
 
 
 def curriculum(folder: Path, every: int = 1) -> None:
@@ -116,7 +119,15 @@ def curriculum(folder: Path, every: int = 1) -> None:
         console = Console(width=160)
         console.print(f"\n{run}\n", markup=False, highlight=False, soft_wrap=True)
         console.print(epoch_table(table, every))
-    Console(soft_wrap=True).print(LEGEND, highlight=False)
+        if has_groups(table):
+            console.print(group_table(table, every))
+    legends = [LEGEND, *([LEGEND_OF_GROUPS] if any(map(has_groups, tables.values())) else [])]
+    Console(soft_wrap=True).print(*legends, sep="\n", highlight=False)
+
+
+def has_groups(statistics: "pd.DataFrame") -> bool:
+    """Tells whether the tokens were grouped by difficulty; earlier versions did not."""
+    return bool(statistics["group"].isin(GROUPS).any())
 
 
 def epoch_table(statistics: "pd.DataFrame", every: int = 1) -> Table:
@@ -135,6 +146,26 @@ def epoch_table(statistics: "pd.DataFrame", every: int = 1) -> Table:
     return table
 
 
+def group_table(statistics: "pd.DataFrame", every: int = 1) -> Table:
+    """Tokens by difficulty: a line for each set and epoch, and columns for each group that has tokens, with their number in the first line of a set."""
+    table = Table(box=box.MARKDOWN)
+    of_groups = statistics[statistics["group"].isin(GROUPS) & (statistics["num_tokens"] > 0)]
+    groups = [group for group in GROUPS if (of_groups["group"] == group).any()]
+    for column in ("set", "epoch", "median", "still hard", *(f"{group} {what}" for group in groups for what in ("NLL", "grad"))):
+        table.add_column(column, justify="right", no_wrap=True)
+    last = statistics["epoch"].max()
+    for name in dict.fromkeys(of_groups["set"]):
+        for epoch, part in statistics[statistics["set"] == name].groupby("epoch"):
+            rows = {row["group"]: row for row in part.to_dict("records")}
+            if epoch == 0:
+                table.add_row(name, "tokens", "", "", *(cell for group in groups for cell in (f"{rows[group]['num_tokens']:,}", "")))
+            if epoch % every == 0 or epoch == last:
+                values = [rows["all"]["sequence_median"], still_hard_share(list(rows.values()), name)]
+                values += [rows[group][column] for group in groups for column in ("nll", "gradient_share")]
+                table.add_row(name, str(epoch), *map(cell_text, values))
+    return table
+
+
 def cells(rows: Sequence[Row]) -> Iterator[str]:
     """Cells of one epoch's line, without its number."""
     by_set = {row["set"]: row for row in rows if row["group"] == "all"}
@@ -142,4 +173,8 @@ def cells(rows: Sequence[Row]) -> Iterator[str]:
     values = [train.get(name) for name in ("share_above", "share_at_floor", "weight", "talr/temperature")]
     values += [probe["share_above"], probe["nll"]]
     values += [row["probability"] for row in rows if row["group"] == "cohort" and row["num_tokens"]]
-    return ("" if value is None or math.isnan(value) else f"{value:.3f}" for value in values)
+    return map(cell_text, values)
+
+
+def cell_text(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"

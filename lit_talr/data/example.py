@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 Split = Literal["train", "val", "test"]
+Part = Literal["train", "val", "test", "held_out"]
+"""A split, or the training rows that are set aside and never trained on."""
 
 
 class Message(TypedDict):

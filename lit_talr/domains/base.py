@@ -1,5 +1,6 @@
 """Base of all domains: examples are tokenised once, their supervised tokens counted exactly, and a plan assigns them to micro-batches."""
 
+import json
 import logging
 from abc import abstractmethod
 from collections import Counter
@@ -18,11 +19,13 @@ from lit_talr.data.batch_plan import Batching, BatchPlan, arrange
 from lit_talr.data.encoded import EncodedExamples, Identity
 from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
 from lit_talr.data.encoding import Encoding
-from lit_talr.data.example import Example, Split, place
+from lit_talr.data.example import Example, Part, Split, place
 from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
 from lit_talr.data.tokenizer import load_tokenizer
+from lit_talr.domains.rows import held_out
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.utils.errors import check_in
 from lit_talr.utils.progress import track
 from lit_talr.utils.score import Items, digest
 
@@ -42,15 +45,19 @@ class DomainDataModule(LightningDataModule):
         tokenizer_revision: Commit, tag or branch of a hub tokenizer.
         encoding: How examples become tokens.
         batching: How examples become optimizer steps.
+        held_out: Share of the training rows that is set aside and never trained on, in [0, 1): ``TokenProbability`` scores them. The hash of a row's turns
+            decides: equal rows stay together, and another row moves none.
 
     Raises:
-        ValueError: For a missing or unusable tokenizer, a row that cannot be encoded (by file and row), and fewer validation rows than ranks.
+        ValueError: For a missing or unusable tokenizer, a row that cannot be encoded (by file and row), fewer validation rows than ranks, and a share to set
+            aside that is out of range or leaves no row to train on, or none aside.
     """
 
     tokenizer: str | None = None
     tokenizer_revision: str | None = None
     encoding: Encoding = Encoding()
     batching: Batching = Batching()
+    held_out: float = field(default=0.0, kw_only=True)
     trainer: Trainer = field(init=False)  # set by Lightning before ``setup``
 
     source_name = ""
@@ -59,11 +66,12 @@ class DomainDataModule(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
+        check_in("held_out", self.held_out, "[0, 1)", "it is the share of the training rows that is never trained on")
         self.train_plan: BatchPlan | None = None
         self.val_plan: BatchPlan | None = None
         self.mixture: Mixture | None = None  # how training rows of two kinds share an epoch
-        self.kept: dict[Split, Sequence[Example]] = {}
-        self.encoded: dict[Split, EncodedExamples] = {}
+        self.kept: dict[Part, Sequence[Example]] = {}
+        self.encoded: dict[Part, EncodedExamples] = {}
         self.prompts: dict[Split, list[list[int]]] = {}
         self.remarks: list[str] = []  # for the log, once nothing refuses the run any more
         self.unread: dict[Split, list[str]] = {"train": [], "val": [], "test": []}  # those on what of the rows is not read
@@ -107,6 +115,8 @@ class DomainDataModule(LightningDataModule):
         if stage == "fit":
             self.encode("train")
             self.set_up_training_plan()
+            if "held_out" in self.encoded:
+                self.plan("held_out")  # refuses a row that no micro-batch can hold
         if stage in ("fit", "validate"):
             self.encode("val")
             num_rows, num_ranks = len(self.encoded["val"]), self.trainer.world_size
@@ -170,7 +180,7 @@ class DomainDataModule(LightningDataModule):
             )
         self.trainer.accumulate_grad_batches = needed
 
-    def plan(self, split: Split, shuffle: bool = False) -> BatchPlan:
+    def plan(self, split: Part, shuffle: bool = False) -> BatchPlan:
         """Plans the micro-batches of a split for this rank."""
         encoded, mixture = self.encoded[split], self.mixture if split == "train" else None
         longest, limit = int(encoded.lengths.argmax()), self.batching.micro_batch_tokens
@@ -208,8 +218,30 @@ class DomainDataModule(LightningDataModule):
                 f"No {split} example is left ({format_counts(counts) or 'the split is empty'}); "
                 "give more rows, a larger share for validation, or a larger `data.encoding.max_length`."
             )
-        self.kept[split] = [example for example, row in zip(examples, rows, strict=True) if isinstance(row, Encoded)]
-        self.encoded[split] = EncodedExamples(encoded, self.encoder.pad_token_id)
+        kept = [example for example, row in zip(examples, rows, strict=True) if isinstance(row, Encoded)]
+        for part, members in self.divide(split, kept).items():
+            self.kept[part] = [kept[index] for index in members]
+            self.encoded[part] = EncodedExamples([encoded[index] for index in members], self.encoder.pad_token_id)
+
+    def divide(self, split: Split, examples: Sequence[Example]) -> dict[Part, list[int]]:
+        """The indices of a split's examples by part: training rows may be set aside.
+
+        Raises:
+            ValueError: If the share leaves no row to train on, or none aside.
+        """
+        if split != "train" or not self.held_out:
+            return {split: list(range(len(examples)))}
+        aside = held_out([turns_text(example) for example in examples], self.held_out, seed=0)
+        if len(set(aside)) == 1:
+            raise ValueError(
+                f"`data.held_out` is {self.held_out}, which sets aside {sum(aside):,} of {len(examples):,} training rows, and some of both kinds are needed; "
+                "give another share, or more rows."
+            )
+        self.counts["train"]["held out"] += sum(aside)
+        return {
+            "train": [index for index, is_aside in enumerate(aside) if not is_aside],
+            "held_out": [index for index, is_aside in enumerate(aside) if is_aside],
+        }
 
     def encode_rows(self, examples: Sequence[Example], title: str) -> Sequence[Encoded | TooLong]:
         """Tokenises each example, or marks it as too long. Collective.
@@ -302,6 +334,11 @@ class DomainDataModule(LightningDataModule):
 def row_hash(example: Example) -> int:
     """A number that equal conversations share, within one process."""
     return hash(tuple((turn["role"], content if isinstance(content := turn["content"], str) else repr(content)) for turn in example.messages))
+
+
+def turns_text(example: Example) -> str:
+    """Writes the turns of a conversation as one text, the same on every machine."""
+    return json.dumps([[turn["role"], turn["content"]] for turn in example.messages], sort_keys=True, default=repr)
 
 
 def format_counts(counts: Counter[str]) -> str:

@@ -186,6 +186,17 @@ def check_weights(loss: LossStrategy, weights: Tensor, stats: TokenStats) -> Ten
     return weights.detach()
 
 
+def measured_weights(loss: LossStrategy, stats: TokenStats) -> Tensor:
+    """Computes the masked weights of tokens that are not trained on. Attributes that ``weights`` sets, such as TALR's median for the log, are put back."""
+    before = [(part, dict(vars(part))) for part in loss.modules()]
+    try:
+        return torch.where(stats.mask, check_weights(loss, loss.weights(stats), stats), 0)
+    finally:
+        for part, attributes in before:
+            vars(part).clear()
+            vars(part).update(attributes)
+
+
 def sequence_means(values: Tensor, stats: TokenStats) -> Tensor:
     """Averages ``values`` ``[B, T]`` over the supervised tokens of each sequence; returns ``[B * T]``, indexed by sequence id, NaN where there is none.
 

@@ -69,9 +69,17 @@ def compute_nll(trainer: Trainer, encoded: EncodedExamples, batching: Batching, 
 
 
 def score_tokens(
-    forward: Callable[[Batch], Tensor], encoded: EncodedExamples, ids: np.ndarray, batching: Batching, trainer: Trainer, title: str | None = None
+    forward: Callable[[Batch], Tensor],
+    encoded: EncodedExamples,
+    ids: np.ndarray,
+    batching: Batching,
+    trainer: Trainer,
+    title: str | None = None,
+    in_step: bool = False,
 ) -> Tensor:
     """Scores examples; each runs on one rank, and every rank gets ``[number of supervised tokens]`` NLLs, one example after the other. Collective.
+
+    Where the forward gives several numbers of a token, ``[B, T, C]``, so does this: ``[number of supervised tokens, C]``.
 
     Args:
         forward: Gives the NLLs ``[B, T]`` of a batch on the device.
@@ -80,11 +88,12 @@ def score_tokens(
         batching: How many run at once.
         trainer: Knows ranks and device.
         title: Title of a progress bar, shown if given.
+        in_step: Run every micro-batch on every rank, also an empty one, for a forward with collectives.
     """
     num_tokens = encoded.num_supervised[ids]
     starts = np.concatenate([[0], np.cumsum(num_tokens)])
     plan = BatchPlan(encoded.lengths[ids], num_tokens, batching, world_size=trainer.world_size, rank=trainer.global_rank, shuffle=False)
-    together = shards_weights(trainer.strategy)  # then every rank runs every micro-batch, also an empty one
+    together = in_step or shards_weights(trainer.strategy)  # then every rank runs every micro-batch, also an empty one
     nll: Tensor | None = None
     micro_batches = track(plan, title or "", show=bool(title) and trainer.is_global_zero, console=Console(stderr=True))
     with torch.no_grad():
@@ -94,7 +103,7 @@ def score_tokens(
             batch = encoded[micro_batch._replace(ids=tuple(ids[list(micro_batch.ids)].tolist()))]
             mask = batch["labels"] >= 0
             scored = forward(trainer.strategy.batch_to_device(batch))
-            nll = scored.new_zeros(int(starts[-1])) if nll is None else nll
+            nll = scored.new_zeros(int(starts[-1]), *scored.shape[2:]) if nll is None else nll
             positions = [np.arange(starts[number], starts[number + 1]) for number in micro_batch.ids]
             if positions:
                 nll[torch.from_numpy(np.concatenate(positions)).to(nll.device)] = scored[mask.to(scored.device)]

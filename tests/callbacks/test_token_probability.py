@@ -1,6 +1,7 @@
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -14,9 +15,11 @@ from transformers import AutoModelForCausalLM
 
 from lit_talr.callbacks import TokenProbability
 from lit_talr.callbacks.token_probability import probe_ids
-from lit_talr.losses import TALR, LossStrategy, Standard
+from lit_talr.curriculum.difficulty import GROUPS
+from lit_talr.data.batch_plan import MicroBatch
+from lit_talr.losses import ASFT, EAFT, FLOW, TALR, LossStrategy, Permuted, PriFT, Standard
 from lit_talr.modeling.loading import new_config
-from tests.helpers.fits import QWEN3, fit, records
+from tests.helpers.fits import QWEN3, fit, noisy_records, records
 
 TEMPERATURE, FLOOR, STEPS = 3.0, 0.2, 10
 NUM_BINS = 8
@@ -166,6 +169,135 @@ def test_a_run_is_not_resumed_with_another_probe(folder: Path, tmp_path: Path) -
     run(folder, tmp_path, watch(), Standard(), steps=1, trainer={"callbacks": [watch(), saving], "enable_checkpointing": True})
     with pytest.raises(ValueError, match=r"TokenProbability.probe_size is 7, here 5"):
         run(folder, tmp_path, watch(probe_size=5), Standard(), steps=2, ckpt_path=str(tmp_path / "step=1.ckpt"))
+
+
+def naive_groups(data: Any, part: str, base: Tensor) -> dict[str, Tensor]:
+    """The members of each group among a part's supervised tokens, row by row."""
+    noise = []
+    for index in range(len(data.encoded[part])):
+        batch = data.encoded[part][MicroBatch((index,), 1)]
+        noise += [label == ord("b") for label in batch["labels"][0].tolist() if label >= 0]
+    p, noisy = (-base).exp(), torch.tensor(noise)
+    return {"noise": noisy, "hard": (p < 0.2) & ~noisy, "between": (p >= 0.2) & (p <= 0.95) & ~noisy, "easy": (p > 0.95) & ~noisy}
+
+
+@pytest.fixture(scope="module")
+def divided(folder: Path) -> Any:
+    """The data with rows set aside, encoded."""
+    data = noisy_records(folder)
+    data.trainer = SimpleNamespace(is_global_zero=False)
+    data.encode("train")
+    return data
+
+
+LAYOUTS = ({"micro_batch_size": 3}, {"micro_batch_tokens": 300, "packing": True})
+
+
+@pytest.mark.parametrize("batching", LAYOUTS)
+def test_groups_sum_to_the_supervised_tokens_of_their_set(folder: Path, tmp_path: Path, divided: Any, batching: dict[str, Any]) -> None:
+    run(folder, tmp_path, watch(probe_size=100), steps=4, data=noisy_records, batching=batching, trainer={"max_epochs": 2})
+    found = table(tmp_path)
+    assert 0 < len(divided.encoded["held_out"]) < 20 and len(divided.encoded["held_out"]) + len(divided.encoded["train"]) == 20
+    for name, part in (("probe", "train"), ("held_out", "held_out")):
+        encoded = divided.encoded[part]
+        for epoch in range(3):
+            tokens = {group: rows(found, name, group, epoch)["num_tokens"].item() for group in (*GROUPS, "base_hard", "still_hard", "all")}
+            assert sum(tokens[group] for group in GROUPS) == tokens["all"] == encoded.num_supervised.sum()
+            assert tokens["noise"] == encoded.noise.sum() > 0
+            assert tokens["still_hard"] <= tokens["base_hard"] == tokens["all"], "under random weights every token is hard"
+            assert sum(rows(found, name, group, epoch)["gradient_share"].item() for group in GROUPS) == pytest.approx(1)
+    assert rows(found, "train", "all", 1)["num_tokens"].item() == divided.encoded["train"].num_supervised.sum(), "what is set aside is not trained on"
+    assert set(found[found["set"] == "held_out"]["group"]) == {"all", "bin", *GROUPS, "base_hard", "still_hard"}
+
+
+def test_groups_are_those_of_a_loop_with_the_saved_weights(folder: Path, learned: tuple[Path, list[dict[str, Tensor]]]) -> None:
+    out, weights = learned
+    ids, found = probe_of(out, folder), table(out)
+    start = torch.cat(naive_nll(folder, weights[0], ids))
+    for epoch in (0, 1, STEPS):
+        by_row = naive_nll(folder, weights[epoch], ids)
+        nll = torch.cat(by_row)
+        weight = (-nll / TEMPERATURE).exp().clamp(min=FLOOR)
+        row = rows(found, "probe", "hard", epoch).iloc[0]
+        assert row["num_tokens"] == len(nll) == ((-start).exp() < 0.2).sum(), "under random weights every token is hard"
+        assert (row["nll"], row["base_nll"], row["weight"]) == pytest.approx([float(part.mean()) for part in (nll, start, weight)], rel=1e-9)
+        assert row["gradient_share"] == pytest.approx(1)
+        still = rows(found, "probe", "still_hard", epoch).iloc[0]
+        assert still["num_tokens"] == ((-nll).exp() < 0.2).sum()
+        means = sorted(float(part.mean()) for part in by_row)
+        assert rows(found, "probe", "all", epoch)["sequence_median"].item() == pytest.approx(means[3], rel=1e-9)
+    assert 0 < still["num_tokens"] < row["num_tokens"]
+
+
+BASE_WEIGHT = {"prift": (PriFT, lambda nll, base: (-base).exp()), "asft": (ASFT, lambda nll, base: (-nll).exp())}
+
+
+@pytest.mark.parametrize("name", BASE_WEIGHT)
+def test_weights_are_those_of_the_loss_also_where_it_reads_the_base_model(folder: Path, tmp_path: Path, divided: Any, name: str) -> None:
+    loss, weight = BASE_WEIGHT[name]
+    saving = ModelCheckpoint(dirpath=tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    trainer = {"callbacks": [watch(probe_size=100), saving], "enable_checkpointing": True, "default_root_dir": str(tmp_path)}
+    fit(folder, loss(), steps=4, data=noisy_records, trainer=trainer)
+    state = torch.load(tmp_path / "epoch=2.ckpt", weights_only=True)
+    strip = "backbone.model."
+    now = {name.removeprefix(strip): value for name, value in state["state_dict"].items() if name.startswith(strip)}
+    everything = [example.messages for example in records(folder).examples("train")]
+    ids = [everything.index(example.messages) for example in divided.kept["held_out"]]
+    base, nll = state["callbacks"]["TokenProbability"]["held_out_nll"], torch.cat(naive_nll(folder, now, ids))
+    for epoch, current in ((0, base), (2, nll)):
+        for group, members in naive_groups(divided, "held_out", base).items():
+            row = rows(table(tmp_path), "held_out", group, epoch).iloc[0]
+            assert row["num_tokens"] == members.sum()
+            if members.any():
+                assert row["nll"] == pytest.approx(float(current[members].mean()), rel=1e-6)
+                assert row["weight"] == pytest.approx(float(weight(current, base)[members].mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [Standard, TALR, lambda: TALR(scope="step"), lambda: TALR(scope="ranks", normalize=True), lambda: Permuted(TALR()), FLOW, EAFT, ASFT],
+    ids=["standard", "talr", "step", "ranks", "permuted", "flow", "eaft", "asft"],
+)
+def test_grouping_changes_no_weight(folder: Path, tmp_path: Path, loss: Any) -> None:
+    alone = fit(folder, loss(), data=noisy_records, batching={"micro_batch_size": 3})
+    watched = run(folder, tmp_path, watch(), loss(), data=noisy_records, batching={"micro_batch_size": 3})
+    assert all(torch.equal(alone[name], watched[name]) for name in alone)
+
+
+class Drawing(LossStrategy):
+    """Weights that are drawn."""
+
+    def weights(self, stats: Any) -> Tensor:
+        return torch.rand_like(stats.nll)
+
+
+def test_a_loss_that_draws_its_weights_trains_as_if_it_were_not_watched(folder: Path, tmp_path: Path) -> None:
+    alone = fit(folder, Drawing())
+    watched = run(folder, tmp_path, watch(), Drawing())
+    assert all(torch.equal(alone[name], watched[name]) for name in alone)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_resumed_run_has_the_groups_of_one_that_never_stopped(folder: Path, tmp_path: Path, step: int) -> None:
+    saving = ModelCheckpoint(dirpath=tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    options: dict[str, Any] = {"steps": 5, "batching": {"micro_batch_size": 3}, "data": noisy_records}
+    run(folder, tmp_path / "whole", watch(), TALR(scope="step"), **options, trainer={"callbacks": [watch(), saving], "enable_checkpointing": True})
+    run(folder, tmp_path / "resumed", watch(), TALR(scope="step"), **options, ckpt_path=str(tmp_path / f"step={step}.ckpt"))
+    pd.testing.assert_frame_equal(table(tmp_path / "whole"), table(tmp_path / "resumed"))
+
+
+def test_a_run_is_not_resumed_with_other_rows_set_aside(folder: Path, tmp_path: Path) -> None:
+    saving = ModelCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=1)
+    fit(folder, Standard(), steps=1, data=noisy_records, trainer={"callbacks": [saving], "enable_checkpointing": True})
+    for share, shown in ((0.5, "0.5"), (0.0, "null")):
+        with pytest.raises(ValueError, match=rf"its data.held_out is 0.4, here {shown}[;,]"):
+            fit(folder, Standard(), steps=2, data=partial(noisy_records, held_out=share), ckpt_path=str(tmp_path / "step=1.ckpt"))
+
+
+def test_without_rows_set_aside_there_is_no_such_set(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path, watch(), steps=3)
+    assert set(table(tmp_path)["set"]) == {"train", "probe"}
+    assert rows(table(tmp_path), "probe", "noise", 1)["num_tokens"].item() == 0
 
 
 def test_tensorboard_has_every_view(folder: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 from dataclasses import replace
@@ -14,9 +15,10 @@ from lit_talr.data.batch_plan import Batching, MicroBatch
 from lit_talr.data.encoded import EncodedExamples
 from lit_talr.data.encoder import Encoded
 from lit_talr.data.encoding import Encoding
-from lit_talr.data.example import Example, Split
+from lit_talr.data.example import Example, Part, Split
 from lit_talr.domains import Records
-from lit_talr.domains.base import DomainDataModule
+from lit_talr.domains.base import DomainDataModule, turns_text
+from lit_talr.domains.rows import held_out
 from lit_talr.metrics import ExactMatch
 from tests.helpers.fits import records, write_data
 
@@ -255,3 +257,70 @@ def test_a_domain_of_ones_own_may_have_a_plain_init() -> None:
     data = parser.instantiate(parser.parse_args(words)).data
     assert (data.tokenizer, data.size, data.batching.batch_size, len(data.examples("train"))) == ("t", 2, 7, 2)
     assert data.counts.keys() == {"train", "val", "test"}
+
+
+def divided(folder: Path, share: float, rows: list[str] | None = None, trainer: type[FakeTrainer] = FakeTrainer, **batching: Any) -> Records:
+    """Training rows of one's own, set up for training."""
+    if not (folder / "tokenizer").exists():
+        write_data(folder)
+    if rows is not None:
+        (folder / "train.jsonl").write_text("".join(json.dumps({"prompt": row, "response": row[::-1]}) + "\n" for row in rows))
+    data = records(folder, **batching)
+    data.held_out = share
+    data.trainer = trainer()  # type: ignore[assignment]
+    data.setup("fit")
+    return data
+
+
+def prompts(data: Records, part: Part) -> list[str]:
+    return [example.messages[0]["content"] for example in data.kept[part]]
+
+
+def test_rows_are_set_aside_by_their_content(tmp_path: Path) -> None:
+    rows = [f"row {number}" for number in range(100)]
+    data = divided(tmp_path, 0.3, rows)
+    train, aside = prompts(data, "train"), prompts(data, "held_out")
+    assert 20 < len(aside) < 40 and sorted(train + aside) == sorted(rows)
+    assert train == [row for row in rows if row in train], "in their order"
+    assert data.train_plan is not None and len(data.train_plan.lengths) == len(train) == len(data.encoded["train"])
+    assert len(data.encoded["held_out"]) == len(aside) and data.counts["train"]["held out"] == len(aside)
+
+    others = divided(tmp_path, 0.3, [*(f"another {number}" for number in range(50)), *rows[::-1], *rows[:10]])
+    assert set(prompts(others, "train")) >= set(train) and set(prompts(others, "held_out")) >= set(aside), "other rows, and another order, move none"
+    assert not set(prompts(others, "train")) & set(prompts(others, "held_out")), "equal rows stay together"
+
+    more = divided(tmp_path, 0.5, rows)
+    assert set(prompts(more, "held_out")) > set(aside), "a larger share adds rows"
+
+
+def test_the_rows_that_are_set_aside_are_the_same_on_every_machine() -> None:
+    texts = [turns_text(Example.from_prompt(f"row {number}", "a")) for number in range(20)]
+    assert texts[0] == '[["user", "row 0"], ["assistant", "a"]]'
+    expected = [number for number, text in enumerate(texts) if int(hashlib.sha256(f"0\n{text}".encode()).hexdigest()[:16], 16) / 2**64 < 0.2]
+    assert [number for number, is_aside in enumerate(held_out(texts, 0.2, seed=0)) if is_aside] == expected
+
+
+def test_no_share_changes_nothing(tmp_path: Path) -> None:
+    data = divided(tmp_path, 0.0)
+    assert set(data.encoded) == {"train", "val"} and "held out" not in data.counts["train"] and len(data.kept["train"]) == 20
+
+
+@pytest.mark.parametrize(("share", "number"), [(1e-9, 0), (1 - 1e-9, 20)])
+def test_a_share_that_leaves_no_row_of_a_kind_is_refused(tmp_path: Path, share: float, number: int) -> None:
+    message = rf"`data.held_out` is {share}, which sets aside {number} of 20 training rows, .*; give another share, or more rows"
+    with pytest.raises(ValueError, match=message):
+        divided(tmp_path, share, [f"row {number}" for number in range(20)])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"`held_out` must lie in \[0, 1\), got"):
+        Records(held_out=share)
+
+
+def test_a_row_that_is_set_aside_fits_into_a_micro_batch_too(tmp_path: Path) -> None:
+    rows = [f"row {number}" for number in range(40)]
+    longest = prompts(divided(tmp_path, 0.3, rows), "held_out")[0]
+    rows[rows.index(longest)] = next(text for letter in "abcdefghij" if (text := letter * 200) in prompts(divided(tmp_path, 0.3, [*rows, text]), "held_out"))
+    with pytest.raises(ValueError, match="This held_out example has .* more than `data.batching.micro_batch_tokens`, 200"):
+        divided(tmp_path, 0.3, rows, micro_batch_size=None, micro_batch_tokens=200)

@@ -59,6 +59,26 @@ def test_a_share_out_of_range_is_refused(share: float) -> None:
         Replay(TOKENIZER, domain=CLINIC, general=SKILLS, share=share)
 
 
+def test_rows_of_the_domain_are_set_aside_and_general_rows_are_not() -> None:
+    data, alone = ready(Replay(TOKENIZER, domain=CLINIC, general=SKILLS, held_out=0.3)), ready(CLINIC(TOKENIZER, held_out=0.3))
+    assert [row.messages for row in data.kept["held_out"]] == [row.messages for row in alone.kept["held_out"]]
+    assert data.mixture.num_own == len(alone.encoded["train"]) < 40 and len(data.encoded["train"]) == data.mixture.num_own + 100
+
+
+def test_rows_are_set_aside_in_one_place_only() -> None:
+    for name in ("domain", "general"):
+        parts = {"domain": CLINIC, "general": SKILLS}
+        parts[name] = partial(parts[name], held_out=0.3)
+        with pytest.raises(ValueError, match=f"`data.{name}` takes no `held_out`, got 0.3; give `data.held_out`"):
+            Replay(TOKENIZER, **parts)
+
+
+def test_general_rows_that_are_set_aside_in_the_domain_are_refused() -> None:
+    number = len(ready(CLINIC(TOKENIZER, held_out=0.3)).kept["held_out"])
+    with pytest.raises(ValueError, match=f"`data.held_out` sets aside rows that {number} of the general rows repeat, .*; remove them from `data.general`"):
+        ready(Replay(TOKENIZER, domain=CLINIC, general=CLINIC, held_out=0.3))
+
+
 def test_a_run_from_the_command_line_resumes_with_the_same_share_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["-c", "configs/experiment/lab_clinic.yaml", "-c", "configs/data/clinic_replay.yaml", "--run", str(tmp_path / "run")]
     words += ["--trainer.callbacks", "[TokenProgressBar, Summary, HFExport, WholeCheckpoint]", "--data.domain.init_args.train_size", "16"]

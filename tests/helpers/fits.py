@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lit_talr.data.batch_plan import Batching
+from lit_talr.data.example import Split
 from lit_talr.domains import Records
 from lit_talr.losses import FLOW, L2, TALR, LossStrategy, Rho1, Standard
 from lit_talr.modeling.loading import load_model
@@ -71,6 +72,21 @@ def records(folder: Path, **batching: Any) -> Records:
     return Records(str(folder / "tokenizer"), batching=Batching(**{"batch_size": BATCH_SIZE, **batching}), **files)
 
 
+class NoisyRecords(Records):
+    """Rows in which every learned ``b`` is noise."""
+
+    def encode(self, split: Split) -> None:
+        super().encode(split)
+        for encoded in self.encoded.values():
+            encoded.noise = encoded.supervised & (encoded.tokens == ord("b"))
+
+
+def noisy_records(folder: Path, held_out: float = 0.4, **batching: Any) -> NoisyRecords:
+    """The same rows, some of them set aside."""
+    own = records(folder, **batching)
+    return NoisyRecords(own.tokenizer, batching=own.batching, held_out=held_out, train=own.train, val=own.val, test=own.test)
+
+
 def fit(
     folder: Path,
     loss: LossStrategy,
@@ -81,6 +97,7 @@ def fit(
     lora: LoRA | None = None,
     batching: dict[str, Any] | None = None,
     ckpt_path: str | None = None,
+    data: Callable[..., Records] = records,
     trainer: dict[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Train from one seed and give the weights at the end; over 20 rows, a step has 8, 8 and 4 examples in turn."""
@@ -102,7 +119,7 @@ def fit(
         "default_root_dir": str(folder),
     }
     runner = Trainer(**{**options, **(trainer or {})})
-    runner.fit(module, datamodule=records(folder, **(batching or {})), ckpt_path=ckpt_path)
+    runner.fit(module, datamodule=data(folder, **(batching or {})), ckpt_path=ckpt_path)
     assert module.backbone is not None
     return {name: whole(parameter).clone() for name, parameter in module.backbone.model.named_parameters()}
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses import FLOW, TALR, LossStrategy, Rho1, Standard
 from lit_talr.modeling.lora import LoRA
 from lit_talr.module import DomainSFT
-from tests.helpers.fits import QWEN3, fit, write_data
+from tests.helpers.fits import QWEN3, fit, noisy_records, write_data
 
 
 @pytest.fixture
@@ -282,3 +283,16 @@ def test_random_weights_are_refused(own: Path) -> None:
     with pytest.raises(ValueError, match="FLOW compares with the base model, and random weights say nothing"):
         fit(own, FLOW(), architecture=QWEN3)
     fit(own, Standard(), steps=1, architecture=QWEN3)
+
+
+def test_rows_that_are_set_aside_have_no_part_in_it(own: Path) -> None:
+    class Seen(FLOW):
+        def prepare(self, base_nll: np.ndarray, num_tokens: np.ndarray) -> None:
+            super().prepare(base_nll, num_tokens)
+            self.num_tokens = num_tokens.tolist()
+
+    loss, data = Seen(), noisy_records(own)
+    data.trainer = SimpleNamespace(is_global_zero=False)
+    data.encode("train")
+    fit(own, loss, steps=1, data=noisy_records)
+    assert loss.num_tokens == data.encoded["train"].num_supervised.tolist() and len(loss.num_tokens) < 20

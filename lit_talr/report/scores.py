@@ -21,6 +21,8 @@ DRIFT = ("drift/kl", "drift/agreement", "drift/bits_per_byte/")
 NOT_A_SUITE = ("general/mean", "general/drop", "general/drop_se")
 TOKENS = ["name", "epoch", "threshold", "set", "group", "lower", "upper", "num_tokens", "probability", "nll"]
 TOKENS += ["weight", "share_above", "share_at_floor", "temperature"]
+BY_GROUP = ["base_nll", "gradient_share", "sequence_median"]
+"""Columns of the tokens that TokenProbability did not always write."""
 
 
 class Scored(NamedTuple):
@@ -50,8 +52,8 @@ def read_scored_answers(run: Run, name: str, score: float | None, sentences: lis
     return None
 
 
-def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
-    """Score a run; sentences on what is odd about its answers are added to the list."""
+def score_run(run: Run, base: Run | None, sentences: list[str], stored: pd.DataFrame | None = None) -> Scored:
+    """Score a run; sentences on what is odd about its answers are added to the list. ``stored`` has the base's general answers where its folder is gone."""
     mean, drop = run.test.get("general/mean"), run.test.get("general/drop")
     if drop is None and base and mean is not None and why_not_comparable(run, base, GENERAL) is None:
         drop = base.test[GENERAL] - mean
@@ -59,7 +61,7 @@ def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     general_items = read_scored_answers(run, "general-test", mean, sentences)
     base_items = read_answers(run, "general-base-test", sentences)
     if base_items is None and base and why_not_comparable(run, base, GENERAL) is None:
-        base_items = read_answers(base, "general-test", [])
+        base_items = read_answers(base, "general-test", []) if stored is None else stored
     domain, general, base_general = (None if items is None else answers_of(items) for items in (domain_items, general_items, base_items))
     drops = base_general.minus(general) if base_general and base is not run else None  # the base's own drop is 0 by definition
     answers = {"domain": domain, "general": general, "drop": drops}
@@ -148,7 +150,8 @@ def read_tokens(run: Run, sentences: list[str]) -> list[Row]:
         table = table[table["group"] != "hardest"]
         temperatures = [name for name in table.columns if name.endswith("/temperature")]
         temperature = table[temperatures].bfill(axis=1).iloc[:, 0] if temperatures else None
-        return table.assign(name=run.name, temperature=temperature)[TOKENS].to_dict("records")
+        table = table.assign(name=run.name, temperature=temperature, **{name: None for name in BY_GROUP if name not in table})
+        return table[[*TOKENS, *BY_GROUP]].to_dict("records")
     except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
         sentences.append(f"its {file.name} is not one that TokenProbability wrote")
         return []

@@ -120,9 +120,11 @@ class TALR(LossStrategy):
         scope: Which tokens give the median: ``micro_batch``, those of one forward on one rank; ``ranks``, of the forwards that all ranks run at once; ``step``,
             of all micro-batches and ranks of the last optimizer step (in the first step of a run every weight is 1).
         normalize: Divide the weights by their mean over the supervised tokens of the scope (the simplex form of the paper's derivation).
+        least_temperature: Ours, not the paper's: a median below this many nats is replaced by it, so that a model that knows most tokens still learns the
+            others; 0, the paper's, never replaces it. Needs a temperature that is not fixed.
 
     Raises:
-        ValueError: For a temperature or floor out of range, and for ``normalize`` with ``scope: step``.
+        ValueError: For a temperature or floor out of range, a least temperature next to a fixed one, and ``normalize`` with ``scope: step``.
     """
 
     def __init__(
@@ -132,9 +134,15 @@ class TALR(LossStrategy):
         statistic: Statistic = "sequence",
         scope: Literal["micro_batch", "ranks", "step"] = "micro_batch",
         normalize: bool = False,
+        least_temperature: float = 0.0,
     ) -> None:
         super().__init__()
         check_options(temperature, floor, statistic)
+        check_in("least_temperature", least_temperature, "[0, inf)")
+        if least_temperature and temperature is not None:
+            raise ValueError(
+                f"`least_temperature` bounds the median, which a fixed `temperature` replaces, got {least_temperature} and {temperature}; leave one out."
+            )
         if normalize and scope == "step":
             raise ValueError(
                 "`normalize` needs the weights of the tokens it divides, which `scope: step` has not seen yet; use `scope: ranks` or leave it off."
@@ -144,6 +152,7 @@ class TALR(LossStrategy):
         self.statistic: Statistic = statistic
         self.scope = scope
         self.normalize = normalize
+        self.least_temperature = least_temperature
         self.least_weight = None if normalize else floor
         self.batching_invariant = scope == "step" or (temperature is not None and not normalize)
         self.step_temperature: Tensor | None = None  # of the last finished step; not a buffer: engines cast those to bf16
@@ -167,7 +176,7 @@ class TALR(LossStrategy):
             return stats.nll.new_tensor(self.temperature)
         if self.scope == "step":
             return stats.nll.new_tensor(math.inf) if self.step_temperature is None else self.step_temperature.to(stats.nll)
-        self._median = batch_median(stats, self.statistic, gather=self.scope == "ranks")
+        self._median = batch_median(stats, self.statistic, gather=self.scope == "ranks").clamp(min=self.least_temperature)
         return self._median.nan_to_num(1.0).clamp(min=SMALLEST_TEMPERATURE)
 
     def observe(self, stats: TokenStats, weights: Tensor) -> None:
@@ -186,7 +195,7 @@ class TALR(LossStrategy):
             median = lower_median(gather_over_ranks(values))
             before = median.new_tensor(math.inf) if self.step_temperature is None else self.step_temperature.to(median)
             # A step that is not a number (it is skipped, or ends the run) teaches nothing: the temperature stays.
-            self.step_temperature = self._logged = torch.where(median.isnan(), before, median.clamp(min=SMALLEST_TEMPERATURE))
+            self.step_temperature = self._logged = torch.where(median.isnan(), before, median.clamp(min=max(self.least_temperature, SMALLEST_TEMPERATURE)))
         elif self._medians is not None:
             total, count = sum_over_ranks(self._medians)
             self._medians = None

@@ -22,20 +22,21 @@ def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"
     Args:
         runs: Run folders, or folders that hold them at any depth, such as that of a sweep; each a word of its own.
         out: The page, a name that ends in .html; the other files are written next to it.
-        results: In place of runs: the folder of an earlier report; page and figures are made again from its tables. ``--from`` is the same.
+        results: The folder of an earlier report; page and figures are made again from its tables. Where runs are given too, they join those of the tables, and
+            take the place of those of their names. ``--from`` is the same.
 
     Raises:
-        ValueError: For neither runs nor results, or both; a name that does not end in .html; a folder that holds no tested run or no tables; two runs
+        ValueError: For neither runs nor results; a name that does not end in .html; a folder that holds no tested run or no tables; two runs
             of the same point and seed.
     """
-    if bool(runs) == bool(results):
-        raise ValueError("`report` needs run folders, or `--from` the folder of an earlier report, and not both.")
+    if not runs and not results:
+        raise ValueError("`report` needs run folders, or `--from` the folder of an earlier report, or both.")
     if out.suffix != ".html" or out.is_dir():
         raise ValueError(f"`out` must be the name of the page, such as report.html, got {out}.")
-    if results is None:
-        collect(runs or []).write(out.parent)
-    tables = read_tables(results or out.parent)  # also what was just written, so that the page does not depend on where its numbers come from
-    if results is not None:
+    if runs:
+        collect(runs, read_tables(results) if results else None).write(out.parent)
+    tables = read_tables(out.parent if runs or not results else results)  # also what was just written, so that the page does not depend on the runs
+    if results and not runs:
         for file in (results / f"{name}.parquet" for name in Tables._fields):
             if file.is_file():
                 write_bytes(out.parent / file.name, file.read_bytes())
@@ -53,5 +54,5 @@ def parse_report(words: Sequence[str], parser: ArgumentParser) -> None:
     """Report on the words of a command line: the runs are bare words, with or without ``--runs`` in front."""
     parser.add_function_arguments(report, skip={"runs", "results"})
     parser.add_argument("runs", nargs="*", type=Path, default=[], help="Run folders, or folders that hold them at any depth, such as that of a sweep.")
-    parser.add_argument("--results", "--from", type=Path, help="In place of runs: an earlier report's folder; page and figures are made from its tables.")
+    parser.add_argument("--results", "--from", type=Path, help="An earlier report's folder: page and figures are made from its tables, which runs join.")
     report(**parser.parse_args([word for word in words if word != "--runs"]).as_dict())

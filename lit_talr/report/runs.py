@@ -15,7 +15,7 @@ from lit_talr.utils.score import Scores, last_step, read_scores, values
 
 MARKS = ("trial.json", "metrics.json", "config.yaml")
 """A folder that holds one of these is a run."""
-TEXTS, NUMBERS = ("variant", "remedy", "source", "of", "base"), ("rate", "seed", "alpha")
+TEXTS, NUMBERS = ("variant", "remedy", "source", "of", "base", "key", "code"), ("rate", "seed", "alpha")
 """The fields of a trial."""
 Row = dict[str, Any]
 """A row of a table."""
@@ -39,6 +39,8 @@ class Run:
         steps: Optimizer steps of its training.
         rows: Hash of the rows that it was trained on.
         num_rows: Their number.
+        key: Identifies its configuration, for a sweep.
+        code: Identifies the code that made it.
         marks: Everything in which it differs from most runs.
     """
 
@@ -61,6 +63,8 @@ class Run:
     steps: int | None
     rows: str | None
     num_rows: int | None
+    key: str | None = None
+    code: str | None = None
     marks: tuple[str, ...] = ()
 
     @property

@@ -21,6 +21,8 @@ DRIFT = ("drift/kl", "drift/agreement", "drift/bits_per_byte/")
 NOT_A_SUITE = ("general/mean", "general/drop", "general/drop_se")
 TOKENS = ["name", "epoch", "threshold", "set", "group", "lower", "upper", "num_tokens", "probability", "nll"]
 TOKENS += ["weight", "share_above", "share_at_floor", "temperature"]
+BY_GROUP = ["base_nll", "gradient_share", "sequence_median"]
+"""Columns of the tokens that TokenProbability did not always write."""
 
 
 class Scored(NamedTuple):
@@ -148,7 +150,8 @@ def read_tokens(run: Run, sentences: list[str]) -> list[Row]:
         table = table[table["group"] != "hardest"]
         temperatures = [name for name in table.columns if name.endswith("/temperature")]
         temperature = table[temperatures].bfill(axis=1).iloc[:, 0] if temperatures else None
-        return table.assign(name=run.name, temperature=temperature)[TOKENS].to_dict("records")
+        table = table.assign(name=run.name, temperature=temperature, **{name: None for name in BY_GROUP if name not in table})
+        return table[[*TOKENS, *BY_GROUP]].to_dict("records")
     except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
         sentences.append(f"its {file.name} is not one that TokenProbability wrote")
         return []

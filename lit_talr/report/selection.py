@@ -13,8 +13,10 @@ ORDER = {"base": 0, "standard": 1, "wise-ft": 3}
 """The place of remedies in a variant; others are 2."""
 
 
-def select_runs(paths: Sequence[Path]) -> tuple[list[Run], dict[str, str]]:
+def select_runs(paths: Sequence[Path], earlier: Sequence[Run] = ()) -> tuple[list[Run], dict[str, str]]:
     """The tested runs in or under the paths, in the order of the table, and sentences on some of them and on those left out.
+
+    Earlier runs join them, unless one of the same name is there.
 
     Raises:
         ValueError: Where there is none, and for two runs of the same point and seed.
@@ -28,6 +30,8 @@ def select_runs(paths: Sequence[Path]) -> tuple[list[Run], dict[str, str]]:
                 notes[name] = "was tested and never trained, so it is taken for the base model; a trial.json can say otherwise"
         except LeftOutError as error:
             notes[name] = f"{read_failure(folder) or error}; left out"
+    names = {run.name for run in runs}
+    runs += [run for run in earlier if run.name not in names]
     if not runs:
         raise ValueError(f"there is no tested run: {'; '.join(f'{name} {sentence}' for name, sentence in notes.items())}.")
     runs = sorted(mark_runs(place_bases(runs, notes)), key=sort_key)

@@ -7,19 +7,20 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from lit_talr.report.earlier import GONE, earlier_runs
 from lit_talr.report.runs import Row
-from lit_talr.report.scores import ANSWERS, SCORES, SHARED, TOKENS, Scored, mean_row, pair_rows, read_curve, read_tokens, score_run
+from lit_talr.report.scores import ANSWERS, BY_GROUP, SCORES, SHARED, TOKENS, Scored, mean_row, pair_rows, read_curve, read_tokens, score_run
 from lit_talr.report.selection import base_of, select_runs
 from lit_talr.utils.files import write_bytes
 
 BOUNDS = ("", "_lower", "_upper")
 RESULTS = ["name", "point", "variant", "remedy", "source", "rate", "seed", "alpha", "of", "trained", *(f"{name}{end}" for name in SCORES for end in BOUNDS)]
 BELONGS = ["weights", "base_model", "arithmetic", "domain_items", "general_items", "rows", "num_rows"]
-REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", *BELONGS, "paper_domain", "paper_general", "command"]
+REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", *BELONGS, "paper_domain", "paper_general", "command", "key", "code"]
 """The last columns of the results, after those of suites and drift. ``general_lenient`` is the mean over suites by a lenient reader (``ExactMatch``)."""
 MEANS = [*SHARED, "seeds", *(f"{name}{end}" for name in SCORES for end in (*BOUNDS, "_se", "_seeds_lower", "_seeds_upper"))]
 PAIRS = ["reference", "point", *(f"{name}{end}" for name in ("domain", "general") for end in BOUNDS)]
-TYPES = dict.fromkeys(("name", "point", "variant", "remedy", "source", "of", "command", "reference", "set", "group", "sentence"), "object")
+TYPES = dict.fromkeys(("name", "point", "variant", "remedy", "source", "of", "command", "key", "code", "reference", "set", "group", "sentence"), "object")
 TYPES |= dict.fromkeys(BELONGS[:-1], "object")
 TYPES |= {"trained": "bool", **dict.fromkeys(("seed", "seeds", "steps", "num_rows", "epoch", "num_tokens"), "Int64")}
 
@@ -67,13 +68,15 @@ def read_tables(folder: Path) -> Tables:
     return Tables(**{"answers": pd.DataFrame(columns=ANSWERS), **tables})
 
 
-def collect(paths: Sequence[Path]) -> Tables:
-    """Make the tables of all runs in or under the paths.
+def collect(paths: Sequence[Path], earlier: Tables | None = None) -> Tables:
+    """Make the tables of all runs in or under the paths, and of those of an earlier report that have other names.
 
     Raises:
         ValueError: Where no tested run is found, and for two runs of the same point and seed.
     """
-    runs, notes = select_runs(paths)
+    known = earlier_runs(earlier.results, earlier.answers) if earlier else {}
+    runs, notes = select_runs(paths, [scored.run for scored in known.values()])
+    kept = [run.name for run in runs if run.folder == GONE]
     points: dict[str, list[Scored]] = {}
     results: list[Row] = []
     curves: list[Row] = []
@@ -81,21 +84,27 @@ def collect(paths: Sequence[Path]) -> Tables:
     answers: list[pd.DataFrame] = []
     for run in runs:
         sentences = [notes[run.name]] if run.name in notes else []
-        base = base_of(run, runs, sentences)
-        scored = score_run(run, base, sentences)
+        if run.name in kept:
+            scored = known[run.name]._replace(run=run, row={**known[run.name].row, "point": run.point})
+        else:
+            base = base_of(run, runs, sentences)
+            scored = score_run(run, base, sentences)
+            curves += read_curve(run, base, sentences)
+            tokens += read_tokens(run, sentences)
         points.setdefault(run.point, []).append(scored)
         results.append(scored.row)
         answers.append(scored.items)
-        curves += read_curve(run, base, sentences)
-        tokens += read_tokens(run, sentences)
         if sentences:
             notes[run.name] = "; ".join(dict.fromkeys(sentences))
+    if earlier:
+        curves += earlier.curves[earlier.curves["name"].isin(kept)].to_dict("records")
+        tokens += earlier.tokens[earlier.tokens["name"].isin(kept)].to_dict("records")
     measured = sorted({name for row in results for name in row if name.startswith(("general/", "lenient/", "drift/"))})
     return Tables(
         results=frame(results, [*RESULTS, *measured, *REST]),
         means=frame(map(mean_row, points.values()), MEANS),
         curves=frame(curves, ["name", "epoch", "domain", "general"]),
-        tokens=frame(tokens, TOKENS),
+        tokens=frame(tokens, [*TOKENS, *BY_GROUP]),
         pairs=frame(pair_rows(points), PAIRS),
         notes=frame(({"name": name, "sentence": sentence} for name, sentence in sorted(notes.items())), ["name", "sentence"]),
         answers=pd.concat(answers, ignore_index=True).astype({"correct": bool}),

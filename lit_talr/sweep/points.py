@@ -10,7 +10,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from lit_talr.sweep.identity import configuration_key
 from lit_talr.sweep.space import BASE, WISE, Space, rate_text
+from lit_talr.utils.score import DIGITS, digest
 
 Parse = Callable[[Sequence[str]], Namespace]
 """Gives the configuration that ``fit`` reads from its words, and refuses what ``fit`` would refuse."""
@@ -29,6 +31,7 @@ class Point:
     seed: int | None
     base: str  # name of the base model's run
     commands: list[list[str]]  # without the program
+    key: str  # identifies its configuration
     alpha: float | None = None
     of: str | None = None  # for Wise-FT: name of the trial, and
     source: str | None = None  # its remedy
@@ -86,7 +89,8 @@ def list_points(space: Space, common: Sequence[str], extra: Sequence[str], out: 
     for variant, words in space.variants.items():
         first = next(remedy.words for remedy in space.remedies.values() if variant in remedy.variants)
         name = join(variant, BASE)
-        points.append(Point(name, variant, BASE, None, None, name, [["test", *common, *words, *first, "--run", str(out / name)]]))
+        test = ["test", *common, *words, *first]
+        points.append(Point(name, variant, BASE, None, None, name, [[*test, "--run", str(out / name)]], configuration_key(test)))
     for seed, (variant, words), (name, remedy) in product(space.seeds, space.variants.items(), space.remedies.items()):
         if variant not in remedy.variants:
             continue
@@ -108,7 +112,8 @@ def list_points(space: Space, common: Sequence[str], extra: Sequence[str], out: 
 def trial_point(variant: str | None, remedy: str, rate: float, seed: int, words: Sequence[str], out: Path) -> Point:
     name = join(variant, remedy, rate_text(rate), f"s{seed}")
     test = ["test", "-c", str(out / name / "config.yaml"), "--ckpt_path", "last"]
-    return Point(name, variant, remedy, rate, seed, join(variant, BASE), [["fit", *words, "--run", str(out / name)], test])
+    fit = ["fit", *words]
+    return Point(name, variant, remedy, rate, seed, join(variant, BASE), [[*fit, "--run", str(out / name)], test], configuration_key(fit))
 
 
 def wise_point(trial: Point, alpha: float, base_model: str, out: Path) -> Point:
@@ -117,7 +122,8 @@ def wise_point(trial: Point, alpha: float, base_model: str, out: Path) -> Point:
     merge = ["merge", "--base", base_model, "--tuned", str(out / trial.name / "export"), "--alpha", f"{alpha:g}", "--out", merged]
     model = ["--model.pretrained", merged, "--model.tokenizer", "null", "--model.lora", "null"]  # the export has the tokenizer and merged adapters
     test = ["test", "-c", str(out / trial.name / "config.yaml"), *model, "--run", str(out / name)]
-    return Point(name, trial.variant, WISE, trial.rate, trial.seed, trial.base, [merge, test], alpha, trial.name, trial.remedy)
+    key = digest(trial.key, alpha)[:DIGITS]
+    return Point(name, trial.variant, WISE, trial.rate, trial.seed, trial.base, [merge, test], key, alpha, trial.name, trial.remedy)
 
 
 def join(*parts: str | None, by: str = "-") -> str:

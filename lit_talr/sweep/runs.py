@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_talr.checkpoint.find import last_checkpoint
+from lit_talr.sweep.identity import code_key
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes
 from lit_talr.utils.files import read_json, remove, write_json
@@ -101,7 +102,7 @@ class Runs:
             for path in (self.out / name).glob("*"):
                 if path.name != "trial.json":
                     remove(path)
-        write_json(self.out / point.name / "trial.json", point.record())
+        write_json(self.out / point.name / "trial.json", {**point.record(), "code": code_key()})
 
     def fit_trial(self, point: Point, lock: Lock) -> None:
         """Train, from the last whole checkpoint where there is one."""
@@ -144,7 +145,7 @@ class Runs:
     def tidy_folder(self, point: Point) -> None:
         """After a test: record the point, for people and for TensorBoard, and delete what is of no more use."""
         folder = self.out / point.name
-        write_json(folder / "trial.json", point.record())
+        write_json(folder / "trial.json", {**point.record(), "code": read_json(folder / "trial.json").get("code")})  # that it was begun with
         if not any(folder.glob(f"*{HPARAMS}")):
             self.write_hparams(point)
         shutil.rmtree(folder / "merged", ignore_errors=True)

@@ -40,9 +40,10 @@ def lower_median(values: list[float]) -> float:
     return sorted(values)[(len(values) - 1) // 2]
 
 
-def talr(examples: Sequence[Example], floor: float = 0.01, token: bool = False, normalize: bool = False) -> list[list[float]]:
+def talr(examples: Sequence[Example], floor: float = 0.01, token: bool = False, normalize: bool = False, least: float = 0.0) -> list[list[float]]:
     by_example = [[nll for nll, *_ in example] for example in examples if example]
-    temperature = lower_median([nll for example in by_example for nll in example] if token else [statistics.fmean(example) for example in by_example])
+    median = lower_median([nll for example in by_example for nll in example] if token else [statistics.fmean(example) for example in by_example])
+    temperature = max(median, least)
     weights = [[max(math.exp(-nll / temperature), floor) for nll, *_ in example] for example in examples]
     mean = statistics.fmean(weight for example in weights for weight in example) if normalize else 1.0
     return [[weight / mean for weight in example] for example in weights]
@@ -93,6 +94,8 @@ CASES: dict[str, tuple[Make, Naive]] = {
     "TALR": (TALR, talr),
     "TALR token": (partial(TALR, floor=0.0, statistic="token"), partial(talr, floor=0.0, token=True)),
     "TALR fixed": (partial(TALR, temperature=0.5, floor=0.1), each(lambda nll, reference, entropy: max(math.exp(-nll / 0.5), 0.1))),
+    "TALR least": (partial(TALR, least_temperature=1.5), partial(talr, least=1.5)),
+    "TALR least in reach": (partial(TALR, least_temperature=0.8, scope="ranks"), partial(talr, least=0.8)),
     "TALR normalize": (partial(TALR, normalize=True), partial(talr, normalize=True)),
     "TALR ranks": (partial(TALR, scope="ranks"), talr),
     "TALR step": (partial(TALR, scope="step"), each(lambda nll, reference, entropy: 1.0)),  # in the first step
@@ -383,6 +386,8 @@ def count_tensors(value: Any) -> int:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (partial(TALR, least_temperature=-1.0), r"`least_temperature` must lie in \[0, inf\), got -1.0"),
+        (partial(TALR, least_temperature=math.nan), r"`least_temperature` must lie in \[0, inf\), got nan"),
         (partial(EAFT, alpha=-1.0), r"`alpha` must lie in \[0, inf\), got -1.0"),
         (partial(EAFT, alpha=math.nan), r"`alpha` must lie in \[0, inf\), got nan"),
         (lambda: Permuted(Standard(), seed=-1), "`seed` must be at least 0, got -1"),

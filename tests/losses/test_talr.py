@@ -117,6 +117,25 @@ def test_temperature_is_never_below_its_least_value() -> None:
     assert TALR().batch_temperature(stats_of(torch.zeros(2, 3))).item() == pytest.approx(1e-6)
 
 
+@pytest.mark.parametrize("scope", ["micro_batch", "ranks", "step"])
+@pytest.mark.parametrize(("least", "temperature"), [(0.0, 2.0), (1.5, 2.0), (5.0, 5.0)])
+def test_a_least_temperature_replaces_smaller_medians_alone(scope: Any, least: float, temperature: float) -> None:
+    stats = stats_of(torch.tensor([[1.0, 3.0], [3.0, 4.0], [0.0, 1.0], [5.0, 7.0]], dtype=torch.float64))  # means 2, 3.5, 0.5 and 6
+    loss = TALR(scope=scope, least_temperature=least)
+    observed(loss, stats)
+    loss.step_end()
+    assert loss.batch_temperature(stats).item() == temperature
+    assert loss.metrics()["talr/temperature"].item() == temperature, "the log has the one that was used"
+    expected = (-stats.nll / temperature).exp().clamp(min=0.01)
+    torch.testing.assert_close(gradient(loss, stats.nll), expected, rtol=1e-12, atol=0)
+
+
+def test_a_median_above_the_least_temperature_is_the_papers_loss() -> None:
+    stats = random_stats()
+    assert torch.equal(TALR(least_temperature=0.5).weights(stats), TALR().weights(stats))
+    assert torch.equal(TALR(least_temperature=50.0).weights(stats), TALR(temperature=50.0).weights(stats))
+
+
 @pytest.mark.parametrize("statistic", ["sequence", "token"])
 def test_order_and_padding_change_nothing(statistic: Any) -> None:
     stats = random_stats()
@@ -206,6 +225,7 @@ def test_step_temperature_is_not_rounded_by_an_engine_that_casts_the_module() ->
         ({"temperature": math.nan}, "`temperature` must be above 0, got nan"),
         ({"floor": 2.0}, r"`floor` must lie in \[0, 1\], got 2.0"),
         ({"normalize": True, "scope": "step"}, "use `scope: ranks`"),
+        ({"temperature": 1.0, "least_temperature": 2.0}, "`least_temperature` bounds the median, which a fixed `temperature` replaces, got 2.0 and 1.0"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], message: str) -> None:

@@ -58,6 +58,8 @@ def parse_configs(space: Space, common: Sequence[str], parse: Parse) -> Configs:
     """Parse the words of each variant and remedy before any of them is run; refuses what ``fit`` would refuse."""
     configs: Configs = {}
     for (variant, words), (name, remedy) in product(space.variants.items(), space.remedies.items()):
+        if variant not in remedy.variants:
+            continue
         try:
             configs[variant, name] = parse([*common, *words, *remedy.words, *seeding(space, space.seeds[0])])
         except ValueError as error:
@@ -83,13 +85,15 @@ def list_points(space: Space, common: Sequence[str], extra: Sequence[str], out: 
     Raises:
         ValueError: For two points of one name, for Wise-FT without a base model, and for published scores of no point.
     """
-    first = next(iter(space.remedies.values())).words
     points = []
     for variant, words in space.variants.items():
+        first = next(remedy.words for remedy in space.remedies.values() if variant in remedy.variants)
         name = join(variant, BASE)
         test = ["test", *common, *words, *first]
         points.append(Point(name, variant, BASE, None, None, name, [[*test, "--run", str(out / name)]], configuration_key(test)))
     for seed, (variant, words), (name, remedy) in product(space.seeds, space.variants.items(), space.remedies.items()):
+        if variant not in remedy.variants:
+            continue
         alphas = space.alphas if name in space.alphas_of else []
         base_model = find_base_model(configs[variant, name]) if alphas else ""
         for rate in remedy.rates:

@@ -30,10 +30,11 @@ Item = TypeVar("Item")
 
 
 class Remedy(NamedTuple):
-    """A way of training: the words that select it, and the learning rates that it is tried at."""
+    """A way of training: the words that select it, the learning rates that it is tried at, and the variants that it is tried in."""
 
     words: list[str]
     rates: list[float]
+    variants: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,16 @@ def check_space(raw: Any) -> Space:
     if "paper" in raw:
         check_mapping(paper, "`paper`")
     rates = read_list(raw["rates"], "`rates`", Rate, "numbers above 0") if "rates" in raw else []
-    check_mapping(raw.get("remedies"), "`remedies`")
-    remedies = {str(name): read_remedy(value, rates, f"`remedies.{name}`") for name, value in raw["remedies"].items()}
-    if reserved := {BASE, WISE}.intersection(remedies):
-        raise ValueError(f"`remedies`: `{reserved.pop()}` is reserved for the sweep; give the remedy another name.")
     variants: dict[str | None, list[str]] = {None: []}
     if "variants" in raw:
         check_mapping(raw["variants"], "`variants`")
         variants = {str(name): read_words(value, f"`variants.{name}`") for name, value in raw["variants"].items()}
+    check_mapping(raw.get("remedies"), "`remedies`")
+    remedies = {str(name): read_remedy(value, rates, list(variants), f"`remedies.{name}`") for name, value in raw["remedies"].items()}
+    if reserved := {BASE, WISE}.intersection(remedies):
+        raise ValueError(f"`remedies`: `{reserved.pop()}` is reserved for the sweep; give the remedy another name.")
+    if idle := [name for name in variants if not any(name in remedy.variants for remedy in remedies.values())]:
+        raise ValueError(f"`variants`: no remedy is tried in `{idle[0]}`; name it in the `variants` of one, or leave it out.")
     if wrong := [name for name in (*remedies, *variants) if name is not None and not re.fullmatch(r"\w[\w.-]*", name)]:
         raise ValueError(f"`{wrong[0]}` becomes part of a folder's name; name variants and remedies with letters, digits, `.`, `_` and `-` only.")
     refuse_equal(remedies, variants)
@@ -115,7 +118,8 @@ def check_space(raw: Any) -> Space:
 def refuse_equal(remedies: Mapping[str, Remedy], variants: Mapping[str | None, list[str]]) -> None:
     """Refuse two names for the same trials."""
     for (name, first), (other, second) in combinations(remedies.items(), 2):
-        if first.words == second.words and (shared := [rate for rate in first.rates if rate in second.rates]):
+        shared = [rate for rate in first.rates if rate in second.rates and set(first.variants).intersection(second.variants)]
+        if first.words == second.words and shared:
             raise ValueError(
                 f"`remedies`: `{name}` and `{other}` have the same words, and both the rate {rate_text(shared[0])}: their runs would be the same; "
                 "correct the words of one, or leave it out."
@@ -159,15 +163,19 @@ def refuse_reserved(words: Sequence[str], where: str) -> None:
         raise ValueError(f"{where}: `{reserved[0]}` is set by the sweep, {RESERVED[reserved[0]]}.")
 
 
-def read_remedy(value: Any, rates: list[float], where: str) -> Remedy:
-    """A list of words, or a mapping of ``words`` and the remedy's own ``rates``."""
+def read_remedy(value: Any, rates: list[float], variants: list[str | None], where: str) -> Remedy:
+    """A list of words, or a mapping of ``words``, the remedy's own ``rates`` and those of the variants that it is tried in."""
     if isinstance(value, dict):
-        check_mapping(value, where, ("words", "rates"))
+        check_mapping(value, where, ("words", "rates", "variants"))
         rates = read_list(value["rates"], f"{where}: `rates`", Rate, "numbers above 0") if "rates" in value else rates
-        value = value.get("words")
+        named = read_list(value["variants"], f"{where}: `variants`", str, "variants") if "variants" in value else variants
+        if unknown := [name for name in named if name not in variants]:
+            known = f"there are {', '.join(map(str, variants))}" if None not in variants else "the space has none"
+            raise ValueError(f"{where}: `variants`: there is no variant `{unknown[0]}`; {known}.")
+        variants, value = list(named), value.get("words")
     if not rates:
         raise ValueError(f"{where} has no rates; give `rates` for all remedies, or for this one: {{words: [...], rates: [...]}}.")
-    return Remedy(read_words(value, where), rates)
+    return Remedy(read_words(value, where), rates, variants)
 
 
 def published_key(key: Any) -> str:

@@ -48,6 +48,23 @@ def test_points_have_names_and_words_in_order(tmp_path: Path) -> None:
     assert by_name["cot-lora-1e-3-s2"].paper == {"domain": 0.1, "general": 0.2} and by_name["label-base"].paper == {"domain": 0.0, "general": 1.0}
 
 
+def test_a_remedy_is_tried_in_its_variants(tmp_path: Path) -> None:
+    """Elsewhere it is neither parsed nor run, and the base model has the words of a remedy that is."""
+    remedies = {"lora": {"words": ["-c", "L"], "variants": ["label"]}, "standard": ["-c", "S"]}
+    space = read_space(Path(write_space(tmp_path, rates=[1], seeds=[0], variants={"cot": ["--c"], "label": ["--l"]}, remedies=remedies)))
+    parsed: list[list[str]] = []
+    configs = parse_configs(space, [], lambda words: parsed.append(list(words[:3])) or Namespace())
+    points = list_points(space, [], [], Path("o"), configs)
+    assert parsed == [["--c", "-c", "S"], ["--l", "-c", "L"], ["--l", "-c", "S"]]
+    assert [point.name for point in points] == ["cot-base", "label-base", "cot-standard-1e0-s0", "label-lora-1e0-s0", "label-standard-1e0-s0"]
+    assert [point.commands[0][1:4] for point in points[:2]] == [["--c", "-c", "S"], ["--l", "-c", "L"]]
+
+
+def test_two_remedies_may_be_the_same_in_different_variants(tmp_path: Path) -> None:
+    remedies = {name: {"words": ["-c", "S"], "variants": [variant]} for name, variant in (("a", "cot"), ("b", "label"))}
+    assert set(read_space(Path(write_space(tmp_path, variants={"cot": ["--c"], "label": ["--l"]}, remedies=remedies))).remedies) == {"a", "b"}
+
+
 def test_the_base_model_is_that_of_the_configuration(tmp_path: Path) -> None:
     """The last of words and files counts, as for fit."""
     (tmp_path / "a.yaml").write_text("model: {pretrained: of/file}")

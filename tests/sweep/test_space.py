@@ -32,7 +32,7 @@ def test_rates_are_written_as_people_write_them() -> None:
         ({"remedies": None}, "`remedies` must be a mapping with at least one key, got None."),
         ({"remedies": {"base": []}}, "`base` is reserved for the sweep"),
         ({"remedies": {"a/b": []}}, "`a/b` becomes part of a folder's name"),
-        ({"remedies": {"a": {"word": []}}}, "`remedies.a`: there is no key `word`; there are words, rates."),
+        ({"remedies": {"a": {"word": []}}}, "`remedies.a`: there is no key `word`; there are words, rates, variants."),
         ({"remedies": {"a": {"rates": [1]}}}, "`remedies.a` must be a list of words"),
         ({"remedies": {"a": "-c x"}}, "`remedies.a` must be a list of words"),
         ({"remedies": {"a": ["--run", "x"]}}, "`remedies.a`: `--run` is set by the sweep, for each trial"),
@@ -50,6 +50,20 @@ def test_rates_are_written_as_people_write_them() -> None:
         (
             {"remedies": {"a": TALR, "b": {"words": TALR, "rates": [1, 0.01]}}},
             "space.yaml: `remedies`: `a` and `b` have the same words, and both the rate 1e-2: their runs would be the same; correct the words of one",
+        ),
+        ({"remedies": {"a": {"words": TALR, "variants": ["b"]}}}, "`remedies.a`: `variants`: there is no variant `b`; the space has none."),
+        (
+            {"remedies": {"a": {"words": TALR, "variants": ["b"]}}, "variants": {"v": [], "w": ["--data.seed", 1]}},
+            "`remedies.a`: `variants`: there is no variant `b`; there are v, w.",
+        ),
+        ({"remedies": {"a": {"words": TALR, "variants": "v"}}, "variants": {"v": []}}, "`remedies.a`: `variants` must be a list of different variants"),
+        (
+            {"remedies": {"a": {"words": TALR, "variants": ["v"]}}, "variants": {"v": [], "w": ["--data.seed", 1]}},
+            "space.yaml: `variants`: no remedy is tried in `w`; name it in the `variants` of one, or leave it out.",
+        ),
+        (
+            {"remedies": {"a": {"words": TALR, "variants": ["v"]}, "b": TALR}, "variants": {"v": [], "w": ["--data.seed", 1]}},
+            "`remedies`: `a` and `b` have the same words, and both the rate 1e-3: their runs would be the same",
         ),
         ({"variants": {"a": ["--data.seed", 1], "b": ["--data.seed", "1"]}}, "`variants`: `a` and `b` have the same words: their runs would be the same"),
         ({"alphas": [2]}, "`alphas` must be a list of different numbers in [0, 1], got [2]."),

@@ -42,7 +42,7 @@ real: $(STAMP) data $(REAL)  ## set up, make a real model, and run a small trade
 
 talr-study: $(STAMP) runs/talr-warm/export  ## run what is left of the study of docs/when_talr_helps.md; hours, and it can be stopped at any time
 	@for space in configs/sweep/talr/*.yaml; do \
-		$(BIN)/lit-talr sweep -c configs/experiment/lab_talr.yaml --space $$space --out runs/talr --workers $(WORKERS) --stored $(STUDY) $(SAME_CODE) || failed=1; \
+		$(BIN)/lit-talr sweep -c configs/experiment/lab_talr.yaml --space $$space --out runs/talr --workers $(WORKERS) --stored $(STUDY) $(SAME_CODE) || { [ $$? -lt 128 ] || exit 1; failed=1; }; \
 	done; [ -z "$$failed" ]
 
 talr-results: $(STAMP)  ## add the finished trials of that study to docs/when_talr_helps
@@ -101,7 +101,7 @@ data:
 
 runs/talr-warm/export: | $(STAMP)
 	@$(BIN)/lit-talr fit -c configs/experiment/lab_talr.yaml --trainer.callbacks+=HFExport --trainer.max_epochs 2 --data.train_size 512 --data.seed 100 \
-		--seed_everything 100 --model.optimizer.lr 5e-4 --run runs/talr-warm
+		--seed_everything 100 --model.optimizer.lr 5e-4 --run runs/talr-warm --ckpt_path auto
 
 $(REAL): | $(STAMP)
 	@$(BIN)/python -m benchmarks.real_model $@

@@ -39,8 +39,14 @@ refused by name before anything is loaded. Losses that hold another one (`L2`, `
 The NLL under the base model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together.
 It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
-Two remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. Wise-FT comes after training:
-`lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C`.
+Some remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. Others come after training:
+
+| after training | weights | command |
+|---|---|---|
+| Wise-FT | theta_0 + alpha (theta - theta_0) | `lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C` |
+| LiNeS | the same, with alpha + (1 - alpha) l / (L - 1) in layer l of L | the same with `--method lines` |
+| soup | the mean of several | `lit-talr merge --tuned [A,B] --out C` |
+| exponential mean | m = theta_1, then m <- decay m + (1 - decay) theta_k over a run's checkpoints | `lit-talr export --ckpt runs/mine --decay 0.9 --out C` |
 """
 
 

@@ -28,7 +28,7 @@ from lit_talr.utils.errors import check_least
 
 COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
-AVERAGES = "scores and checkpoints would be of weights that no step has; average the exports of runs with `lit-talr merge`"
+AVERAGES = "scores and checkpoints would be of weights that no step has; average a run's checkpoints with `lit-talr export --decay`"
 REFUSED: dict[type[Callback], str] = {
     GradientAccumulationScheduler: "the micro-batches of a step follow from `data.batching`; set `data.batching.batch_size`",
     BatchSizeFinder: "the micro-batches of a step follow from `data.batching`; bound their memory with `data.batching.micro_batch_tokens`",

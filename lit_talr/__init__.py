@@ -26,7 +26,8 @@ HOMES = {
     "data.encoding": ("Encoding",),
     "domains": ("DomainDataModule", "ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay"),
     "losses": (
-        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "Permuted", "PriFT", "Rho1"),
+        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "InfoSFT", "KL", "L2", "LossStrategy", "MaskTheTarget"),
+        *("Permuted", "PriFT", "Rho1", "STM", "TALR"),
         *("Standard", "TokenStats", "Truncation", "talr_loss", "talr_weights"),
     ),
     "modeling.generation": ("Generation",),

@@ -1,5 +1,6 @@
 """The LightningModule: what happens in one optimizer step, from top to bottom."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lit_talr.checkpoint.before_loading import check_before_loading
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
+from lit_talr.losses.base import RUNNING_BASE, LossStrategy, TokenStats, check_weights
 from lit_talr.modeling.arithmetic import Arithmetic
 from lit_talr.modeling.backbone import BackboneOutput
 from lit_talr.modeling.generation import Generation
@@ -145,22 +146,19 @@ class DomainSFT(EvaluatedModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.plan.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)) % 2**63)
 
-    def forward(self, batch: Batch, correct: bool = False, entropy: bool = False, top_entropy: bool = False, base: BaseLogits | None = None) -> BackboneOutput:
+    def forward(self, batch: Batch, also: Collection[str] = (), base: BaseLogits | None = None) -> BackboneOutput:
         if self.backbone is None:
             raise ValueError("The model is built when a trainer starts: call `Trainer.fit`, `validate` or `test` first, or load its export with transformers.")
         tokens = batch["input_ids"], batch["labels"], batch["packing"], batch["supervised"]
-        return self.backbone(*tokens, correct=correct, entropy=entropy, top_entropy=top_entropy, base=base)
+        return self.backbone(*tokens, base=base, **dict.fromkeys(also, True))
 
     def token_stats(self, batch: Batch, numbers: BaseNumbers | None = None) -> TokenStats:
         """The numbers of a micro-batch's tokens that the loss turns into weights; rows that are not training rows have base ``numbers`` of their own."""
-        needs, mask, base, numbers = self.loss.needs, batch["labels"] != IGNORE_INDEX, None, numbers or self.base
-        if "base_kl" in needs:
-            backbone = numbers.backbone or self.backbone  # with LoRA, the trained model without its adapters
-            assert backbone is not None
-            base = backbone.base_logits(batch["input_ids"], batch["packing"])
-        output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs, base=base)
+        needs, mask, numbers = self.loss.needs, batch["labels"] != IGNORE_INDEX, numbers or self.base
+        base = numbers.logits(batch, self.backbone) if needs & RUNNING_BASE else None
+        output = self(batch, needs - {"base_nll"}, base)
         base_nll = numbers.nll.of_batch(batch, output.nll.detach(), mask) if numbers.nll is not None else None
-        return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, base_nll, output.base_kl)
+        return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, base_nll, output.base_kl, output.masked_kl)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the loss, times ``layout_factor``, and for callbacks the tokens' statistics and weights, detached."""

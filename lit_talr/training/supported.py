@@ -26,7 +26,7 @@ from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_deepspeed, is_zero3, shards_weights, splits_optimizer
 from lit_talr.utils.errors import check_least
 
-COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl"})
+COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl", "masked_kl"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
 AVERAGES = "scores and checkpoints would be of weights that no step has; average a run's checkpoints with `lit-talr export --decay`"
 REFUSED: dict[type[Callback], str] = {

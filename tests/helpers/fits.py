@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lit_talr.data.batch_plan import Batching
 from lit_talr.data.example import Split
 from lit_talr.domains import Records
-from lit_talr.losses import FLOW, L2, TALR, LossStrategy, Rho1, Standard
+from lit_talr.losses import FLOW, KL, L2, TALR, InfoSFT, LossStrategy, MaskTheTarget, Rho1, Standard
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import ADAPTER, LoRA
 from lit_talr.modeling.sharded import whole
@@ -46,6 +46,11 @@ ON_RANKS: dict[str, Callable[[], LossStrategy]] = {
     "talr-ranks-normalize": partial(TALR, scope="ranks", statistic="token", normalize=True),
 }
 """Where one micro-step on all ranks is the whole step, these are one process with the step in one micro-batch."""
+BESIDE_BASE: dict[str, Callable[[], LossStrategy]] = {
+    "kl": lambda: KL(InfoSFT(), 2.0),
+    "mask": lambda: MaskTheTarget(InfoSFT(), 2.0),
+}
+"""With the base model beside the trained one."""
 ADAPTED: dict[str, Callable[[], LossStrategy]] = {"lora": Standard}
 """Trained through adapters."""
 LORA = LoRA(r=2, alpha=2)

@@ -39,8 +39,9 @@ refused by name before anything is loaded. Losses that hold another one (`L2`, `
 The NLL under the base model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together.
 It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
-Two remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. Wise-FT comes after training:
+Some remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. Wise-FT comes after training:
 `lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C`.
+[FINCH](running.md#schedules-and-optimizers) is a schedule of the learning rate, `-c configs/finch.yaml`; it composes with any loss.
 """
 
 

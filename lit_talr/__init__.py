@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lit_talr.module import DomainSFT as DomainSFT
     from lit_talr.training.building import Compute as Compute
     from lit_talr.training.non_finite import NonFinite as NonFinite
+    from lit_talr.training.schedules import FINCH as FINCH
     from lit_talr.training.schedules import Constant as Constant
     from lit_talr.training.schedules import Cosine as Cosine
     from lit_talr.training.schedules import Linear as Linear
@@ -34,7 +35,7 @@ HOMES = {
     "module": ("DomainSFT",),
     "training.building": ("Compute",),
     "training.non_finite": ("NonFinite",),
-    "training.schedules": ("Constant", "Cosine", "Linear", "Schedule"),
+    "training.schedules": ("FINCH", "Constant", "Cosine", "Linear", "Schedule"),
 }
 """The module of each public name."""
 __all__ = [name for names in HOMES.values() for name in names]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -41,7 +41,8 @@ It is cached in `.cache/` next to the run folder, under the hash of weights, row
 
 Some remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. Wise-FT comes after training:
 `lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C`.
-[FINCH](running.md#schedules-and-optimizers) is a schedule of the learning rate, `-c configs/finch.yaml`; it composes with any loss.
+[FINCH and MoFO](running.md#schedules-and-optimizers) are a schedule and an optimizer,
+`-c configs/finch.yaml` and `-c configs/mofo.yaml`; they compose with any loss.
 """
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lit_talr.modeling.lora import LoRA as LoRA
     from lit_talr.module import DomainSFT as DomainSFT
     from lit_talr.training.building import Compute as Compute
+    from lit_talr.training.mofo import MoFO as MoFO
     from lit_talr.training.non_finite import NonFinite as NonFinite
     from lit_talr.training.schedules import FINCH as FINCH
     from lit_talr.training.schedules import Constant as Constant
@@ -34,6 +35,7 @@ HOMES = {
     "modeling.lora": ("LoRA",),
     "module": ("DomainSFT",),
     "training.building": ("Compute",),
+    "training.mofo": ("MoFO",),
     "training.non_finite": ("NonFinite",),
     "training.schedules": ("FINCH", "Constant", "Cosine", "Linear", "Schedule"),
 }

@@ -69,7 +69,7 @@ class Schedule(ABC):
         return
 
     def state(self) -> dict[str, float]:
-        """What a resumed run must know of the steps that are done."""
+        """Returns what a resumed run must know of the steps that are done."""
         return {}
 
     def restore(self, state: Mapping[str, float]) -> None:

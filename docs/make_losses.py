@@ -39,7 +39,8 @@ refused by name before anything is loaded. Losses that hold another one (`L2`, `
 The NLL under the base model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together.
 It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
-Some remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. Others come after training:
+Some remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. [FINCH and MoFO](running.md#schedules-and-optimizers) are a
+schedule and an optimizer, `-c configs/finch.yaml` and `-c configs/mofo.yaml`; they compose with any loss. Others come after training:
 
 | after training | weights | command |
 |---|---|---|

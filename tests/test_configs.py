@@ -204,6 +204,20 @@ def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path],
         torch.testing.assert_close(weight, merged[name], rtol=0, atol=1e-6)
 
 
+def test_finch_takes_the_place_of_the_schedule(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "finch"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    values = read_values(one_step(tmp_path / "run", *words, "--model.optimizer.lr", "2e-5"), "fit")
+    assert values["train/learning_rate"] == pytest.approx(2e-5 * values["train/nll"] ** -0.5, rel=1e-5)
+
+
+def test_mofo_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "mofo"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-2")
+    before, after = load_file(models["qwen2"] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
+    moved = {name: float((after[name] != before[name]).double().mean()) for name in before if "_proj.weight" in name}
+    assert all(0 < share < 0.16 for share in moved.values())
+
+
 def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models: dict[str, Path], medcalc: list[str], tmp_path: Path) -> None:
     (tmp_path / "prompt.yaml").write_text("user: '{note} {question}'")
     words = [*configs("base", "data/medcalc", "loss/standard"), "--model.pretrained", str(models["gemma2"]), *medcalc, "--data.validation", "0.3"]

@@ -20,7 +20,7 @@ from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import ADAPTER, LoRA
 from lit_talr.modeling.sharded import whole
 from lit_talr.module import DomainSFT
-from lit_talr.training.schedules import Constant
+from lit_talr.training.schedules import Constant, Schedule
 from tests.helpers.tiny import save_tokenizer
 
 QWEN3: dict[str, Any] = {
@@ -103,12 +103,13 @@ def fit(
     batching: dict[str, Any] | None = None,
     ckpt_path: str | None = None,
     data: Callable[..., Records] = records,
+    schedule: Schedule | None = None,
     trainer: dict[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Train from one seed and give the weights at the end; over 20 rows, a step has 8, 8 and 4 examples in turn."""
     seed_everything(0, verbose=False)
     pretrained = None if architecture else str(folder / "model")
-    module = module_class(loss, optimizer=optimizer, schedule=Constant(), pretrained=pretrained, architecture=architecture, lora=lora)
+    module = module_class(loss, optimizer=optimizer, schedule=schedule or Constant(), pretrained=pretrained, architecture=architecture, lora=lora)
     options: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,

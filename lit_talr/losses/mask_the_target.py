@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from lit_talr.losses.base import TokenStats
-from lit_talr.losses.kl import KL
+from lit_talr.losses.divergence import DivergenceWrapper
 
 
-class MaskTheTarget(KL):
+class MaskTheTarget(DivergenceWrapper):
     """``loss + coefficient * KL(q_0 || q)``, q being p over all tokens but the label, renormalised: ``q = p / (1 - p_label)``; q_0 is the base model's.
 
     Plain KL also holds the label's own probability back, against the loss. This leaves it free, and holds how the rest is shared among the other tokens.

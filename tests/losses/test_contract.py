@@ -40,11 +40,12 @@ from lit_talr.losses import (
     Truncation,
 )
 from lit_talr.losses.base import LossWrapper, Setting, check_loss
+from lit_talr.losses.divergence import DivergenceWrapper
 
 Make = Callable[[], LossStrategy]
 Example = list[tuple[float, float, float]]  # for each supervised token: NLL, NLL under the base model, entropy of the top twenty
 Naive = Callable[[Sequence[Example]], list[list[float]]]  # the examples of one micro-batch to the weights of their tokens
-NEVER_TRAINED = {LossStrategy, LossWrapper}
+NEVER_TRAINED = {LossStrategy, LossWrapper, DivergenceWrapper}
 
 
 def each(weight: Callable[[float, float, float], float]) -> Naive:

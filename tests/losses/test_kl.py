@@ -123,7 +123,7 @@ def test_both_divergences_begin_at_nothing_and_grow(own: Path, lora: LoRA | None
 
 
 @pytest.mark.parametrize("wrapper", [KL, MaskTheTarget])
-def test_a_run_resumes_bitwise(own: Path, tmp_path: Path, wrapper: type[KL]) -> None:
+def test_a_run_resumes_bitwise(own: Path, tmp_path: Path, wrapper: type[KL | MaskTheTarget]) -> None:
     options: dict[str, Any] = {"batching": {"micro_batch_size": 4}, "optimizer": partial(torch.optim.AdamW, lr=0.01)}
     whole = fit(own, wrapper(TALR(scope="step"), 0.5), steps=6, **options)
     keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=4, save_top_k=-1)
@@ -136,7 +136,7 @@ def test_a_run_resumes_bitwise(own: Path, tmp_path: Path, wrapper: type[KL]) -> 
 
 
 @pytest.mark.parametrize(("wrapper", "field"), [(KL, "base_kl"), (MaskTheTarget, "masked_kl")])
-def test_the_sum_and_its_gradient(wrapper: type[KL], field: str) -> None:
+def test_the_sum_and_its_gradient(wrapper: type[KL | MaskTheTarget], field: str) -> None:
     """By hand: two supervised tokens and one that is not, whose divergence is no number."""
     nll, kl = torch.tensor([[0.5, 0.0, 2.0]], requires_grad=True), torch.tensor([[0.3, torch.nan, 0.1]], requires_grad=True)
     stats = TokenStats(nll, torch.tensor([[True, False, True]]), torch.zeros(1, 3, dtype=torch.long))._replace(**{field: kl})
@@ -155,7 +155,7 @@ def test_the_sum_and_its_gradient(wrapper: type[KL], field: str) -> None:
 
 
 @pytest.mark.parametrize("wrapper", [KL, MaskTheTarget])
-def test_refusals(own: Path, wrapper: type[KL]) -> None:
+def test_refusals(own: Path, wrapper: type[KL | MaskTheTarget]) -> None:
     name = wrapper.__name__
     with pytest.raises(ValueError, match="`coefficient` must lie in .0, inf., got -1"):
         wrapper(TALR(), -1)

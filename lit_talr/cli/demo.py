@@ -18,11 +18,12 @@ EXPERIMENT = ("-c", "configs/experiment/lab_talr.yaml", "--trainer.callbacks+=HF
 AXES = ("domain", "general")
 EXPLANATION = """
 The base model is the lab's: 1.3 million parameters and nine general skills. The domain is Clinic, invented calculators that contradict its habits.
-clean: training rows as they are. noisy: one of ten tokens of their explanations is a random word. All test rows are clean.
+clean: training rows as they are. noisy: one of five tokens of their explanations is a random word. All test rows are clean.
 domain is the accuracy on Clinic's test rows, and general the mean accuracy over the nine skills, each base → tuned.
-lost is the drop of general. alpha 0.5 lies half-way between the base and the fine-tuned model. Intervals are of 95 %, over items, paired.
+lost is the drop of general. alpha 0.5 lies half-way between the base and the fine-tuned model.
+Intervals are of 95 %, over items, paired; not told apart: 0 is inside.
 
-What this can show: what a large rate costs, what each remedy buys back, and that the answer depends on the training rows.
+What this can show: what a large rate costs, what each remedy buys back, and whether that depends on the training rows.
 What it cannot show: how a real model behaves, or another seed. Noise of other kinds and places, seeds and rates: docs/when_talr_helps.md.
 """
 
@@ -47,12 +48,7 @@ def demo(folder: Path = Path("runs/demo"), rows: int = 256, epochs: int = 6, wor
     run_command("report", str(folder), "--out", str(page))
     console = Console(soft_wrap=True)
     console.print(f"\n[bold]Clinic and nine general skills, before and after fine-tuning ({time.monotonic() - began:.0f} s in all)[/bold]\n")
-    results, pairs = (pd.read_parquet(page.with_name(f"{name}.parquet")) for name in ("results", "pairs"))
-    Console(width=110).print(comparison_table(results))
-    for world in results["variant"].unique():
-        console.print(f"\n[bold]{world}: minus Standard at the large rate[/bold]\n")
-        for sentence in comparisons(results[results["variant"] == world], pairs):
-            console.print(f"- {sentence}", markup=False, highlight=False)
+    show_results(page.parent, console)
     console.print(EXPLANATION, markup=False, highlight=False)
     console.print(f"The picture:  {page.parent / 'figures' / 'tradeoff.png'}", markup=False, highlight=False)
     console.print(f"The page, with everything:  {page}", markup=False, highlight=False)
@@ -76,6 +72,16 @@ def run_command(*words: str) -> None:
             raise
     if code:
         raise ValueError(f"The demo stops here: `lit-talr {words[0]}` failed, for the reason above.")
+
+
+def show_results(report: Path, console: Console) -> None:
+    """Print a report's scores, and for each world what every point has more or less than Standard."""
+    results, pairs = (pd.read_parquet(report / f"{name}.parquet") for name in ("results", "pairs"))
+    Console(width=110).print(comparison_table(results))
+    for world, rows in results.groupby("variant", sort=False):
+        console.print(f"\n[bold]{world}: minus Standard at the large rate[/bold]\n")
+        for sentence in comparisons(rows, pairs):
+            console.print(f"- {sentence}", markup=False, highlight=False)
 
 
 def comparison_table(results: pd.DataFrame) -> Table:

@@ -6,13 +6,14 @@ A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the text around i
 import re
 from pathlib import Path
 
+from docs.tables.diagnose import diagnose_tables
 from docs.tables.real import real_tables
 from docs.tables.study import study_tables
 from docs.tables.talr_figures import draw_talr
 from docs.tables.when_talr_helps import talr_tables
 
 DOCS = Path(__file__).parent
-PAGES = {"real": real_tables, "study": study_tables, "when_talr_helps": talr_tables}
+PAGES = {"diagnose": diagnose_tables, "real": real_tables, "study": study_tables, "when_talr_helps": talr_tables}
 """The makers of a page's tables by its name, which is also that of the folder of its results. Each gets that folder."""
 
 

@@ -150,7 +150,9 @@ def test_the_noisy_experiment_differs_from_the_clean_one_by_its_noise_alone(tmp_
     assert losses[0] > losses[1] + 0.5
 
 
-@pytest.mark.parametrize("name", [name for name in names("eval") if name not in ("lm_eval", "drift")])  # which tests/callbacks runs
+@pytest.mark.parametrize(
+    "name", [name for name in names("eval") if name not in ("lm_eval", "drift", "diagnose")]
+)  # which tests/callbacks and tests/diagnose run
 def test_general_suites_are_asked(tmp_path: Path, name: str) -> None:
     sizes = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "4"]
     run = one_step(tmp_path / "run", *configs("base", "model/lab", "data/clinic", "loss/standard", f"eval/{name}"), *sizes, "--model.optimizer.lr", "1e-5")
@@ -200,6 +202,20 @@ def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path],
     reloaded = load_model(str(run / "export"), None, None, 0, None).state_dict()
     for name, weight in reloaded.items():
         torch.testing.assert_close(weight, merged[name], rtol=0, atol=1e-6)
+
+
+def test_finch_takes_the_place_of_the_schedule(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "finch"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    values = read_values(one_step(tmp_path / "run", *words, "--model.optimizer.lr", "2e-5"), "fit")
+    assert values["train/learning_rate"] == pytest.approx(2e-5 * values["train/nll"] ** -0.5, rel=1e-5)
+
+
+def test_mofo_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "mofo"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-2")
+    before, after = load_file(models["qwen2"] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
+    moved = {name: float((after[name] != before[name]).double().mean()) for name in before if "_proj.weight" in name}
+    assert all(0 < share < 0.16 for share in moved.values())
 
 
 def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models: dict[str, Path], medcalc: list[str], tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from lit_talr.utils.errors import nearest
 VERBS = {
     "curriculum": "curriculum",
     "demo": "cli.demo",
+    "diagnose": "diagnose",
     "export": "checkpoint.export",
     "heatmap": "heatmap",
     "merge": "checkpoint.merge",
@@ -96,7 +97,7 @@ def run_verb(name: str, words: list[str]) -> None:
     if name == "report":  # whose runs are bare words
         module.parse_report(words, VerbParser(prog="lit-talr report", allow_abbrev=False))
         return
-    positional = name in ("curriculum", "heatmap")
+    positional = name in ("curriculum", "diagnose", "heatmap")
     auto_cli(getattr(module, name), args=words, prog=f"lit-talr {name}", parser_class=VerbParser, allow_abbrev=False, as_positional=positional)
 
 

@@ -22,6 +22,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 """Okabe and Ito's, which colour-blind readers can tell apart, and some more; the page has the same."""
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
 STYLE |= {"pdf.fonttype": 42, "savefig.dpi": 200}  # 42: letters stay letters, as journals ask
+MOST_NAMED = 8
+"""Points of a variant, up to which a figure has room for their names."""
 
 KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
 """File formats, each without the metadata that would make two files differ."""
@@ -70,22 +72,54 @@ def colours(table: pd.DataFrame) -> dict[str, str]:
 
 
 def tradeoff(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
-    """Domain against general, means over seeds with intervals over items, and the Pareto front."""
+    """Domain against general, means over seeds with intervals over items, and the Pareto front; where points are few, with their names and equal axes."""
     groups = by_variant(means)
+    few = max(map(len, groups.values())) <= MOST_NAMED
     figure, axes = panels(1, len(groups), height=3.0)
     for axis, (variant, points) in zip(axes[0], groups.items(), strict=True):
         for remedy, group in points.groupby("remedy", sort=False):
-            colour, marker = palette.get(remedy, "black"), {"base": "*", "wise-ft": "D"}.get(remedy, "o")
-            sizes = {"base": 90.0, "wise-ft": 10.0}.get(remedy, 15 + 45 * rank(group["rate"], means["rate"]))
+            colour, marker = palette.get(remedy, "black"), {"base": "*", "wise-ft": "D", "lines": "d"}.get(remedy, "o")
+            sizes = {"base": 90.0, "wise-ft": 10.0, "lines": 10.0}.get(remedy, 15 + 45 * rank(group["rate"], means["rate"]))
             x, y = group["domain"].to_numpy(), group["general"].to_numpy()
             axis.errorbar(x, y, xerr=bars(group, "domain"), yerr=bars(group, "general"), fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.5)
-            axis.scatter(x, y, s=sizes, marker=marker, color=colour, label=literal(remedy), zorder=3, linewidths=0)
+            axis.scatter(x, y, s=sizes, marker=marker, color=colour, label=None if few else literal(remedy), zorder=3, linewidths=0)
         pairs = score_pairs(points)
         x, y = zip(*(pairs[index] for index in pareto_front(pairs)), strict=True)
         axis.step(x, y, where="pre", color="black", linewidth=0.8, linestyle="--", label="Pareto front", zorder=1)
         axis.set(xlabel="domain score", ylabel="general score", title=literal(variant))
     legend(figure, axes)
+    if few:
+        for axis in axes[0, 1:]:
+            axis.sharex(axes[0, 0])
+            axis.sharey(axes[0, 0])
+        axes[0, 0].autoscale_view()
+        figure.draw_without_rendering()  # what is placed by measured boxes needs the final layout
+        for axis, points in zip(axes[0], groups.values(), strict=True):
+            name_points(axis, points, palette)
     return figure
+
+
+def name_points(axis: "Axes", points: pd.DataFrame, palette: dict[str, str]) -> None:
+    """Write each point's name next to it, where it covers fewest points and names; the axis is laid out already."""
+    from matplotlib.transforms import Bbox
+
+    taken = [Bbox.from_bounds(x - 8, y - 8, 16, 16) for x, y in axis.transData.transform(points[["domain", "general"]].to_numpy(float))]
+    for row in points.itertuples():
+        rate, alpha = "" if pd.isna(row.rate) else f" {scientific(row.rate)}", "" if pd.isna(row.alpha) else f", α {row.alpha:g}"
+        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": palette.get(row.remedy, "black")}
+        texts = [
+            axis.annotate(literal(f"{row.remedy}{rate}{alpha}"), (row.domain, row.general), (6 * x, away * y), **look, ha=across, va=along)
+            for away in (6, 14)
+            for x, across in ((1, "left"), (-1, "right"), (0, "center"))
+            for y, along in ((1, "bottom"), (-1, "top"), (0, "center"))
+            if x or y
+        ]
+        boxes = [text.get_window_extent() for text in texts]
+        covered = [box.count_overlaps(taken) + 100 * (not all(axis.bbox.contains(*corner) for corner in (box.min, box.max))) for box in boxes]
+        best = covered.index(min(covered))
+        taken.append(boxes[best])
+        for text in (*texts[:best], *texts[best + 1 :]):
+            text.remove()
 
 
 def bars(group: pd.DataFrame, name: str) -> np.ndarray:
@@ -137,7 +171,7 @@ def volumes(means: pd.DataFrame) -> "Figure | None":
     for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
         positions = np.arange(len(group))
         axis.bar(positions - 0.2, group["hypervolume"], 0.38, color="#0072b2", label="trained points")
-        axis.bar(positions + 0.2, group["with_wise"].astype(float), 0.38, color="#56b4e9", label="with Wise-FT's free points")
+        axis.bar(positions + 0.2, group["with_wise"].astype(float), 0.38, color="#56b4e9", label="with merges, which are free")
         axis.set_xticks(positions, [literal(name) for name in group["remedy"]], rotation=30, ha="right")
         axis.set(ylabel="hypervolume", title=f"{literal(variant)} ({group['size'].iloc[0]} points each)".strip())
     legend(figure, axes)

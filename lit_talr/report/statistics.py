@@ -51,6 +51,14 @@ def mean_interval(values: np.ndarray, groups: np.ndarray, least: float = 0.0) ->
     return max(least, mean - Z_975 * error), min(1.0, mean + Z_975 * error)
 
 
+def wilson_interval(successes: int, number: int) -> Interval:
+    """The 95 % interval of one share by Wilson (1927), for at least one independent item: its ends are the shares that lie 1.96 of their errors away."""
+    share, squared = successes / number, Z_975**2
+    centre = (share + squared / (2 * number)) / (1 + squared / number)
+    half = Z_975 * sqrt(share * (1 - share) / number + squared / (4 * number**2)) / (1 + squared / number)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def t_interval(values: Sequence[float]) -> Interval | None:
     """The 95 % interval of the mean by Student's t; None for fewer than two values, which have no spread."""
     if len(values) < 2:

@@ -15,25 +15,28 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, restricted_n
 
 from lit_talr.utils.yaml_text import parse_yaml, why_not_yaml
 
-BASE, WISE = "base", "wise-ft"
-"""The remedy of base models and of interpolated weights."""
+BASE = "base"
+"""The remedy of base models."""
+MERGES = {"linear": "wise-ft", "lines": "lines"}
+"""The remedy of merged weights by the method of ``merge``."""
 RESERVED = {
     **dict.fromkeys(("--run", "--ckpt_path"), "for each trial; leave it out"),
     "--seed_everything": "from `seeds` of the space; write it there",
     "--model.optimizer.lr": "from `rates` of the space, or of a remedy; write it there",
 }
 """Options that a sweep sets itself, and from what."""
-KEYS = ("rates", "seeds", "seed_words", "variants", "remedies", "alphas", "alphas_of", "paper", "keep")
+KEYS = ("rates", "seeds", "seed_words", "variants", "remedies", "alphas", "alphas_of", "methods", "paper", "keep")
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
 Option = restricted_string_type("Option", r"^--[^=]+\Z")
 Item = TypeVar("Item")
 
 
 class Remedy(NamedTuple):
-    """A way of training: the words that select it, and the learning rates that it is tried at."""
+    """A way of training: the words that select it, the learning rates that it is tried at, and the variants that it is tried in."""
 
     words: list[str]
     rates: list[float]
+    variants: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Space:
     remedies: dict[str, Remedy]
     alphas: list[float]
     alphas_of: list[str]
+    methods: list[str]  # of ``merge``
     paper: dict[str, dict[str, float]]  # published scores by variant/remedy/rate
     keep: bool
 
@@ -79,14 +83,16 @@ def check_space(raw: Any) -> Space:
     if "paper" in raw:
         check_mapping(paper, "`paper`")
     rates = read_list(raw["rates"], "`rates`", Rate, "numbers above 0") if "rates" in raw else []
-    check_mapping(raw.get("remedies"), "`remedies`")
-    remedies = {str(name): read_remedy(value, rates, f"`remedies.{name}`") for name, value in raw["remedies"].items()}
-    if reserved := {BASE, WISE}.intersection(remedies):
-        raise ValueError(f"`remedies`: `{reserved.pop()}` is reserved for the sweep; give the remedy another name.")
     variants: dict[str | None, list[str]] = {None: []}
     if "variants" in raw:
         check_mapping(raw["variants"], "`variants`")
         variants = {str(name): read_words(value, f"`variants.{name}`") for name, value in raw["variants"].items()}
+    check_mapping(raw.get("remedies"), "`remedies`")
+    remedies = {str(name): read_remedy(value, rates, list(variants), f"`remedies.{name}`") for name, value in raw["remedies"].items()}
+    if reserved := {BASE, *MERGES.values()}.intersection(remedies):
+        raise ValueError(f"`remedies`: `{reserved.pop()}` is reserved for the sweep; give the remedy another name.")
+    if idle := [name for name in variants if not any(name in remedy.variants for remedy in remedies.values())]:
+        raise ValueError(f"`variants`: no remedy is tried in `{idle[0]}`; name it in the `variants` of one, or leave it out.")
     if wrong := [name for name in (*remedies, *variants) if name is not None and not re.fullmatch(r"\w[\w.-]*", name)]:
         raise ValueError(f"`{wrong[0]}` becomes part of a folder's name; name variants and remedies with letters, digits, `.`, `_` and `-` only.")
     refuse_equal(remedies, variants)
@@ -96,6 +102,11 @@ def check_space(raw: Any) -> Space:
         raise ValueError(f"`alphas_of`: there is no remedy `{unknown[0]}`; there are {', '.join(remedies)}.")
     if "alphas_of" in raw and not alphas:
         raise ValueError("`alphas_of` selects remedies to interpolate, but `alphas` is missing; give it, such as [0.3, 0.5, 0.7].")
+    methods = read_list(raw.get("methods", ["linear"]), "`methods`", str, "methods of `lit-talr merge`")
+    if unknown := [name for name in methods if name not in MERGES]:
+        raise ValueError(f"`methods`: there is no method `{unknown[0]}`; there are {', '.join(MERGES)}.")
+    if "methods" in raw and not alphas:
+        raise ValueError("`methods` says how to merge, but `alphas` is missing; give it, such as [0.3, 0.5, 0.7].")
     keep = raw.get("keep", True)
     if not isinstance(keep, bool):
         raise ValueError(f"`keep` must be true or false, got {keep!r}.")
@@ -107,6 +118,7 @@ def check_space(raw: Any) -> Space:
         remedies=remedies,
         alphas=alphas,
         alphas_of=alphas_of,
+        methods=methods,
         paper={published_key(name): read_published(value, f"`paper.{name}`") for name, value in paper.items()},
         keep=keep,
     )
@@ -115,7 +127,8 @@ def check_space(raw: Any) -> Space:
 def refuse_equal(remedies: Mapping[str, Remedy], variants: Mapping[str | None, list[str]]) -> None:
     """Refuse two names for the same trials."""
     for (name, first), (other, second) in combinations(remedies.items(), 2):
-        if first.words == second.words and (shared := [rate for rate in first.rates if rate in second.rates]):
+        shared = [rate for rate in first.rates if rate in second.rates and set(first.variants).intersection(second.variants)]
+        if first.words == second.words and shared:
             raise ValueError(
                 f"`remedies`: `{name}` and `{other}` have the same words, and both the rate {rate_text(shared[0])}: their runs would be the same; "
                 "correct the words of one, or leave it out."
@@ -159,15 +172,19 @@ def refuse_reserved(words: Sequence[str], where: str) -> None:
         raise ValueError(f"{where}: `{reserved[0]}` is set by the sweep, {RESERVED[reserved[0]]}.")
 
 
-def read_remedy(value: Any, rates: list[float], where: str) -> Remedy:
-    """A list of words, or a mapping of ``words`` and the remedy's own ``rates``."""
+def read_remedy(value: Any, rates: list[float], variants: list[str | None], where: str) -> Remedy:
+    """A list of words, or a mapping of ``words``, the remedy's own ``rates`` and those of the variants that it is tried in."""
     if isinstance(value, dict):
-        check_mapping(value, where, ("words", "rates"))
+        check_mapping(value, where, ("words", "rates", "variants"))
         rates = read_list(value["rates"], f"{where}: `rates`", Rate, "numbers above 0") if "rates" in value else rates
-        value = value.get("words")
+        named = read_list(value["variants"], f"{where}: `variants`", str, "variants") if "variants" in value else variants
+        if unknown := [name for name in named if name not in variants]:
+            known = f"there are {', '.join(map(str, variants))}" if None not in variants else "the space has none"
+            raise ValueError(f"{where}: `variants`: there is no variant `{unknown[0]}`; {known}.")
+        variants, value = list(named), value.get("words")
     if not rates:
         raise ValueError(f"{where} has no rates; give `rates` for all remedies, or for this one: {{words: [...], rates: [...]}}.")
-    return Remedy(read_words(value, where), rates)
+    return Remedy(read_words(value, where), rates, variants)
 
 
 def published_key(key: Any) -> str:

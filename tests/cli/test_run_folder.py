@@ -9,6 +9,7 @@ import pytest
 
 from lit_talr.cli.run_folder import check_others, check_place
 from lit_talr.curriculum import curriculum
+from lit_talr.diagnose.run import read_facts
 from lit_talr.heatmap.run import read_run
 from lit_talr.report.runs import find
 from lit_talr.utils.weight_files import model_folder
@@ -68,6 +69,7 @@ def test_the_folder_that_is_meant(tmp_path: Path, given: str, meant: str) -> Non
         (model_folder, "run/export/model.safetensors", "run/export"),
         (lambda name: read_run(Path(name)), "run/export", "run"),
         (lambda name: curriculum(Path(name)), "run/export", "run"),
+        (lambda name: read_facts(Path(name)), "run/export", "run"),
         (lambda name: find([Path(name)]), "run/checkpoints/last.ckpt", "run"),
         (lambda name: find([Path(name)]), "run/export", "run"),
     ],

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from lit_talr.report.statistics import (
     T_975,
+    Z_975,
     adjusted_mean,
     hypervolume,
     hypervolume_of_size,
@@ -15,6 +17,7 @@ from lit_talr.report.statistics import (
     pareto_front,
     standard_error,
     t_interval,
+    wilson_interval,
 )
 
 TENTHS = st.integers(0, 10).map(lambda value: value / 10)
@@ -223,3 +226,12 @@ def test_the_quantiles_are_those_of_simulated_samples() -> None:
     ratio = np.abs(samples.mean(1)) / (samples.std(1, ddof=1) / 5**0.5)
     assert np.quantile(ratio, 0.95) == pytest.approx(T_975[3], rel=0.02)
     assert list(T_975) == sorted(T_975, reverse=True) and len(T_975) == 30
+
+
+def test_wilsons_interval_is_that_of_his_formula() -> None:
+    """15 of 20: .531 to .888 (scipy's ``binomtest(15, 20).proportion_ci(method="wilson")``); its ends solve |share - p| = 1.96 sqrt(p (1 - p) / n)."""
+    assert wilson_interval(15, 20) == pytest.approx((0.5313, 0.8881), abs=1e-4)
+    for successes in (0, 1, 7, 20):
+        for end in wilson_interval(successes, 20):
+            assert abs(successes / 20 - end) == pytest.approx(Z_975 * math.sqrt(end * (1 - end) / 20), abs=1e-9)
+    assert wilson_interval(0, 20)[0] == 0 and wilson_interval(20, 20)[1] == 1

@@ -1,6 +1,4 @@
-"""Writes the tables of the pages below, and figures of the last, from the results beside them: ``python -m docs.make_tables`` (``make docs``).
-
-A test checks that they are up to date.
+"""Writes the tables and figures of the pages below from the results beside them: ``python -m docs.make_tables`` (``make docs``). A test checks the tables.
 
 A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the text around it is written by hand.
 """

@@ -11,7 +11,7 @@ from tests.helpers.fits import distance
 from tests.helpers.remedies import REMEDIES, STEPS, naive_weights, precision
 
 CASES = [f"{strategy}:{name}" for name in REMEDIES for strategy in ("ddp", "zero2", "zero3", "fsdp2")]
-FAST = {"zero2:finch", "fsdp2:mofo", "zero2:mofo"}
+FAST = {"fsdp2:mofo"}
 pytestmark = pytest.mark.ranks
 
 

@@ -1,3 +1,5 @@
+import os
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -5,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -143,6 +146,18 @@ def test_resumed_is_bitwise_uninterrupted_around_a_penalty(folder: Path, tmp_pat
         fit(folder, L2(Standard(), 0.05), 8, ckpt_path=str(checkpoint), **{**options, "optimizer": partial(MoFO, lr=0.01, fraction=0.5)})
 
 
+@pytest.fixture
+def without_ranks() -> Iterator[None]:
+    """DeepSpeed starts a process group, and sets variables of ranks, before anything is refused; later tests in this process have neither."""
+    variables = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(variables)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("without_ranks")
 def test_an_optimizer_on_the_cpu_is_refused(folder: Path) -> None:
     trainer = {"strategy": DeepSpeedCPUStrategy(stage=3, offload=True), "precision": "32-true"}
     with pytest.raises(ValueError, match="MoFO is not supported with DeepSpeed's `offload_optimizer`, which moves the optimizer to the CPU; leave it out"):

@@ -61,7 +61,8 @@ class Cells:
             if not all(these[seed][name] == those[seed][name] for name in SAME):
                 continue
             one, two = (str(runs[seed]["name"]) for runs in (these, those))
-            parts = {score: self.answers[one, score].minus(self.answers[two, score]) for score in SCORES}
+            pairs = {score: (self.answers.get((one, score)), self.answers.get((two, score))) for score in SCORES}
+            parts = {score: mine.minus(theirs) for score, (mine, theirs) in pairs.items() if mine is not None}
             known = {score: part for score, part in parts.items() if part is not None}
             differences |= {seed: known} if len(known) == len(SCORES) else {}
         return differences
@@ -77,7 +78,7 @@ class Cells:
         runs = self.seeds(variant, remedy, rate)
         if not set(seeds) <= runs.keys():
             return None
-        means = {score: average([self.answers[str(runs[seed]["name"]), score] for seed in seeds]) for score in SCORES}
+        means = {score: average([self.answers.get((str(runs[seed]["name"]), score)) for seed in seeds]) for score in SCORES}
         return {score: mean for score, mean in means.items() if mean is not None} if None not in means.values() else None
 
     def matched(self, variant: str, remedy: str, rate: float) -> Matched | None:

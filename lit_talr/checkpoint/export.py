@@ -60,8 +60,9 @@ def write_export(shares: Mapping[Path, float], out: Path, dtype: str | None, opt
     """Writes the sum of whole checkpoints of a run, each with its share, as a model folder."""
     newest = [*shares][-1]
     skeleton = newest.resolve().parents[1] / SKELETON
+    opened = {path: checkpoint_weights(path) for path in shares}  # what is no checkpoint at all has no skeleton either
     record = read_record(skeleton)
-    weights = mean_weights({path: exported_weights(path, record, skeleton) for path in shares}, shares)
+    weights = mean_weights({path: exported_weights(part, path, record, skeleton) for path, part in opened.items()}, shares)
     target: torch.dtype = getattr(torch, dtype) if dtype else weights.dtype
     name = str(target).removeprefix("torch.")
     about, command = mean_identity(shares).about(), shlex.join(["lit-talr", "export", *options, "--out", str(out), "--dtype", name])
@@ -80,13 +81,12 @@ def write_export(shares: Mapping[Path, float], out: Path, dtype: str | None, opt
         print(rounding)
 
 
-def exported_weights(path: Path, record: dict[str, Any], skeleton: Path) -> Weights:
+def exported_weights(weights: Weights, path: Path, record: dict[str, Any], skeleton: Path) -> Weights:
     """The weights of a whole checkpoint, adapters merged in.
 
     Raises:
         ValueError: If it lacks a tensor that the run's record names.
     """
-    weights = checkpoint_weights(path)
     if record["lora"]:
         weights = merged_weights(weights, record["lora"]["alpha"] / record["lora"]["r"])
     if missing := [name for name in record["names"].values() if name not in weights.shapes]:

@@ -62,7 +62,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
             ["--data", "MedCal"],
             "`data`: there is no class MedCal; did you mean MedCalc? There are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, ",
         ),
-        (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; did you mean Cosine? There are Constant, Cosine, Linear."),
+        (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; did you mean Cosine? There are Constant, Cosine, FINCH, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted; did you mean temperature?"),
         (["--trainer.max_epoch", "1"], "unrecognized arguments: --trainer.max_epoch 1; did you mean --trainer.max_epochs?"),
         (["--model.optimizer.learning_rate", "1"], "`model.optimizer`: Option 'learning_rate' is not accepted; did you mean lr?"),

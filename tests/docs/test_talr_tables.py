@@ -9,7 +9,7 @@ import pytest
 
 from docs.tables.talr_cells import Cells, gap_at_match, read_cells
 from docs.tables.talr_figures import draw_talr
-from docs.tables.when_talr_helps import TABLES, talr_tables, variants
+from docs.tables.when_talr_helps import FIGURES, TABLES, talr_tables, variants
 from lit_talr.report import report
 from tests.report.synthetic import write_run
 
@@ -60,7 +60,7 @@ def lines(folder: Path, name: str) -> list[list[str]]:
 
 
 def test_no_results_yet(tmp_path: Path) -> None:
-    assert talr_tables(tmp_path) == dict.fromkeys(TABLES, "No results yet.")
+    assert talr_tables(tmp_path) == dict.fromkeys((*TABLES, *FIGURES), "No results yet.")
     draw_talr(tmp_path)
     assert not list(tmp_path.iterdir())
 

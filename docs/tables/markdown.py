@@ -1,5 +1,6 @@
 """Tables in Markdown, and the numbers in them."""
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -15,7 +16,7 @@ def short(value: float | None, sign: bool = False) -> str:
     """Format with three digits, as in ``.536``."""
     if value is None or pd.isna(value):
         return "-"
-    return f"{value:{'+' if sign else ''}.3f}".replace("0.", ".", 1)
+    return re.sub(r"(?<!\d)0\.", ".", f"{value:{'+' if sign else ''}.3f}")
 
 
 def interval(value: float, lower: float, upper: float, sign: bool = False) -> str:

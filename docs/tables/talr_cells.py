@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +62,8 @@ class Cells:
             if not all(these[seed][name] == those[seed][name] for name in SAME):
                 continue
             one, two = (str(runs[seed]["name"]) for runs in (these, those))
-            parts = {score: self.answers[one, score].minus(self.answers[two, score]) for score in SCORES}
+            pairs = {score: (self.answers.get((one, score)), self.answers.get((two, score))) for score in SCORES}
+            parts = {score: mine.minus(theirs) for score, (mine, theirs) in pairs.items() if mine is not None}
             known = {score: part for score, part in parts.items() if part is not None}
             differences |= {seed: known} if len(known) == len(SCORES) else {}
         return differences
@@ -77,7 +79,7 @@ class Cells:
         runs = self.seeds(variant, remedy, rate)
         if not set(seeds) <= runs.keys():
             return None
-        means = {score: average([self.answers[str(runs[seed]["name"]), score] for seed in seeds]) for score in SCORES}
+        means = {score: average([self.answers.get((str(runs[seed]["name"]), score)) for seed in seeds]) for score in SCORES}
         return {score: mean for score, mean in means.items() if mean is not None} if None not in means.values() else None
 
     def matched(self, variant: str, remedy: str, rate: float) -> Matched | None:
@@ -106,19 +108,24 @@ def difference(answers: Answers, num_seeds: int) -> Difference:
     return Difference(value, *answers.interval(), num_seeds)
 
 
-def resampled_scores(points: Sequence[dict[str, Answers]], seed: int = 0) -> np.ndarray:
+def resampled_scores(points: Sequence[dict[str, Answers]]) -> np.ndarray:
     """``[1 + RESAMPLES, number of points, 2]`` domain and general scores: the measured ones, then those of resampled items, within each suite."""
-    draw = np.random.default_rng(seed)
     scores = []
     for score in SCORES:
         groups, values = points[0][score].groups, np.stack([point[score].values for point in points], axis=1)
         by_suite = []
         for group in np.unique(groups):
             own = values[groups == group]
-            counts = draw.multinomial(len(own), np.full(len(own), 1 / len(own)), RESAMPLES)
-            by_suite.append(np.concatenate([np.ones((1, len(own))), counts]) @ own / len(own))
+            by_suite.append(item_counts(f"{score} {group}", len(own)) @ own / len(own))
         scores.append(np.mean(by_suite, axis=0))
     return np.stack(scores, axis=-1)
+
+
+@cache
+def item_counts(suite: str, number: int) -> np.ndarray:
+    """``[1 + RESAMPLES, number]`` how often each item of a suite is drawn: once each, then at random; the same whenever it is asked."""
+    draw = np.random.default_rng([*suite.encode()])
+    return np.concatenate([np.ones((1, number)), draw.multinomial(number, np.full(number, 1 / number), RESAMPLES)])
 
 
 def gap_at_match(points: np.ndarray) -> tuple[float, bool]:

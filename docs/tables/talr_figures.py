@@ -40,12 +40,12 @@ def phase(cells: Cells) -> "Figure":
     beyond = {key for key, found in matched.items() if found is not None and not found.reached}
     for axis, title, found in zip(
         axes[0],
-        ("domain, at the same rate", "general, at the same rate", "general, at the same domain score"),
+        ("domain, same rate", "general, same rate", "general, same domain score"),
         (same["domain"], same["general"], at_match),
         strict=True,
     ):
         tiles(axis, words, found, beyond if found is at_match else set())
-        axis.set(title=f"TALR - Standard: {title}", xlabel="learning rate")
+        axis.set(title=f"TALR minus Standard: {title}", xlabel="learning rate")
     axes[0][0].set(ylabel="share of random words")
     return figure
 

@@ -18,6 +18,11 @@ OURS = {"talr": "TALR", "talr-least": "TALR, at least 2"}
 CONTROLS = {"permuted": 1.0, "scaled": 0.8, "l2": 1.0, "talr-least": 1.0}
 """What TALR is compared with besides Standard, and the factor of its rate."""
 GROUPS = ("noise", "hard", "between", "easy")
+FIGURES = {
+    "phase figure": "![TALR minus Standard by share of noise and learning rate](when_talr_helps/figures/phase.png)",
+    "temperature figure": "![TALR's temperature beside the NLL of hard tokens, noise and easy tokens](when_talr_helps/figures/temperature.png)",
+}
+"""The figures are linked where there are results."""
 TABLES = ("claim", "everywhere", "placement", "matched", "controls", "tokens", "temperature")
 
 
@@ -183,9 +188,9 @@ def temperatures(cells: Cells, variant: str, remedy: str = "talr", rate: float =
 
 
 def talr_tables(folder: Path) -> dict[str, str]:
-    """Every table of the page by its name."""
+    """Every table and figure of the page by its name."""
     if not (folder / "results.parquet").is_file():
-        return dict.fromkeys(TABLES, "No results yet.")
+        return dict.fromkeys((*TABLES, *FIGURES), "No results yet.")
     cells = read_cells(folder)
     makers = (claim, everywhere, placement, matched, controls, tokens, temperature)
-    return {name: make(cells) for name, make in zip(TABLES, makers, strict=True)}
+    return {name: make(cells) for name, make in zip(TABLES, makers, strict=True)} | FIGURES

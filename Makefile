@@ -18,8 +18,12 @@ FETCH := [ -d $(REAL) ] || $(BIN)/python -m benchmarks.real_model $(REAL) || ech
 # Sizes of `make real`: two epochs of 48 training rows instead of three of 256, and 48 test rows instead of 160.
 SMALL := --trainer.max_epochs 2 --data.max_rows 60 --data.max_test_rows 48
 
+# The study of docs/when_talr_helps.md. Keys of earlier code that gives the same numbers, each with the reason: --same-code KEY
+STUDY := docs/when_talr_helps
+SAME_CODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real test fast test-real test-all check format wheel docs freeze clean
+.PHONY: help setup demo real talr-study talr-results talr-page test fast test-real test-all check format wheel docs freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -35,6 +39,16 @@ real: $(STAMP) data $(REAL)  ## set up, make a real model, and run a small trade
 	@$(PIP) install -c constraints.txt -e '.[eval]'
 	@$(BIN)/lit-talr sweep -c configs/experiment/real_esci.yaml --space configs/sweep/real_small.yaml --out runs/real-small --workers $(WORKERS) $(SMALL)
 	@$(BIN)/lit-talr report runs/real-small --out runs/real-small/report.html
+
+talr-study: $(STAMP) runs/talr-warm/export  ## run what is left of the study of docs/when_talr_helps.md; hours, and it can be stopped at any time
+	@for space in configs/sweep/talr/*.yaml; do \
+		$(BIN)/lit-talr sweep -c configs/experiment/lab_talr.yaml --space $$space --out runs/talr --workers $(WORKERS) --stored $(STUDY) $(SAME_CODE) || { [ $$? -lt 128 ] || exit 1; failed=1; }; \
+	done; [ -z "$$failed" ]
+
+talr-results: $(STAMP)  ## add the finished trials of that study to docs/when_talr_helps
+	@$(BIN)/lit-talr report runs/talr $(if $(wildcard $(STUDY)/results.parquet),--from $(STUDY)) --out $(STUDY)
+
+talr-page: talr-results docs  ## the same, and make its tables and figures again
 
 test: $(STAMP)  ## set up, check style and types, run the fast tests; those on two ranks run alone, since they are slow next to others
 	@$(MAKE) --no-print-directory -j 2 check fast
@@ -84,6 +98,10 @@ clean:  ## delete everything that is built here, .venv included; runs/ stays
 data:
 	@if [ ! -d "$$LIT_TALR_DATA" ]; then echo "'make real' reads real rows: set LIT_TALR_DATA to a folder that holds them, or make data/ (docs/real.md says what goes into it)." >&2; exit 1; fi
 	@ln -s "$$LIT_TALR_DATA" data
+
+runs/talr-warm/export: | $(STAMP)
+	@$(BIN)/lit-talr fit -c configs/experiment/lab_talr.yaml --trainer.callbacks+=HFExport --trainer.max_epochs 2 --data.train_size 512 --data.seed 100 \
+		--seed_everything 100 --model.optimizer.lr 5e-4 --run runs/talr-warm --ckpt_path auto
 
 $(REAL): | $(STAMP)
 	@$(BIN)/python -m benchmarks.real_model $@

@@ -53,16 +53,18 @@ def ours(part: str, model: Path, data: Path, out: Path, limit: int) -> Answers:
         tasks = {name: {"metric": metric, "limit": limit} for name, metric in PARTS[part].metrics.items()}
         options = {"data_folder": str(data), "batch_size": BATCH, "chat_template": PARTS[part].chat, "allow_code_execution": True, "tasks": tasks}
         callbacks = json.dumps([{"class_path": "Summary"}, {"class_path": "LMEval", "init_args": options}])
-        words = ["-c", "configs/experiment/real_esci.yaml", "--model.pretrained", str(model), "--data.max_test_rows", "1", "--trainer.callbacks", callbacks]
+        pairs = str(data / "esci" / "esci_us_pairs.parquet")
+        words = ["-c", "configs/experiment/real_esci.yaml", "--model.pretrained", str(model), "--data.train", pairs, "--data.test", pairs]
+        words += ["--data.max_test_rows", "1", "--trainer.callbacks", callbacks]
         begun = time.monotonic()
         with (out / "log.txt").open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             lit_talr(["test", *words, "--run", str(folder)])
-        write_json(folder / "seconds.json", time.monotonic() - begun)
+        write_json(folder / "seconds.json", {"seconds": time.monotonic() - begun})
     rows = read_json_lines(folder / "answers" / "general-test.jsonl")
     return Answers(
         {(row["task"], row["doc_id"]): row["resps"] for row in rows},
         read_json(folder / "lm_eval.json")["results"]["test"]["results"],
-        read_json(folder / "seconds.json"),
+        read_json(folder / "seconds.json")["seconds"],
     )
 
 
@@ -78,13 +80,13 @@ def theirs(part: str, model: Path, data: Path, out: Path, limit: int) -> Answers
         with (out / "log.txt").open("a", encoding="utf-8") as file:
             paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
             subprocess.run([sys.executable, *command], cwd=data, check=True, env=paths, stdout=file, stderr=file)
-        write_json(folder / "seconds.json", time.monotonic() - begun)
+        write_json(folder / "seconds.json", {"seconds": time.monotonic() - begun})
     responses = {}
     for file in folder.rglob("samples_*.jsonl"):
         task = file.name.removeprefix("samples_").rsplit("_", 1)[0]
         responses |= {(task, row["doc_id"]): row["resps"] for row in read_json_lines(file)}
     (results,) = folder.rglob("results_*.json")
-    return Answers(responses, read_json(results)["results"], read_json(folder / "seconds.json"))
+    return Answers(responses, read_json(results)["results"], read_json(folder / "seconds.json")["seconds"])
 
 
 def table(found: dict[str, tuple[Answers, Answers]]) -> Iterator[str]:
@@ -102,7 +104,7 @@ def table(found: dict[str, tuple[Answers, Answers]]) -> Iterator[str]:
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="model folder, such as benchmarks.real_model makes")
-    parser.add_argument("data", type=Path, help="folder with ifeval/, gsm8k/ and humaneval/ (docs/benchmarks.md)")
+    parser.add_argument("data", type=Path, help="folder with esci/, ifeval/, gsm8k/ and humaneval/ (docs/benchmarks.md)")
     parser.add_argument("--out", type=Path, required=True, help="folder; what it holds is not done again")
     parser.add_argument("--limit", type=int, default=50, help="items of each task")
     arguments = parser.parse_args(words)

@@ -25,6 +25,7 @@ FIELDS = {
     "top_entropy": "entropy of the top 20",
     "base_nll": "NLL under the base model",
     "base_kl": "KL to the base model",
+    "masked_kl": "KL to the base model without the label",
     "entropy": "entropy",
 }
 HEAD = """# The losses
@@ -32,15 +33,22 @@ HEAD = """# The losses
 Generated from the code by `make docs`: the text of each loss is its docstring. `lit-talr fit --model.loss.help NAME` prints its formula and options.
 
 The loss of an optimizer step is `(1/N) * sum of w * nll` over its N supervised tokens, on all ranks and in all micro-batches. p = exp(-nll) is a token's
-probability under the model in training; p_0 and nll_0 are the base model's, that is, the model's before training. Weights carry no gradient; ASFT adds a
-term that does. Every loss works with every data set, model, precision and strategy of `configs/` unless it says otherwise. What a loss cannot do is
-refused by name before anything is loaded. Losses that hold another one (`L2`, `Truncation`) compose.
+probability under the model in training; p_0 and nll_0 are the base model's, that is, the model's before training. Weights carry no gradient; ASFT, KL and
+MaskTheTarget add a term that does. Every loss works with every data set, model, precision and strategy of `configs/` unless it says otherwise. What a loss
+cannot do is refused by name before anything is loaded. Losses that hold another one (`KL`, `L2`, `MaskTheTarget`, `Truncation`) compose.
 
 The NLL under the base model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together.
 It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
-Two remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. Wise-FT comes after training:
-`lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C`.
+Some remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. [FINCH and MoFO](running.md#schedules-and-optimizers) are a
+schedule and an optimizer, `-c configs/finch.yaml` and `-c configs/mofo.yaml`; they compose with any loss. Others come after training:
+
+| after training | weights | command |
+|---|---|---|
+| Wise-FT | theta_0 + alpha (theta - theta_0) | `lit-talr merge --base A --tuned runs/mine/export --alpha 0.5 --out C` |
+| LiNeS | the same, with alpha + (1 - alpha) l / (L - 1) in layer l of L | the same with `--method lines` |
+| soup | the mean of several | `lit-talr merge --tuned [A,B] --out C` |
+| exponential mean | m = theta_1, then m <- decay m + (1 - decay) theta_k over a run's checkpoints | `lit-talr export --ckpt runs/mine --decay 0.9 --out C` |
 """
 
 

@@ -1,4 +1,4 @@
-"""Writes the tables of the pages below from the results beside them: ``python -m docs.make_tables`` (``make docs``). A test checks that they are up to date.
+"""Writes the tables and figures of the pages below from the results beside them: ``python -m docs.make_tables`` (``make docs``). A test checks the tables.
 
 A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the text around it is written by hand.
 """
@@ -9,9 +9,11 @@ from pathlib import Path
 from docs.tables.diagnose import diagnose_tables
 from docs.tables.real import real_tables
 from docs.tables.study import study_tables
+from docs.tables.talr_figures import draw_talr
+from docs.tables.when_talr_helps import talr_tables
 
 DOCS = Path(__file__).parent
-PAGES = {"diagnose": diagnose_tables, "real": real_tables, "study": study_tables}
+PAGES = {"diagnose": diagnose_tables, "real": real_tables, "study": study_tables, "when_talr_helps": talr_tables}
 """The makers of a page's tables by its name, which is also that of the folder of its results. Each gets that folder."""
 
 
@@ -27,5 +29,6 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
+    draw_talr(DOCS / "when_talr_helps")
     for name in PAGES:
         (DOCS / f"{name}.md").write_text(filled(name), encoding="utf-8")

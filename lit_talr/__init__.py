@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from lit_talr.modeling.lora import LoRA as LoRA
     from lit_talr.module import DomainSFT as DomainSFT
     from lit_talr.training.building import Compute as Compute
+    from lit_talr.training.mofo import MoFO as MoFO
     from lit_talr.training.non_finite import NonFinite as NonFinite
+    from lit_talr.training.schedules import FINCH as FINCH
     from lit_talr.training.schedules import Constant as Constant
     from lit_talr.training.schedules import Cosine as Cosine
     from lit_talr.training.schedules import Linear as Linear
@@ -26,15 +28,17 @@ HOMES = {
     "data.encoding": ("Encoding",),
     "domains": ("DomainDataModule", "ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay"),
     "losses": (
-        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "L2", "STM", "TALR", "LossStrategy", "Permuted", "PriFT", "Rho1"),
+        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "InfoSFT", "KL", "L2", "LossStrategy", "MaskTheTarget"),
+        *("Permuted", "PriFT", "Rho1", "STM", "TALR"),
         *("Standard", "TokenStats", "Truncation", "talr_loss", "talr_weights"),
     ),
     "modeling.generation": ("Generation",),
     "modeling.lora": ("LoRA",),
     "module": ("DomainSFT",),
     "training.building": ("Compute",),
+    "training.mofo": ("MoFO",),
     "training.non_finite": ("NonFinite",),
-    "training.schedules": ("Constant", "Cosine", "Linear", "Schedule"),
+    "training.schedules": ("FINCH", "Constant", "Cosine", "Linear", "Schedule"),
 }
 """The module of each public name."""
 __all__ = [name for names in HOMES.values() for name in names]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -18,7 +18,7 @@ COMMANDS = {
     "curriculum": "how hard the tokens of runs are, epoch by epoch",
     "diagnose": "which remedy a short Standard run speaks for",
     "heatmap": "a page of texts, each token coloured by its probability, base and tuned",
-    "merge": "Wise-FT: interpolate a model with its base model; or average several",
+    "merge": "Wise-FT, LiNeS: interpolate a model with its base model; or average several",
     "export": "a checkpoint of any strategy as a Hugging Face folder",
     "demo": "a small study in a few minutes, on a CPU, without a download",
 }

@@ -1,5 +1,6 @@
 """The LightningModule: what happens in one optimizer step, from top to bottom."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -8,12 +9,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from lit_talr.checkpoint.before_loading import check_before_loading
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.losses.base import LossStrategy, TokenStats, check_weights
+from lit_talr.losses.base import RUNNING_BASE, LossStrategy, TokenStats, check_weights
 from lit_talr.modeling.arithmetic import Arithmetic
 from lit_talr.modeling.backbone import BackboneOutput
 from lit_talr.modeling.generation import Generation
@@ -21,12 +21,12 @@ from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import layout_factor, set_engine_defaults
 from lit_talr.training.base_model import BaseModel, BaseNumbers, base_dtype, prepare_base
-from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, say_positions, try_head_kernel
+from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, say_positions, tell_parts, try_head_kernel
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.training.monitors import adopt_monitors
 from lit_talr.training.non_finite import Guard, NonFinite
-from lit_talr.training.rates import say_high_rate
+from lit_talr.training.rates import attach_schedule, say_high_rate
 from lit_talr.training.resume import check_model
 from lit_talr.training.run_record import RunRecord, ignore_loss_state, trained_weights
 from lit_talr.training.schedules import Cosine, Schedule
@@ -46,7 +46,7 @@ class DomainSFT(EvaluatedModule):
     5. It returns that times ``layout_factor``, which undoes the averages over micro-batches and ranks. Lightning runs backward and adds up gradients.
     6. After the last micro-batch, Lightning clips the gradient's norm.
     7. The guard, an optimizer hook in which 2 to 6 of the last micro-batch ran, sums the loss over ranks; it stops, or skips the step, if it is not finite.
-    8. Penalties such as L2, hooks too, add their gradient to the weights whose optimizer state is on this rank.
+    8. Hooks set the rate, where the schedule follows the loss, and add the gradient of penalties to the weights whose optimizer state is on this rank.
     9. The optimizer changes the weights.
     10. ``step_end`` logs, and lets the loss finish its step (its collectives run there); then the schedule steps.
 
@@ -127,13 +127,12 @@ class DomainSFT(EvaluatedModule):
         optimizer = self.optimizer(trained_weights(self))
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # gradients are unscaled before hooks and clipping
         check_optimizer(optimizer, self.trainer)
+        tell_parts(optimizer, self.trainer)
         say_high_rate(optimizer)
         self.record.describe(self, optimizer)
         self.guard.attach(optimizer, self.trainer, self.data)  # before the penalties, which then see no gradient in a skipped step
         self.loss.attach(optimizer)
-        num_steps = self.num_steps
-        self.schedule.say_endless_warmup(num_steps)
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, num_steps))
+        scheduler = attach_schedule(optimizer, self.schedule, self.guard, self.trainer, self.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
@@ -145,22 +144,19 @@ class DomainSFT(EvaluatedModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.plan.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)) % 2**63)
 
-    def forward(self, batch: Batch, correct: bool = False, entropy: bool = False, top_entropy: bool = False, base: BaseLogits | None = None) -> BackboneOutput:
+    def forward(self, batch: Batch, also: Collection[str] = (), base: BaseLogits | None = None) -> BackboneOutput:
         if self.backbone is None:
             raise ValueError("The model is built when a trainer starts: call `Trainer.fit`, `validate` or `test` first, or load its export with transformers.")
         tokens = batch["input_ids"], batch["labels"], batch["packing"], batch["supervised"]
-        return self.backbone(*tokens, correct=correct, entropy=entropy, top_entropy=top_entropy, base=base)
+        return self.backbone(*tokens, base=base, **dict.fromkeys(also, True))
 
     def token_stats(self, batch: Batch, numbers: BaseNumbers | None = None) -> TokenStats:
         """The numbers of a micro-batch's tokens that the loss turns into weights; rows that are not training rows have base ``numbers`` of their own."""
-        needs, mask, base, numbers = self.loss.needs, batch["labels"] != IGNORE_INDEX, None, numbers or self.base
-        if "base_kl" in needs:
-            backbone = numbers.backbone or self.backbone  # with LoRA, the trained model without its adapters
-            assert backbone is not None
-            base = backbone.base_logits(batch["input_ids"], batch["packing"])
-        output = self(batch, entropy="entropy" in needs, top_entropy="top_entropy" in needs, base=base)
+        needs, mask, numbers = self.loss.needs, batch["labels"] != IGNORE_INDEX, numbers or self.base
+        base = numbers.logits(batch, self.backbone) if needs & RUNNING_BASE else None
+        output = self(batch, needs - {"base_nll"}, base)
         base_nll = numbers.nll.of_batch(batch, output.nll.detach(), mask) if numbers.nll is not None else None
-        return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, base_nll, output.base_kl)
+        return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, base_nll, output.base_kl, output.masked_kl)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the loss, times ``layout_factor``, and for callbacks the tokens' statistics and weights, detached."""

@@ -133,7 +133,7 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
 
 
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
-    assert {"lab_base", "lab_clinic", "lab_noise", "real_esci", *EXPERIMENTS} == set(names("experiment"))
+    assert {"lab_base", "lab_clinic", "lab_noise", "lab_talr", "real_esci", *EXPERIMENTS} == set(names("experiment"))
     run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
     main(["fit", *configs("experiment/lab_base"), *small, "--run", str(run)])
     made, shipped = ({path.name for path in folder.iterdir()} for folder in (run / "export", CONFIGS.parent / "lit_talr" / "lab" / "base"))
@@ -202,6 +202,20 @@ def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path],
     reloaded = load_model(str(run / "export"), None, None, 0, None).state_dict()
     for name, weight in reloaded.items():
         torch.testing.assert_close(weight, merged[name], rtol=0, atol=1e-6)
+
+
+def test_finch_takes_the_place_of_the_schedule(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "finch"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    values = read_values(one_step(tmp_path / "run", *words, "--model.optimizer.lr", "2e-5"), "fit")
+    assert values["train/learning_rate"] == pytest.approx(2e-5 * values["train/nll"] ** -0.5, rel=1e-5)
+
+
+def test_mofo_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "mofo"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-2")
+    before, after = load_file(models["qwen2"] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
+    moved = {name: float((after[name] != before[name]).double().mean()) for name in before if "_proj.weight" in name}
+    assert all(0 < share < 0.16 for share in moved.values())
 
 
 def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models: dict[str, Path], medcalc: list[str], tmp_path: Path) -> None:

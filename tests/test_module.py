@@ -201,7 +201,7 @@ def test_statistics_that_are_not_computed_are_refused_by_name(folder: Path) -> N
     class Needy(Standard):
         needs = frozenset({"entropy", "gradient_norm"})
 
-    with pytest.raises(ValueError, match="Needy needs gradient_norm, which is not computed; there are base_kl, base_nll, entropy, top_entropy"):
+    with pytest.raises(ValueError, match="Needy needs gradient_norm, which is not computed; there are base_kl, base_nll, entropy, masked_kl, top_entropy"):
         fit(folder, Needy(), steps=1)
 
 

@@ -31,9 +31,9 @@ from lit_talr.utils.errors import check_in, check_least
 class TokenProbability(Callback):
     """Statistics of the supervised tokens' probabilities by epoch, to the logger and to ``token_probability.parquet`` of the run folder.
 
-    Two or three sets of tokens are watched. ``train``: every token as training saw it, under the weights of its step; its NLL is there already. ``probe``: a
-    fixed sample of examples, scored after each epoch, and before training (epoch 0, the base model). ``held_out``: as many of the rows that ``data.held_out``
-    sets aside, scored likewise. The probe's tokens also form cohorts by their probability under the base model, each followed through the epochs: a share of
+    Two or three sets of tokens are watched. ``train``: every token as training saw it, under the weights of its step. ``probe``: a fixed
+    sample of examples, scored after each epoch, and before training (epoch 0, the base model). ``held_out``: as many of the rows that ``data.held_out`` sets
+    aside, scored likewise. The probe's tokens also form cohorts by their probability under the base model, each followed through the epochs: a share of
     p > 0.2 cannot show whether the hard tokens are learned. All counts are exact over ranks and after a resume.
 
     The table has a row for each epoch, ``set`` and group: ``all`` tokens, each ``bin`` of probability, each ``cohort``, and each of the ``hardest`` tokens

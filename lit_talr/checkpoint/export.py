@@ -2,15 +2,19 @@
 
 import shlex
 import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from lit_talr.checkpoint.checkpoint_weights import checkpoint_identity, checkpoint_weights
-from lit_talr.checkpoint.find import hold_last, hold_whole
+from lit_talr.checkpoint.checkpoint_weights import checkpoint_weights
+from lit_talr.checkpoint.find import checkpoints, hold_last, hold_whole, step_of
+from lit_talr.checkpoint.mean import decayed_shares, mean_identity, mean_weights
 from lit_talr.checkpoint.rounding import Rounding
-from lit_talr.checkpoint.weights import merged_weights, write_shards
+from lit_talr.checkpoint.weights import Weights, merged_weights, write_shards
+from lit_talr.utils.errors import check_in
 from lit_talr.utils.files import new_folder, read_json, run_around, write_text
 from lit_talr.utils.locks import Lock
 from lit_talr.utils.manifest import MANIFEST, is_made, write_manifest
@@ -22,40 +26,48 @@ RECORD = "export.json"
 """File in it with the base model, the LoRA, and the names of tensors in files and in the model."""
 
 
-def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16"] | None = None) -> None:
+def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16"] | None = None, decay: float | None = None) -> None:
     """Write the weights of a checkpoint, of any strategy, as a Hugging Face folder; on one machine, without a GPU, with one file of it in memory.
 
     With LoRA the update is merged in: W + alpha / r * B A. For a dtype of half precision it also prints how much of the update is lost to rounding.
+    With ``decay`` the exponential mean of all checkpoints of a run is written: m = theta_1, then m <- decay * m + (1 - decay) * theta_k, from the oldest to
+    the newest. Keep many with ``WholeCheckpoint``'s ``every_n_train_steps`` and ``save_top_k: -1``; one after every step gives the usual mean (EMA).
 
     Args:
         ckpt: A run's folder, which means its newest whole checkpoint, or one checkpoint from its ``checkpoints``.
         out: A new folder.
         dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update.
+        decay: In [0, 1), how much of the mean stays from one checkpoint of the run's folder to the next; left out, nothing is averaged.
 
     Raises:
-        ValueError: If the path is no whole checkpoint of a run, the run has no ``skeleton`` folder, or the new folder holds something else already.
+        ValueError: If the path is no whole checkpoint of a run, the run has no ``skeleton`` folder, or the new folder holds something else already; with
+            ``decay`` out of range, for a path that is not a run's folder, or has fewer than two steps or a checkpoint that is not whole.
     """
     out = out.expanduser()
     is_made(out)
-    path, lock = find_checkpoint(ckpt.expanduser())
-    with lock:
-        write_export(path, out, dtype)
+    if decay is None:
+        path, lock = find_checkpoint(ckpt.expanduser())
+        with lock:
+            write_export({path: 1.0}, out, dtype, ["--ckpt", str(path)])
+        return
+    check_in("decay", decay, "[0, 1)")
+    with ExitStack() as locks:
+        paths = find_checkpoints(ckpt.expanduser(), locks)
+        write_export(decayed_shares(paths, decay), out, dtype, ["--ckpt", str(ckpt), "--decay", f"{decay:g}"])
 
 
-def write_export(path: Path, out: Path, dtype: str | None) -> None:
-    """Writes a whole checkpoint as a model folder."""
-    skeleton = path.resolve().parents[1] / SKELETON
-    weights = checkpoint_weights(path)
+def write_export(shares: Mapping[Path, float], out: Path, dtype: str | None, options: list[str]) -> None:
+    """Writes the sum of whole checkpoints of a run, each with its share, as a model folder."""
+    newest = [*shares][-1]
+    skeleton = newest.resolve().parents[1] / SKELETON
+    opened = {path: checkpoint_weights(path) for path in shares}  # what is no checkpoint at all has no skeleton either
     record = read_record(skeleton)
-    if record["lora"]:
-        weights = merged_weights(weights, record["lora"]["alpha"] / record["lora"]["r"])
-    if missing := [name for name in record["names"].values() if name not in weights.shapes]:
-        raise ValueError(f"{path} has no tensor `{missing[0]}`, which {skeleton / RECORD} names; give a checkpoint of the run that wrote both.")
+    weights = mean_weights({path: exported_weights(part, path, record, skeleton) for path, part in opened.items()}, shares)
     target: torch.dtype = getattr(torch, dtype) if dtype else weights.dtype
     name = str(target).removeprefix("torch.")
-    about, command = checkpoint_identity(path).about(), shlex.join(["lit-talr", "export", "--ckpt", str(path), "--out", str(out), "--dtype", name])
+    about, command = mean_identity(shares).about(), shlex.join(["lit-talr", "export", *options, "--out", str(out), "--dtype", name])
     if is_made(out, about, command):
-        print(f"{out}: is there already, from the same checkpoint")
+        print(f"{out}: is there already, from the same checkpoint{'s' if len(shares) > 1 else ''}")
         return
     rounding = Rounding.of(target, record["pretrained"], record["revision"])
     with new_folder(out) as folder:
@@ -63,9 +75,40 @@ def write_export(path: Path, out: Path, dtype: str | None) -> None:
         num_files = write_shards(folder, record["names"], weights, target, rounding)
         add_command(folder / "README.md", command, rounding)
         write_manifest(folder, about=about)
-    print(f"{out}: {path.name}, {len(record['names']):,} tensors in {num_files} file(s), {name}")
+    source = newest.name if len(shares) == 1 else f"mean of {len(shares)} checkpoints to {newest.name}"
+    print(f"{out}: {source}, {len(record['names']):,} tensors in {num_files} file(s), {name}")
     if rounding is not None:
         print(rounding)
+
+
+def exported_weights(weights: Weights, path: Path, record: dict[str, Any], skeleton: Path) -> Weights:
+    """The weights of a whole checkpoint, adapters merged in.
+
+    Raises:
+        ValueError: If it lacks a tensor that the run's record names.
+    """
+    if record["lora"]:
+        weights = merged_weights(weights, record["lora"]["alpha"] / record["lora"]["r"])
+    if missing := [name for name in record["names"].values() if name not in weights.shapes]:
+        raise ValueError(f"{path} has no tensor `{missing[0]}`, which {skeleton / RECORD} names; give a checkpoint of the run that wrote both.")
+    return weights
+
+
+def find_checkpoints(run: Path, locks: ExitStack) -> list[Path]:
+    """The checkpoints of a run, one for each step, oldest first, each locked until the stack ends.
+
+    Raises:
+        ValueError: For fewer than two, and for one that is not whole.
+    """
+    by_step = {step: path for path in sorted(checkpoints(run)) if (step := step_of(path)) is not None}  # a best one may be the last one too
+    if len(by_step) < 2:
+        raise ValueError(
+            f"`decay`: {run} has checkpoints of {len(by_step)} step(s) in its `checkpoints`, and a mean needs two; give the folder of a run whose "
+            "`WholeCheckpoint` keeps more, such as `every_n_train_steps: 10` with `save_top_k: -1`."
+        )
+    for path in by_step.values():
+        locks.enter_context(hold_whole(path, "ckpt", "remove it, or export another run"))
+    return [path for _, path in sorted(by_step.items())]
 
 
 def find_checkpoint(path: Path) -> tuple[Path, Lock]:

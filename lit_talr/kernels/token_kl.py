@@ -12,6 +12,9 @@ from torch import Tensor
 from lit_talr.kernels.chunked_head import Chunk, ChunkedHead, HeadTensors, TokenScores, check_head
 from lit_talr.utils.errors import check_least
 
+LEFT_OUT = -1e30
+"""The logit of a token that is left out: its probability is exactly 0, and its differences are finite."""
+
 
 class TokenKL(NamedTuple):
     """Per-token results of ``token_kl``."""
@@ -27,6 +30,7 @@ def token_kl(
     base_weight_VE: Tensor,
     bias_V: Tensor | None = None,
     base_bias_V: Tensor | None = None,
+    labels_N: Tensor | None = None,
     *,
     softcap: float | None = None,
     scale: float = 1.0,
@@ -34,9 +38,11 @@ def token_kl(
     base_scale: float = 1.0,
     chunk_tokens: int = 256,
 ) -> TokenKL:
-    """KL(base || model) of the next token, exact over the vocabulary. Equals this, but never holds logits ``[N, V]`` of either::
+    """KL(base || model) of the next token, exact over the vocabulary, or over all tokens but one. Equals this, but never holds logits ``[N, V]`` of either::
 
         logits = scale * F.linear(hidden_ND, weight_VD, bias_V).float()  # then the soft-cap, as in token_nll; the base model's likewise
+        if labels_N is not None:  # 0 * log 0 is 0 below
+            logits, base_logits = (values.scatter(1, labels_N[:, None], -inf) for values in (logits, base_logits))
         p, p_0 = logits.softmax(1), base_logits.detach().softmax(1)
         kl = (p_0 * (p_0.log() - p.log())).sum(1)
         agreement = logits.argmax(1) == base_logits.argmax(1)
@@ -55,6 +61,7 @@ def token_kl(
         base_weight_VE: ``[V, E]``, the weight of the base model's head.
         bias_V: ``[V]``, the head's bias; carries gradient.
         base_bias_V: ``[V]``, the bias of the base model's head.
+        labels_N: ``[N]`` int64 in [0, V), a token of both distributions that is left out; the others' probabilities are renormalised.
         softcap: Bound of the logits, above 0; ``None`` for none.
         scale: Factor of the logits, before the soft-cap.
         base_softcap: Bound of the base model's logits.
@@ -72,10 +79,12 @@ def token_kl(
     if len(hidden_ND) != len(base_hidden_NE) or len(weight_VD) != len(base_weight_VE):
         shapes = [tuple(tensor.shape) for tensor in (hidden_ND, weight_VD, base_hidden_NE, base_weight_VE)]
         raise ValueError(f"`hidden_ND`, `weight_VD`, `base_hidden_NE` and `base_weight_VE` must have the same N and V, got {shapes}.")
+    if labels_N is not None and labels_N.shape != hidden_ND.shape[:1]:
+        raise ValueError(f"`labels_N` must be [N] for `hidden_ND` [N, D], got {tuple(labels_N.shape)} for {tuple(hidden_ND.shape)}.")
     check_least("chunk_tokens", chunk_tokens, 1)
     heads = ChunkedHead(dtypes[0], softcap, scale, chunk_tokens), ChunkedHead(dtypes[1], base_softcap, base_scale, chunk_tokens)
     base = base_hidden_NE.detach(), base_weight_VE.detach(), None if base_bias_V is None else base_bias_V.detach()
-    return TokenKL(*TokenScores.apply(_Scorer(*heads), hidden_ND, weight_VD, bias_V, *base))
+    return TokenKL(*TokenScores.apply(_Scorer(*heads), hidden_ND, weight_VD, bias_V, *base, labels_N))
 
 
 class _Scorer(NamedTuple):
@@ -100,13 +109,18 @@ class _Scorer(NamedTuple):
             del log_CV, base_CV, dlogits_CV
 
     def log_probabilities(
-        self, model: HeadTensors, hidden_NE: Tensor, weight_VE: Tensor, bias_V: Tensor | None
+        self, model: HeadTensors, hidden_NE: Tensor, weight_VE: Tensor, bias_V: Tensor | None, labels_N: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
         """Yields rows, hidden states, logits and log-probabilities of the model, log-probabilities of the base; all may be overwritten."""
         rows = torch.arange(len(hidden_NE), device=hidden_NE.device)
         base_chunks = self.base_head.chunks((hidden_NE, self.base_head.operand(weight_VE), bias_V), rows)
         for (rows_C, hidden_CD, logits_CV), (_, _, base_CV) in zip(self.head.chunks(model, rows), base_chunks, strict=True):
-            yield rows_C, hidden_CD, logits_CV, logits_CV.log_softmax(1), base_CV.log_softmax(1).to(logits_CV.dtype)
+            if labels_N is None:
+                yield rows_C, hidden_CD, logits_CV, logits_CV.log_softmax(1), base_CV.log_softmax(1).to(logits_CV.dtype)
+                continue
+            labels_C = labels_N[rows_C, None]
+            log_CV, base_log_CV = (values_CV.scatter_(1, labels_C, LEFT_OUT).log_softmax(1).to(logits_CV.dtype) for values_CV in (logits_CV, base_CV))
+            yield rows_C, hidden_CD, logits_CV.scatter_(1, labels_C, 0), log_CV, base_log_CV  # 0: the soft-cap's slope stays finite there
 
 
 def _divergence(log_CV: Tensor, base_CV: Tensor, spare_CV: Tensor) -> Tensor:

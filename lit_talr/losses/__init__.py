@@ -6,8 +6,11 @@ from lit_talr.losses.dft import DFT
 from lit_talr.losses.eaft import EAFT
 from lit_talr.losses.flow import FLOW
 from lit_talr.losses.gce import GCE
+from lit_talr.losses.infosft import InfoSFT
 from lit_talr.losses.iw_sft import IWSFT
+from lit_talr.losses.kl import KL
 from lit_talr.losses.l2 import L2
+from lit_talr.losses.mask_the_target import MaskTheTarget
 from lit_talr.losses.permuted import Permuted
 from lit_talr.losses.prift import PriFT
 from lit_talr.losses.rho1 import Rho1
@@ -23,10 +26,13 @@ __all__ = [
     "FLOW",
     "GCE",
     "IWSFT",
+    "KL",
     "L2",
     "STM",
     "TALR",
+    "InfoSFT",
     "LossStrategy",
+    "MaskTheTarget",
     "Permuted",
     "PriFT",
     "Rho1",

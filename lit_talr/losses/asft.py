@@ -1,10 +1,9 @@
 """Anchored supervised fine-tuning: DFT with a divergence from the base model."""
 
-import torch
 from torch import Tensor
 
 from lit_talr.losses.base import LossStrategy, TokenStats
-from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.losses.divergence import Divergence
 from lit_talr.utils.errors import check_in
 
 
@@ -31,33 +30,21 @@ class ASFT(LossStrategy):
         super().__init__()
         check_in("coefficient", coefficient, "[0, inf)")
         self.coefficient = coefficient
-        self._sums: Tensor | None = None  # [2], divergence and number of tokens of the open step
-        self._kl: Tensor | None = None
+        self._divergence = Divergence()
 
     def weights(self, stats: TokenStats) -> Tensor:
         return (-stats.nll.detach()).exp()
 
     def forward(self, stats: TokenStats, weights: Tensor) -> Tensor:
         """Adds the coefficient times the sum of the divergences; carries gradient through both, not through the weights."""
-        return super().forward(stats, weights) + self.coefficient * total_divergence(stats)
+        return super().forward(stats, weights) + self.coefficient * self._divergence.total(stats.base_kl, stats.mask)
 
     def observe(self, stats: TokenStats, weights: Tensor) -> None:
-        kl = total_divergence(stats).detach()
-        sums = torch.stack([kl, stats.mask.sum().to(kl.dtype)])
-        self._sums = sums if self._sums is None else self._sums + sums
+        self._divergence.observe(stats.base_kl, stats.mask)
 
     def step_end(self) -> None:
-        if self._sums is not None:
-            kl, number = sum_over_ranks(self._sums)
-            self._sums = None
-            self._kl = kl / number
+        self._divergence.step_end()
 
     def metrics(self) -> dict[str, Tensor]:
         """``asft/kl``, the mean divergence over the supervised tokens of the step, as the step found the weights."""
-        return {} if self._kl is None else {"asft/kl": self._kl}
-
-
-def total_divergence(stats: TokenStats) -> Tensor:
-    """The sum of the divergences over supervised tokens, with gradient."""
-    assert stats.base_kl is not None
-    return torch.where(stats.mask, stats.base_kl, 0).sum()
+        return self._divergence.metrics("asft/kl")

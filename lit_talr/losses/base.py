@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+RUNNING_BASE = frozenset({"base_kl", "masked_kl"})
+"""The fields of ``TokenStats`` for which the base model runs beside the trained one."""
+
 
 class TokenStats(NamedTuple):
     """Per-token numbers of one micro-batch; ``[B, T]`` are its rows and positions.
@@ -20,6 +23,7 @@ class TokenStats(NamedTuple):
         top_entropy: ``[B, T]`` the same of the twenty most likely tokens, renormalised.
         base_nll: ``[B, T]`` NLL under the base model, detached.
         base_kl: ``[B, T]`` KL(base || model) of the next token in nats, with the dtype of ``nll``; carries gradient.
+        masked_kl: ``[B, T]`` the same without the label: both distributions are renormalised over all other tokens; carries gradient.
     """
 
     nll: Tensor
@@ -29,6 +33,7 @@ class TokenStats(NamedTuple):
     top_entropy: Tensor | None = None
     base_nll: Tensor | None = None
     base_kl: Tensor | None = None
+    masked_kl: Tensor | None = None
 
     def detach(self) -> "TokenStats":
         """The same numbers without gradient."""
@@ -80,12 +85,12 @@ class LossStrategy(nn.Module):
         Raises:
             ValueError: In one sentence, with the way out.
         """
-        if self.needs & {"base_nll", "base_kl"} and not setting.pretrained:
+        if self.needs & {"base_nll", *RUNNING_BASE} and not setting.pretrained:
             raise ValueError(
                 f"{type(self).__name__} compares with the base model, and random weights say nothing; "
                 "give `model.pretrained`, or a loss that needs no base model, such as TALR."
             )
-        if "base_kl" in self.needs and setting.sharded_weights:
+        if self.needs & RUNNING_BASE and setting.sharded_weights:
             raise ValueError(
                 f"{type(self).__name__} runs the base model next to the trained one, which is not supported where every weight is sharded (ZeRO-3, FSDP2); "
                 "use configs/strategy/ddp.yaml or zero2.yaml."
@@ -144,6 +149,7 @@ class LossWrapper(LossStrategy):
 
     def check(self, setting: Setting) -> None:
         self.loss.check(setting)
+        super().check(setting)
 
     def prepare(self, base_nll: np.ndarray, num_tokens: np.ndarray) -> None:
         self.loss.prepare(base_nll, num_tokens)

@@ -27,7 +27,7 @@ class BackboneOutput(NamedTuple):
     entropy: Tensor | None = None  # detached
     top_entropy: Tensor | None = None  # entropy of the twenty most likely tokens, renormalised; detached
     base_kl: Tensor | None = None  # KL(base || model), carries gradient
-    agreement: Tensor | None = None  # bool, whether the base has the same most likely token
+    masked_kl: Tensor | None = None  # the same without the label, carries gradient
 
 
 class Backbone(nn.Module):
@@ -108,6 +108,8 @@ class Backbone(nn.Module):
         entropy: bool = False,
         top_entropy: bool = False,
         base: BaseLogits | None = None,
+        base_kl: bool = False,
+        masked_kl: bool = False,
     ) -> BackboneOutput:
         """Scores labels.
 
@@ -119,16 +121,18 @@ class Backbone(nn.Module):
             correct: Also return whether labels are the most likely tokens.
             entropy: Also return the entropy of each distribution.
             top_entropy: Also return the entropy of its twenty most likely tokens.
-            base: The base model at the same tokens, with hidden states ``[B, T, D]``; also return the divergence from it.
+            base: The base model at the same tokens, with hidden states ``[B, T, D]``.
+            base_kl: Also return the divergence from the base model.
+            masked_kl: Also return that without the label.
         """
         hidden = self.states(input_ids, packing)
         index, shape = (labels != IGNORE_INDEX).flatten().nonzero()[:, 0] if supervised is None else supervised, labels.shape
         chosen = hidden.flatten(0, 1)[index]
         tokens: TokenNLL = self.head(chosen, labels.flatten()[index], correct, entropy, top_entropy)
-        divergence: TokenKL | None = None
-        if base is not None:
-            divergence = self.head(chosen, base=base._replace(hidden=base.hidden.flatten(0, 1)[index]))
-        values = (tokens.nll, tokens.correct, tokens.entropy, tokens.top_entropy, *(divergence or (None, None)))
+        base = base and base._replace(hidden=base.hidden.flatten(0, 1)[index])
+        whole: TokenKL | None = self.head(chosen, base=base) if base_kl else None
+        masked: TokenKL | None = self.head(chosen, labels.flatten()[index], base=base) if masked_kl else None
+        values = (*tokens, whole and whole.kl, masked and masked.kl)
         return BackboneOutput(*(value if value is None else scatter(value, index, shape) for value in values))  # type: ignore[arg-type]
 
 

@@ -50,10 +50,13 @@ class Head(nn.Linear):
         top_entropy: bool = False,
         base: BaseLogits | None = None,
     ) -> Any:
-        """Returns logits ``[..., V]``; with labels ``[N]``, none ignored, the ``TokenNLL`` of hidden ``[N, D]``; with a base model the ``TokenKL``."""
+        """Returns logits ``[..., V]``; with labels ``[N]``, none ignored, the ``TokenNLL`` of hidden ``[N, D]``; with a base model the ``TokenKL``.
+
+        With both, the divergence leaves the labels out.
+        """
         if base is not None:
             caps = {"softcap": self.softcap, "scale": self.scale, "base_softcap": self.softcap, "base_scale": self.scale}
-            return token_kl(hidden, self.weight, base.hidden, base.weight, self.bias, base.bias, **caps)  # type: ignore[arg-type]
+            return token_kl(hidden, self.weight, base.hidden, base.weight, self.bias, base.bias, labels, **caps)  # type: ignore[arg-type]
         if labels is None:
             return super().forward(hidden)
         own = partial(token_nll, kept_bytes=self.kept_bytes)

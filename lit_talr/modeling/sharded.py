@@ -1,10 +1,11 @@
 """Models that no rank ever holds whole: under ZeRO-3 and FSDP2 each rank has a shard of every weight."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,14 @@ from lit_talr.modeling.loading import read_config
 from lit_talr.modeling.strategies import is_zero3, whole_models
 from lit_talr.utils.errors import without_code
 from lit_talr.utils.weight_files import TensorInfo, read_tensor, tensors
+
+
+class Part(NamedTuple):
+    """The elements of a parameter that this rank owns, inside a tensor that its optimizer steps."""
+
+    number: int  # of the parameter, in the order in which the optimizer got them
+    start: int  # in the flattened tensor
+    end: int
 
 
 @contextmanager
@@ -176,6 +185,26 @@ def read_own_part(target: Tensor, info: TensorInfo) -> None:
             part[: end - start].copy_(flat[start - first * width : end - first * width])
     else:  # a buffer
         target.copy_(read_tensor(info))
+
+
+def parts_of_flat(parameters: Sequence[Tensor], engine: Any) -> dict[Tensor, list[Part]]:
+    """Where this rank's parts of the parameters lie in the flat fp32 tensors that DeepSpeed's optimizer steps; padding belongs to none.
+
+    Args:
+        parameters: The trained parameters, in the same order on all ranks.
+        engine: DeepSpeed's optimizer, which holds the flat tensors.
+    """
+    found: dict[Tensor, list[Part]] = {flat: [] for flat in getattr(engine, "fp32_partitioned_groups_flat", None) or engine.single_partition_of_fp32_groups}
+    for number, parameter in enumerate(parameters):
+        if hasattr(parameter, "ds_id"):
+            index, start, length = engine.grad_position[engine.get_param_id(parameter)]
+            length = min(length, max(0, parameter.ds_numel - length * dist.get_rank()))  # type: ignore[attr-defined]
+            found[engine.fp32_partitioned_groups_flat[index]].append(Part(number, start, start + length))
+        elif parameter._hp_mapping is not None:  # type: ignore[attr-defined]
+            fragment = parameter._hp_mapping  # type: ignore[attr-defined]
+            address, flat = fragment.hp_fragment_address, engine.single_partition_of_fp32_groups[fragment.param_group_index]
+            found[flat].append(Part(number, address.start, address.start + address.numel))
+    return found
 
 
 def read_rows(info: TensorInfo, first: int, last: int) -> Tensor:

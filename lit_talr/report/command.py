@@ -21,33 +21,42 @@ def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"
 
     Args:
         runs: Run folders, or folders that hold them at any depth, such as that of a sweep; each a word of its own.
-        out: The page, a name that ends in .html; the other files are written next to it.
+        out: The page, a name that ends in .html; the other files are written next to it. A folder instead gets the tables alone.
         results: The folder of an earlier report; page and figures are made again from its tables. Where runs are given too, they join those of the tables, and
             take the place of those of their names. ``--from`` is the same.
 
     Raises:
-        ValueError: For neither runs nor results; a name that does not end in .html; a folder that holds no tested run or no tables; two runs
+        ValueError: For neither runs nor results; a name of another ending; a folder that holds no tested run or no tables; two runs
             of the same point and seed.
     """
     if not runs and not results:
         raise ValueError("`report` needs run folders, or `--from` the folder of an earlier report, or both.")
-    if out.suffix != ".html" or out.is_dir():
-        raise ValueError(f"`out` must be the name of the page, such as report.html, got {out}.")
+    only_tables = out.is_dir() or not out.suffix
+    if out.suffix != ".html" and not only_tables:
+        raise ValueError(f"`out` must be the name of the page, such as report.html, or a folder for the tables alone, got {out}.")
+    folder = out if only_tables else out.parent
     if runs:
-        collect(runs, read_tables(results) if results else None).write(out.parent)
-    tables = read_tables(out.parent if runs or not results else results)  # also what was just written, so that the page does not depend on the runs
+        collect(runs, read_tables(results) if results else None).write(folder)
+    tables = read_tables(folder if runs or not results else results)  # also what was just written, so that the page does not depend on the runs
     if results and not runs:
         for file in (results / f"{name}.parquet" for name in Tables._fields):
             if file.is_file():
-                write_bytes(out.parent / file.name, file.read_bytes())
+                write_bytes(folder / file.name, file.read_bytes())
+    if not only_tables:
+        write_page(tables, out)
+    console = Console(soft_wrap=True)
+    for name, sentence in zip(tables.notes["name"], tables.notes["sentence"], strict=True):
+        console.print(f"{name}: {sentence}", markup=False, highlight=False)
+    rest = "only the tables" if only_tables else "tables and figures next to it"
+    console.print(f"{out}: {len(tables.results)} run(s) at {len(tables.means)} point(s); {rest}", markup=False, highlight=False)
+
+
+def write_page(tables: Tables, out: Path) -> None:
+    """Write the page, and next to it the figures, and the results as CSV and LaTeX."""
     write_text(out.parent / "results.csv", tables.results.to_csv(index=False))
     write_text(out.parent / "results.tex", latex_table(tables.means))
     write_figures(tables, out.parent / "figures")
     write_text(out, page(tables))
-    console = Console(soft_wrap=True)
-    for name, sentence in zip(tables.notes["name"], tables.notes["sentence"], strict=True):
-        console.print(f"{name}: {sentence}", markup=False, highlight=False)
-    console.print(f"{out}: {len(tables.results)} run(s) at {len(tables.means)} point(s); tables and figures next to it", markup=False, highlight=False)
 
 
 def parse_report(words: Sequence[str], parser: ArgumentParser) -> None:

@@ -1,13 +1,12 @@
 """The runs of an earlier report, from its tables, so that further runs can join them."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from lit_talr.report.comparable import DOMAIN, GENERAL
 from lit_talr.report.items import answers_of
-from lit_talr.report.runs import Run
+from lit_talr.report.runs import Row, Run
 from lit_talr.report.scores import ANSWERS, Scored
 from lit_talr.utils.score import Score
 
@@ -24,7 +23,7 @@ def earlier_runs(results: pd.DataFrame, answers: pd.DataFrame) -> dict[str, Scor
     return {row["name"]: earlier_run({str(name): value for name, value in row.items()}, by_name.get(row["name"], answers[:0])) for row in rows}
 
 
-def earlier_run(row: dict[str, Any], items: pd.DataFrame) -> Scored:
+def earlier_run(row: Row, items: pd.DataFrame) -> Scored:
     """One run from its row and its answers."""
     parts = {str(name): table.reset_index(drop=True) for name, table in items.groupby("score", sort=False)}
     scores = {
@@ -45,3 +44,14 @@ def earlier_run(row: dict[str, Any], items: pd.DataFrame) -> Scored:
         code=row.get("code"),
     )
     return Scored(run, row, {"domain": answers.get("domain"), "general": general, "drop": base.minus(general) if base else None}, items[ANSWERS])
+
+
+def general_answers(scored: Scored) -> pd.DataFrame | None:
+    """The general answers of an earlier run."""
+    items = scored.items[scored.items["score"] == "general"]
+    return None if items.empty else items.reset_index(drop=True)
+
+
+def rows_of(table: pd.DataFrame, name: str) -> list[Row]:
+    """The rows of a run in another table."""
+    return [{str(column): value for column, value in row.items()} for row in table[table["name"] == name].to_dict("records")]

@@ -78,8 +78,8 @@ def tradeoff(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
     figure, axes = panels(1, len(groups), height=3.0)
     for axis, (variant, points) in zip(axes[0], groups.items(), strict=True):
         for remedy, group in points.groupby("remedy", sort=False):
-            colour, marker = palette.get(remedy, "black"), {"base": "*", "wise-ft": "D"}.get(remedy, "o")
-            sizes = {"base": 90.0, "wise-ft": 10.0}.get(remedy, 15 + 45 * rank(group["rate"], means["rate"]))
+            colour, marker = palette.get(remedy, "black"), {"base": "*", "wise-ft": "D", "lines": "d"}.get(remedy, "o")
+            sizes = {"base": 90.0, "wise-ft": 10.0, "lines": 10.0}.get(remedy, 15 + 45 * rank(group["rate"], means["rate"]))
             x, y = group["domain"].to_numpy(), group["general"].to_numpy()
             axis.errorbar(x, y, xerr=bars(group, "domain"), yerr=bars(group, "general"), fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.5)
             axis.scatter(x, y, s=sizes, marker=marker, color=colour, label=None if few else literal(remedy), zorder=3, linewidths=0)
@@ -171,7 +171,7 @@ def volumes(means: pd.DataFrame) -> "Figure | None":
     for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
         positions = np.arange(len(group))
         axis.bar(positions - 0.2, group["hypervolume"], 0.38, color="#0072b2", label="trained points")
-        axis.bar(positions + 0.2, group["with_wise"].astype(float), 0.38, color="#56b4e9", label="with Wise-FT's free points")
+        axis.bar(positions + 0.2, group["with_wise"].astype(float), 0.38, color="#56b4e9", label="with merges, which are free")
         axis.set_xticks(positions, [literal(name) for name in group["remedy"]], rotation=30, ha="right")
         axis.set(ylabel="hypervolume", title=f"{literal(variant)} ({group['size'].iloc[0]} points each)".strip())
     legend(figure, axes)

@@ -10,6 +10,7 @@ const rateText = (rate) => (known(rate) ? Number(rate.toPrecision(4)).toExponent
 const fixed = (value, digits = 3) => (known(value) ? value.toFixed(digits) : "");
 
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666", "#8a6d00", "#a5aa99"];
+const MERGED = new Set(["wise-ft", "lines"]);
 const SYMBOLS = ["circle", "square", "triangle-up", "pentagon", "hexagon", "star-square"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const EPOCHS = ["#999999", "#bcd7ee", "#8fbde2", "#5c9fd1", "#2f7fbb", "#0b5c9a", "#063b66"];
@@ -57,7 +58,7 @@ function filters() {
 function passes(row, chosen) {
   if (chosen.variant !== "*" && (row.variant ?? "") !== chosen.variant) return false;
   if (row.remedy === "base") return true;
-  if (row.remedy === "wise-ft" ? !chosen.wise || (remedies.includes(row.source) && !chosen.remedies.has(row.source)) : !chosen.remedies.has(row.remedy)) return false;
+  if (MERGED.has(row.remedy) ? !chosen.wise || (remedies.includes(row.source) && !chosen.remedies.has(row.source)) : !chosen.remedies.has(row.remedy)) return false;
   return (!known(row.rate) || (row.rate >= chosen.from && row.rate <= chosen.to)) && (!known(row.seed) || chosen.seeds.has(String(row.seed)));
 }
 
@@ -162,7 +163,7 @@ function drawTradeoff(rows, chosen) {
     for (const [number, variant] of variants.entries()) {
       const own = points.filter((point) => point.remedy === remedy && (point.variant ?? "") === variant);
       if (!own.length) continue;
-      const [base, wise] = [remedy === "base", remedy === "wise-ft"];
+      const [base, wise] = [remedy === "base", MERGED.has(remedy)];
       const name = escape(remedy) + (chosen.variant === "*" && variant ? `, ${escape(variant)}` : "");
       traces.push({
         type: "scatter", mode: "markers", name, x: own.map((point) => point.domain), y: own.map((point) => point.general), text: own.map(hover), hoverinfo: "text",
@@ -198,11 +199,11 @@ function drawVolumes(chosen) {
   const label = (row) => escape(row.remedy) + (chosen.variant === "*" && row.variant ? `, ${escape(row.variant)}` : "");
   const sizes = unique(rows.map((row) => `${row.variant ? row.variant + ": " : ""}${row.size} point(s) each` + (known(row.start) ? `, right of domain ${fixed(row.start)}` : ", without a base, right of domain 0")));
   byId("volume-note").textContent = rows.length
-    ? `${sizes.join("; ")}. A point is the mean over all seeds at one rate; where a remedy has more, this is the mean over subsets of that size (all of them, or 1,000 drawn at random). The filters of rates, seeds and Wise-FT do not change it. There is a second bar where Wise-FT's points were made.`
+    ? `${sizes.join("; ")}. A point is the mean over all seeds at one rate; where a remedy has more, this is the mean over subsets of that size (all of them, or 1,000 drawn at random). The filters of rates, seeds and merges do not change it. There is a second bar where points were merged after training.`
     : "No trained run with a general score is shown.";
-  const text = rows.map((row) => `${row.points} trained point(s), ${row.free} of Wise-FT`);
+  const text = rows.map((row) => `${row.points} trained point(s), ${row.free} merged`);
   const bar = (name, key, tint) => ({ type: "bar", name, x: rows.map(label), y: rows.map((row) => row[key]), text, textposition: "none", hovertemplate: "%{x}: %{y:.4f}<br>%{text}<extra></extra>", marker: { color: tint } });
-  plot("volume-plot", [bar("trained points", "hypervolume", "#0072b2"), bar("with Wise-FT's free points", "with_wise", "#56b4e9")], { barmode: "group", bargap: 0.4, xaxis: {}, yaxis: { title: "hypervolume", rangemode: "tozero" } });
+  plot("volume-plot", [bar("trained points", "hypervolume", "#0072b2"), bar("with merges, which are free", "with_wise", "#56b4e9")], { barmode: "group", bargap: 0.4, xaxis: {}, yaxis: { title: "hypervolume", rangemode: "tozero" } });
 }
 
 function drawRates(rows, chosen) {
@@ -212,7 +213,7 @@ function drawRates(rows, chosen) {
     for (const [number, variant] of variants.entries()) {
       const own = centres.filter((point) => (point.variant ?? "") === variant && known(point[name]));
       const suffix = chosen.variant === "*" && variant ? `, ${escape(variant)}` : "";
-      for (const remedy of remedies.filter((each) => each !== "wise-ft")) {
+      for (const remedy of remedies.filter((each) => !MERGED.has(each))) {
         const line = own.filter((point) => point.remedy === remedy && known(point.rate)).sort((a, b) => a.rate - b.rate);
         if (!line.length) continue;
         traces.push({
@@ -438,9 +439,9 @@ function prepare() {
   const choices = rates.map((rate) => [String(rate), rateText(rate)]);
   options(byId("from"), choices.length ? choices : [["0", "any"]], String(rates[0]));
   options(byId("to"), choices.length ? choices : [["0", "any"]], String(rates.at(-1)));
-  checkboxes(byId("remedies"), remedies.filter((name) => name !== "wise-ft"));
+  checkboxes(byId("remedies"), remedies.filter((name) => !MERGED.has(name)));
   checkboxes(byId("seeds"), seeds.map(String));
-  byId("wise").parentElement.hidden = !remedies.includes("wise-ft");
+  byId("wise").parentElement.hidden = !remedies.some((name) => MERGED.has(name));
   const references = data.means.filter((row) => data.pairs[row.point]).map((row) => [row.point, row.point]);
   options(byId("reference"), [["*standard", "standard at the same rate"], ["*base", "the base"], ...references], "*standard");
   const reached = data.curves.map((row) => row.domain).filter(known);

@@ -70,7 +70,7 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether it was trained, and is neither the base nor an interpolation."""
-        return self.alpha is None and self.remedy not in ("base", "wise-ft")
+        return self.alpha is None and self.remedy not in ("base", "wise-ft", "lines")
 
     @property
     def point(self) -> str:

@@ -52,8 +52,8 @@ def read_scored_answers(run: Run, name: str, score: float | None, sentences: lis
     return None
 
 
-def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
-    """Score a run; sentences on what is odd about its answers are added to the list."""
+def score_run(run: Run, base: Run | None, sentences: list[str], stored: pd.DataFrame | None = None) -> Scored:
+    """Score a run; sentences on what is odd about its answers are added to the list. ``stored`` has the base's general answers where its folder is gone."""
     mean, drop = run.test.get("general/mean"), run.test.get("general/drop")
     if drop is None and base and mean is not None and why_not_comparable(run, base, GENERAL) is None:
         drop = base.test[GENERAL] - mean
@@ -61,7 +61,7 @@ def score_run(run: Run, base: Run | None, sentences: list[str]) -> Scored:
     general_items = read_scored_answers(run, "general-test", mean, sentences)
     base_items = read_answers(run, "general-base-test", sentences)
     if base_items is None and base and why_not_comparable(run, base, GENERAL) is None:
-        base_items = read_answers(base, "general-test", [])
+        base_items = read_answers(base, "general-test", []) if stored is None else stored
     domain, general, base_general = (None if items is None else answers_of(items) for items in (domain_items, general_items, base_items))
     drops = base_general.minus(general) if base_general and base is not run else None  # the base's own drop is 0 by definition
     answers = {"domain": domain, "general": general, "drop": drops}

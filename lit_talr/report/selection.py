@@ -9,7 +9,7 @@ from lit_talr.report.comparable import DOMAIN, mark_runs, why_not_comparable
 from lit_talr.report.runs import LeftOutError, Run, find, read_run
 from lit_talr.utils.files import read_json
 
-ORDER = {"base": 0, "standard": 1, "wise-ft": 3}
+ORDER = {"base": 0, "standard": 1, "wise-ft": 3, "lines": 4}
 """The place of remedies in a variant; others are 2."""
 
 

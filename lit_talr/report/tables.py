@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lit_talr.report.earlier import GONE, earlier_runs
+from lit_talr.report.earlier import GONE, earlier_runs, general_answers, rows_of
 from lit_talr.report.runs import Row
 from lit_talr.report.scores import ANSWERS, BY_GROUP, SCORES, SHARED, TOKENS, Scored, mean_row, pair_rows, read_curve, read_tokens, score_run
 from lit_talr.report.selection import base_of, select_runs
@@ -76,7 +76,7 @@ def collect(paths: Sequence[Path], earlier: Tables | None = None) -> Tables:
     """
     known = earlier_runs(earlier.results, earlier.answers) if earlier else {}
     runs, notes = select_runs(paths, [scored.run for scored in known.values()])
-    kept = [run.name for run in runs if run.folder == GONE]
+    kept = {run.name for run in runs if run.folder == GONE}
     points: dict[str, list[Scored]] = {}
     results: list[Row] = []
     curves: list[Row] = []
@@ -86,9 +86,11 @@ def collect(paths: Sequence[Path], earlier: Tables | None = None) -> Tables:
         sentences = [notes[run.name]] if run.name in notes else []
         if run.name in kept:
             scored = known[run.name]._replace(run=run, row={**known[run.name].row, "point": run.point})
+            curves += rows_of(earlier.curves, run.name) if earlier else []
+            tokens += rows_of(earlier.tokens, run.name) if earlier else []
         else:
             base = base_of(run, runs, sentences)
-            scored = score_run(run, base, sentences)
+            scored = score_run(run, base, sentences, general_answers(known[base.name]) if base and base.name in kept else None)
             curves += read_curve(run, base, sentences)
             tokens += read_tokens(run, sentences)
         points.setdefault(run.point, []).append(scored)
@@ -96,9 +98,6 @@ def collect(paths: Sequence[Path], earlier: Tables | None = None) -> Tables:
         answers.append(scored.items)
         if sentences:
             notes[run.name] = "; ".join(dict.fromkeys(sentences))
-    if earlier:
-        curves += earlier.curves[earlier.curves["name"].isin(kept)].to_dict("records")
-        tokens += earlier.tokens[earlier.tokens["name"].isin(kept)].to_dict("records")
     measured = sorted({name for row in results for name in row if name.startswith(("general/", "lenient/", "drift/"))})
     return Tables(
         results=frame(results, [*RESULTS, *measured, *REST]),

@@ -23,7 +23,7 @@ def volume_rows(means: pd.DataFrame) -> list[Row]:
         size = min((len(group) for group in trained.values()), default=0)
         for remedy, group in trained.items():
             pairs = score_pairs(group)
-            free = points[(points["remedy"] == "wise-ft") & (points["source"] == remedy)]
+            free = points[points["remedy"].isin(("wise-ft", "lines")) & (points["source"] == remedy)]
             with_free = [[pair, *score_pairs(free[free["rate"] == rate])] for pair, rate in zip(pairs, group["rate"], strict=True)]
             row: Row = {"variant": variant or None, "remedy": remedy, "size": size, "points": len(pairs), "free": len(free), "start": start}
             row["hypervolume"] = hypervolume_of_size([[pair] for pair in pairs], size, reference)

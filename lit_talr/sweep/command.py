@@ -11,7 +11,7 @@ from jsonargparse.typing import ClosedUnitInterval
 from lit_talr.sweep.guide import run_guide
 from lit_talr.sweep.identity import PACKAGE, find_file
 from lit_talr.sweep.points import Parse, list_points, parse_configs
-from lit_talr.sweep.space import BASE, WISE, read_space, refuse_reserved
+from lit_talr.sweep.space import BASE, MERGES, read_space, refuse_reserved
 from lit_talr.sweep.stored import leave_out_stored
 from lit_talr.sweep.workers import Plan, run_points
 from lit_talr.utils.errors import check_least
@@ -102,5 +102,5 @@ def print_commands(plan: Plan) -> None:
     for point in plan.points if plan.budget is None else trials:
         print("\n".join([f"# {point.name}", *(point.lines() if plan.budget is None else point.lines()[:1])]))
     count = Counter(point.remedy for point in plan.points)
-    others = f", {count[BASE]} base model(s), {count[WISE]} point(s) of Wise-FT"
+    others = f", {count[BASE]} base model(s), {sum(count[name] for name in MERGES.values())} merge(s)"
     print(f"{len(trials)} trial(s){others if plan.budget is None else '; then the best within the budget is tested, and its base model'}. Nothing was run.")

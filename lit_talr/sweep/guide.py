@@ -25,7 +25,7 @@ def run_guide(plan: Plan, budget: float) -> None:
         ValueError: For trials that failed, when all else is done.
     """
     if plan.space.alphas:
-        print("`--budget` chooses by validation, which points of Wise-FT do not have: `alphas` is ignored.")
+        print("`--budget` chooses by validation, which merges do not have: `alphas` is ignored.")
     runs, failed = run_points(plan, [point for point in plan.points if point.is_trial], tested=False)
     check_comparable(runs)
     settings = list_settings(runs)

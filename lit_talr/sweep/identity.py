@@ -9,9 +9,11 @@ from lit_talr.utils.score import DIGITS, digest
 from lit_talr.utils.yaml_text import parse_yaml
 
 PACKAGE = Path(__file__).parents[1]
-DECIDES = ("checkpoint", "data", "domains", "kernels", "lab", "losses", "metrics", "modeling", "module.py", "training")
-DECIDES += tuple(f"callbacks/{name}.py" for name in ("base", "domain_score", "drift", "general_score", "token_probability"))
-DECIDES += ("curriculum/difficulty.py", "curriculum/token_groups.py")
+DECIDES = (
+    *("checkpoint", "data", "domains", "kernels", "lab", "losses", "metrics", "modeling", "module.py", "training"),
+    *(f"callbacks/{name}.py" for name in ("base", "domain_score", "drift", "general_score", "token_probability")),
+    *("curriculum/difficulty.py", "curriculum/token_groups.py"),
+)
 """The packages and files that decide what a trial's numbers are; all others run, watch or show it."""
 KINDS = (".py", ".json", ".jinja", ".safetensors")
 

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lit_talr.sweep.identity import configuration_key
-from lit_talr.sweep.space import BASE, WISE, Space, rate_text
+from lit_talr.sweep.space import BASE, MERGES, Space, rate_text
 from lit_talr.utils.score import DIGITS, digest
 
 Parse = Callable[[Sequence[str]], Namespace]
@@ -22,7 +22,7 @@ Configs = dict[tuple[str | None, str], Namespace]
 
 @dataclass(frozen=True)
 class Point:
-    """A run folder of a sweep: a trial, a base model, or weights between the two (Wise-FT)."""
+    """A run folder of a sweep: a trial, a base model, or weights merged of the two (Wise-FT, LiNeS)."""
 
     name: str
     variant: str | None
@@ -33,13 +33,13 @@ class Point:
     commands: list[list[str]]  # without the program
     key: str  # identifies its configuration
     alpha: float | None = None
-    of: str | None = None  # for Wise-FT: name of the trial, and
+    of: str | None = None  # for a merge: name of the trial, and
     source: str | None = None  # its remedy
     paper: dict[str, float] | None = None
 
     @property
     def is_trial(self) -> bool:
-        return self.remedy not in (BASE, WISE)
+        return self.remedy not in (BASE, *MERGES.values())
 
     def lines(self) -> list[str]:
         """Its commands as they can be typed."""
@@ -73,7 +73,7 @@ def seeding(space: Space, seed: int) -> list[str]:
 
 
 def list_points(space: Space, common: Sequence[str], extra: Sequence[str], out: Path, configs: Configs) -> list[Point]:
-    """List the base models, then the trials, each followed by its points of Wise-FT; seed by seed, so that a part of the sweep is a picture too.
+    """List the base models, then the trials, each followed by its merges; seed by seed, so that a part of the sweep is a picture too.
 
     Args:
         space: What is swept over.
@@ -83,7 +83,7 @@ def list_points(space: Space, common: Sequence[str], extra: Sequence[str], out: 
         configs: From ``parse_configs``.
 
     Raises:
-        ValueError: For two points of one name, for Wise-FT without a base model, and for published scores of no point.
+        ValueError: For two points of one name, for merges without a base model, and for published scores of no point.
     """
     points = []
     for variant, words in space.variants.items():
@@ -100,7 +100,7 @@ def list_points(space: Space, common: Sequence[str], extra: Sequence[str], out: 
             fit_words = [*common, *words, *remedy.words, "--model.optimizer.lr", rate_text(rate)]
             fit_words += seeding(space, seed)
             trial = trial_point(variant, name, rate, seed, [*fit_words, *extra], out)
-            points += [trial, *(wise_point(trial, alpha, base_model, out) for alpha in alphas)]
+            points += [trial, *(merged_point(trial, method, alpha, base_model, out) for method, alpha in product(space.methods, alphas))]
     if repeated := [name for name, count in Counter(point.name for point in points).items() if count > 1]:
         raise ValueError(f"the space has two points of the name `{repeated[0]}`; name its variants and remedies so that joined by `-` they differ.")
     keys = {point.published_key() for point in points}
@@ -116,14 +116,15 @@ def trial_point(variant: str | None, remedy: str, rate: float, seed: int, words:
     return Point(name, variant, remedy, rate, seed, join(variant, BASE), [[*fit, "--run", str(out / name)], test], configuration_key(fit))
 
 
-def wise_point(trial: Point, alpha: float, base_model: str, out: Path) -> Point:
-    name = f"{trial.name}-wise-{alpha:g}"
+def merged_point(trial: Point, method: str, alpha: float, base_model: str, out: Path) -> Point:
+    name = f"{trial.name}-{MERGES[method].removesuffix('-ft')}-{alpha:g}"
     merged = str(out / name / "merged")
-    merge = ["merge", "--base", base_model, "--tuned", str(out / trial.name / "export"), "--alpha", f"{alpha:g}", "--out", merged]
+    merge = ["merge", "--base", base_model, "--tuned", str(out / trial.name / "export"), "--alpha", f"{alpha:g}"]
+    merge += [*([] if method == "linear" else ["--method", method]), "--out", merged]
     model = ["--model.pretrained", merged, "--model.tokenizer", "null", "--model.lora", "null"]  # the export has the tokenizer and merged adapters
     test = ["test", "-c", str(out / trial.name / "config.yaml"), *model, "--run", str(out / name)]
-    key = digest(trial.key, alpha)[:DIGITS]
-    return Point(name, trial.variant, WISE, trial.rate, trial.seed, trial.base, [merge, test], key, alpha, trial.name, trial.remedy)
+    key = digest(trial.key, alpha, *([] if method == "linear" else [method]))[:DIGITS]
+    return Point(name, trial.variant, MERGES[method], trial.rate, trial.seed, trial.base, [merge, test], key, alpha, trial.name, trial.remedy)
 
 
 def join(*parts: str | None, by: str = "-") -> str:
@@ -133,7 +134,7 @@ def join(*parts: str | None, by: str = "-") -> str:
 def find_base_model(config: Namespace) -> str:
     """The base model that ``merge`` interpolates with; refuses a revision, which ``merge`` does not take."""
     if config.model.pretrained is None:
-        raise ValueError("`alphas`: Wise-FT interpolates with the base model, and none is named; give `--model.pretrained`, or leave `alphas` out.")
+        raise ValueError("`alphas`: a merge interpolates with the base model, and none is named; give `--model.pretrained`, or leave `alphas` out.")
     if config.model.revision is not None:
-        raise ValueError("`alphas`: Wise-FT does not know `model.revision`; give `--model.pretrained` a folder that holds it, or leave `alphas` out.")
+        raise ValueError("`alphas`: a merge does not know `model.revision`; give `--model.pretrained` a folder that holds it, or leave `alphas` out.")
     return config.model.pretrained

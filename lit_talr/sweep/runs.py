@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lit_talr.checkpoint.find import last_checkpoint
-from lit_talr.sweep.identity import code_key
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes
 from lit_talr.utils.files import read_json, remove, write_json
@@ -29,6 +28,7 @@ class Runs:
         keep: Whether checkpoints and exports of trials stay when nothing needs them any more.
         general: Whether general abilities are scored.
         processes: Runs the commands.
+        code: Identifies the code that runs them.
     """
 
     out: Path
@@ -37,6 +37,7 @@ class Runs:
     keep: bool
     general: bool
     processes: Processes
+    code: str
 
     def check_folders(self) -> None:
         """Refuse folders that hold something else than these points."""
@@ -102,7 +103,7 @@ class Runs:
             for path in (self.out / name).glob("*"):
                 if path.name != "trial.json":
                     remove(path)
-        write_json(self.out / point.name / "trial.json", {**point.record(), "code": code_key()})
+        write_json(self.out / point.name / "trial.json", {**point.record(), "code": self.code})
 
     def fit_trial(self, point: Point, lock: Lock) -> None:
         """Train, from the last whole checkpoint where there is one."""

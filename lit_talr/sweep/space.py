@@ -15,15 +15,17 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, restricted_n
 
 from lit_talr.utils.yaml_text import parse_yaml, why_not_yaml
 
-BASE, WISE = "base", "wise-ft"
-"""The remedy of base models and of interpolated weights."""
+BASE = "base"
+"""The remedy of base models."""
+MERGES = {"linear": "wise-ft", "lines": "lines"}
+"""The remedy of merged weights by the method of ``merge``."""
 RESERVED = {
     **dict.fromkeys(("--run", "--ckpt_path"), "for each trial; leave it out"),
     "--seed_everything": "from `seeds` of the space; write it there",
     "--model.optimizer.lr": "from `rates` of the space, or of a remedy; write it there",
 }
 """Options that a sweep sets itself, and from what."""
-KEYS = ("rates", "seeds", "seed_words", "variants", "remedies", "alphas", "alphas_of", "paper", "keep")
+KEYS = ("rates", "seeds", "seed_words", "variants", "remedies", "alphas", "alphas_of", "methods", "paper", "keep")
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
 Option = restricted_string_type("Option", r"^--[^=]+\Z")
 Item = TypeVar("Item")
@@ -48,6 +50,7 @@ class Space:
     remedies: dict[str, Remedy]
     alphas: list[float]
     alphas_of: list[str]
+    methods: list[str]  # of ``merge``
     paper: dict[str, dict[str, float]]  # published scores by variant/remedy/rate
     keep: bool
 
@@ -86,7 +89,7 @@ def check_space(raw: Any) -> Space:
         variants = {str(name): read_words(value, f"`variants.{name}`") for name, value in raw["variants"].items()}
     check_mapping(raw.get("remedies"), "`remedies`")
     remedies = {str(name): read_remedy(value, rates, list(variants), f"`remedies.{name}`") for name, value in raw["remedies"].items()}
-    if reserved := {BASE, WISE}.intersection(remedies):
+    if reserved := {BASE, *MERGES.values()}.intersection(remedies):
         raise ValueError(f"`remedies`: `{reserved.pop()}` is reserved for the sweep; give the remedy another name.")
     if idle := [name for name in variants if not any(name in remedy.variants for remedy in remedies.values())]:
         raise ValueError(f"`variants`: no remedy is tried in `{idle[0]}`; name it in the `variants` of one, or leave it out.")
@@ -99,6 +102,11 @@ def check_space(raw: Any) -> Space:
         raise ValueError(f"`alphas_of`: there is no remedy `{unknown[0]}`; there are {', '.join(remedies)}.")
     if "alphas_of" in raw and not alphas:
         raise ValueError("`alphas_of` selects remedies to interpolate, but `alphas` is missing; give it, such as [0.3, 0.5, 0.7].")
+    methods = read_list(raw.get("methods", ["linear"]), "`methods`", str, "methods of `lit-talr merge`")
+    if unknown := [name for name in methods if name not in MERGES]:
+        raise ValueError(f"`methods`: there is no method `{unknown[0]}`; there are {', '.join(MERGES)}.")
+    if "methods" in raw and not alphas:
+        raise ValueError("`methods` says how to merge, but `alphas` is missing; give it, such as [0.3, 0.5, 0.7].")
     keep = raw.get("keep", True)
     if not isinstance(keep, bool):
         raise ValueError(f"`keep` must be true or false, got {keep!r}.")
@@ -110,6 +118,7 @@ def check_space(raw: Any) -> Space:
         remedies=remedies,
         alphas=alphas,
         alphas_of=alphas_of,
+        methods=methods,
         paper={published_key(name): read_published(value, f"`paper.{name}`") for name, value in paper.items()},
         keep=keep,
     )

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lit_talr.sweep.identity import code_key
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.processes import Failed, Processes, Stopped
 from lit_talr.sweep.runs import Runs
@@ -48,7 +49,7 @@ def run_points(plan: Plan, points: Sequence[Point], tested: bool) -> tuple[Runs,
     from lit_talr.sweep.queue import Queue  # Optuna takes half a second, which other commands need not wait
 
     processes = Processes(threads=max(1, (os.cpu_count() or 1) // plan.workers))
-    runs = Runs(plan.out, {point.name: point for point in points}, tested, plan.space.keep, plan.general or not tested, processes)
+    runs = Runs(plan.out, {point.name: point for point in points}, tested, plan.space.keep, plan.general or not tested, processes, code_key())
     runs.check_folders()
     study = start_record(plan)
     queue = Queue(plan.out, plan.storage, study if tested else f"{study}-guide", 1 + runs.general)

@@ -7,10 +7,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch.distributed.device_mesh import init_device_mesh
 
+from lit_talr.data.encoded import Batch
 from lit_talr.domains.base import DomainDataModule
-from lit_talr.losses.base import LossStrategy
+from lit_talr.losses.base import RUNNING_BASE, LossStrategy
 from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, forward_context, weights_dtype
 from lit_talr.modeling.backbone import Backbone
+from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.sharded import empty_model, load_shards, shard
 from lit_talr.modeling.strategies import shards_weights, splits_optimizer
@@ -70,6 +72,12 @@ class BaseNumbers(NamedTuple):
     backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with LoRA the trained model, adapters off, serves
     weights_hash: str | None = None  # None for random weights
 
+    def logits(self, batch: Batch, trained: Backbone | None) -> BaseLogits:
+        """Runs the base model on a batch; with LoRA, that is the trained model without its adapters."""
+        backbone = self.backbone or trained
+        assert backbone is not None
+        return backbone.base_logits(batch["input_ids"], batch["packing"])
+
 
 def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, lora: bool) -> BaseNumbers:
     """Computes or loads what the loss needs of the base model, before training loads any weight. Collective."""
@@ -80,7 +88,7 @@ def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, b
         encoded = data.encoded["train"]
         nll = load_base_nll(trainer, encoded, data.batching, base.identity(trainer), base.load)
         loss.prepare(nll.nll.numpy(), encoded.num_supervised)
-    runs = "base_kl" in loss.needs
+    runs = loss.needs & RUNNING_BASE
     backbone = base.load(trainer).requires_grad_(False) if runs and not lora else None
     return BaseNumbers(nll, backbone, base.weights_hash(trainer))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from lit_talr.data.batch_plan import Batching
@@ -19,9 +20,10 @@ from lit_talr.modeling.families import check_packing
 from lit_talr.modeling.head import HeadKernel
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import LoRA
-from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, shard, zero3_drawing
+from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, parts_of_flat, shard, zero3_drawing
 from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
 from lit_talr.training.base_model import compute_dtype, mixed_dtype
+from lit_talr.training.mofo import MoFO
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.score import digest
@@ -171,6 +173,12 @@ def try_head_kernel(trainer: Trainer, backbone: Backbone, needs: frozenset[str])
     """
     if backbone.head.kernel != "own":
         backbone.head.try_kernel(trainer.strategy.root_device, compute_dtype(trainer), "entropy" in needs, "top_entropy" in needs)
+
+
+def tell_parts(optimizer: Optimizer, trainer: Trainer) -> None:
+    """Tells an optimizer that looks at whole parameters where they lie once DeepSpeed has replaced them by flat tensors."""
+    if isinstance(optimizer, MoFO) and is_deepspeed(trainer.strategy):
+        optimizer.split(lambda: parts_of_flat(optimizer.parameters, trainer.optimizers[0]))
 
 
 def restore_masters(trainer: Trainer, backbone: Backbone, source: Source) -> None:

@@ -24,5 +24,5 @@ def empty_stats(batch: Batch, module: nn.Module, needs: frozenset[str]) -> Token
     """
     weight = min((weight for weight in module.parameters() if weight.requires_grad), key=Tensor.numel)
     nll = zeros(batch["labels"].shape, dtype=promote_types(weight.dtype, float32), device=weight.device) + weight.sum() * 0
-    optional = [nll.detach() if name in needs else None for name in ("entropy", "top_entropy", "base_nll", "base_kl")]
+    optional = [nll.detach() if name in needs else None for name in ("entropy", "top_entropy", "base_nll", "base_kl", "masked_kl")]
     return TokenStats(nll, batch["labels"].new_zeros(nll.shape).bool(), batch["sequence_ids"], *optional)

@@ -166,7 +166,7 @@ class EvaluatedModule(LightningModule):
         if not batch["ids"] and not shards_weights(self.trainer.strategy):
             return
         with self.scoring():
-            output = self(batch, correct=True)
+            output = self(batch, ["correct"])
         parts = output.nll, output.correct, batch["labels"] != IGNORE_INDEX
         self._val_sums = self._val_sums + torch.stack([part.sum(dtype=torch.float64) for part in parts])
 

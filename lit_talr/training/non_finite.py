@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -80,6 +81,7 @@ class Guard:
         self.num_skipped = 0  # steps in the whole run
         self.num_scaled = 0  # steps in a row that a scaler skipped
         self.skips = False  # whether the last decided step is skipped
+        self.nll: float | None = None  # mean over the open step's supervised tokens, once it is decided
         self._seen: list[Seen] = []  # this rank's micro-batches of the open step
         self._sums: Tensor | None = None  # [2], summed over them
         self._total: Tensor | None = None  # [2], over all ranks, once the open step is decided
@@ -131,11 +133,10 @@ class Guard:
             assert self._sums is not None
             local = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
             spoiled = (~get_total_norm(local).isfinite()).to(self._sums).reshape(1)
-            *sums, num_spoiled = sum_over_ranks(torch.cat([self._sums, spoiled]))
-            self._total = torch.stack(sums)
-            finite = dict(
-                zip(("loss", "gradient"), torch.stack([sums[0].isfinite(), num_spoiled == 0]).tolist(), strict=True)
-            )  # the step's one device synchronization
+            total = sum_over_ranks(torch.cat([self._sums, spoiled]))
+            self._total = total[:2]
+            loss, self.nll, num_spoiled = total.tolist()  # the step's one device synchronization
+            finite = {"loss": isfinite(loss), "gradient": num_spoiled == 0}
             self.skips = not all(finite.values())
             if self.skips:
                 self.refuse_or_count(next(name for name, right in finite.items() if not right), trainer, data)
@@ -156,7 +157,7 @@ class Guard:
                 "Use `trainer.precision: bf16-mixed`, lower the learning rate, or look at the rows."
             )
         self._seen.clear()
-        self._sums = self._total = None
+        self._sums = self._total = self.nll = None
         return total
 
     def refuse_or_count(self, part: str, trainer: Trainer, data: DomainDataModule) -> None:

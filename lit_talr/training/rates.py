@@ -8,8 +8,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from lit_talr.training.configuration import NOT_OPTIONS
+from lit_talr.training.non_finite import Guard
 from lit_talr.training.schedules import Schedule
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,39 @@ def say_high_rate(optimizer: Optimizer) -> None:
         )
 
 
+def attach_schedule(optimizer: Optimizer, schedule: Schedule, guard: Guard, trainer: Trainer, num_steps: int) -> LambdaLR:
+    """Lets a schedule set the rate of every step; one that follows the loss sets it again, in an optimizer hook, once the guard knows the step's NLL.
+
+    Args:
+        optimizer: With its guard, whose hook comes before the schedule's.
+        schedule: The schedule in force.
+        guard: Sums the NLL over micro-batches and ranks, and reads it together with whether it is finite.
+        trainer: Counts the optimizer steps.
+        num_steps: Optimizer steps of the whole run.
+    """
+    schedule.say_endless_warmup(num_steps)
+    scheduler = LambdaLR(optimizer, lambda step: schedule.factor(step, num_steps))
+
+    def follow(optimizer: Optimizer, *_: Any) -> None:
+        if guard.nll is not None and not guard.skips:
+            schedule.see(trainer.global_step, guard.nll)
+            factor = schedule.factor(trainer.global_step, num_steps)
+            for group in optimizer.param_groups:
+                set_rate(group, group["initial_lr"] * factor)
+
+    if schedule.follows_loss:
+        optimizer.register_step_pre_hook(follow)
+    return scheduler
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Gives a group its rate, in place where it is a tensor."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
 def restore_options(trainer: Trainer, options: GroupOptions, schedule: Schedule, step: int, num_steps: int) -> None:
     """Gives the groups their options, and the rate of the next step as the schedule has it in this run; the moments stay.
 
@@ -55,10 +90,7 @@ def restore_options(trainer: Trainer, options: GroupOptions, schedule: Schedule,
     for group, given, rate in zip(optimizer.param_groups, options, rates, strict=True):
         group.update({name: value for name, value in given.items() if name != "lr"})
         group["initial_lr"] = rate
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate * factor)
-        else:
-            group["lr"] = rate * factor
+        set_rate(group, rate * factor)
     scheduler = config.scheduler
     scheduler.base_lrs, scheduler.last_epoch = list(rates), step  # type: ignore[union-attr]
     scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]  # type: ignore[union-attr]

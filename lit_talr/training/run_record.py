@@ -45,6 +45,7 @@ class RunRecord:
         self._hash = digest([item for item in sorted(self._options.items()) if why_may_differ(item[0]) is None], module.num_steps)
         if module.loaded_step is None:
             self.identify(module)
+            module.schedule.restore({})
         if isinstance(module.trainer.strategy, FSDP2Strategy):
             module.trainer.strategy.before_loading = partial(self.check_before_loading, module)
 
@@ -79,6 +80,7 @@ class RunRecord:
             "weights": module.weights._asdict(),
             "validated_step": module.validated_step,
             "num_skipped_steps": module.guard.num_skipped,
+            "schedule": module.schedule.state(),
             "run": self._hash,
         }
         checkpoint |= {"configuration": self._options, "changes": self.changes, **position}
@@ -96,6 +98,7 @@ class RunRecord:
         self.changes = [*checkpoint["changes"], *self.changed]
         self.identify(module, checkpoint["run"])
         module.validated_step, module.guard.num_skipped = checkpoint["validated_step"], checkpoint["num_skipped_steps"]
+        module.schedule.restore(checkpoint.get("schedule", {}))
         continue_plan(checkpoint, module.plan)
 
     def compare(self, checkpoint: Mapping[str, Any], module: Any) -> list[Change]:

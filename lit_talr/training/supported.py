@@ -24,11 +24,14 @@ from lit_talr.lab.muon import Muon
 from lit_talr.losses.base import LossStrategy, Setting, check_loss
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_deepspeed, is_zero3, shards_weights, splits_optimizer
+from lit_talr.training.mofo import MoFO
 from lit_talr.utils.errors import check_least
 
-COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl"})
+COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl", "masked_kl"})
 """Optional fields of ``TokenStats`` that the module can fill in."""
-AVERAGES = "scores and checkpoints would be of weights that no step has; average the exports of runs with `lit-talr merge`"
+OFFLOADS = ("offload_optimizer", "cpu_offload")
+"""DeepSpeed's options for the optimizer's state, today's and an old one."""
+AVERAGES = "scores and checkpoints would be of weights that no step has; average a run's checkpoints with `lit-talr export --decay`"
 REFUSED: dict[type[Callback], str] = {
     GradientAccumulationScheduler: "the micro-batches of a step follow from `data.batching`; set `data.batching.batch_size`",
     BatchSizeFinder: "the micro-batches of a step follow from `data.batching`; bound their memory with `data.batching.micro_batch_tokens`",
@@ -127,8 +130,17 @@ def check_optimizer(optimizer: Optimizer, trainer: Trainer) -> None:
             f"A fused {type(optimizer).__name__} is not supported under FSDP2, since torch has none for split weights; set `model.optimizer.fused: false`, "
             "or use AdamW."
         )
+    if isinstance(optimizer, MoFO) and is_deepspeed(trainer.strategy) and (offload := offloads(trainer.strategy)):
+        raise ValueError(f"MoFO is not supported with DeepSpeed's `{offload}`, which moves the optimizer to the CPU; leave it out, or use AdamW.")
     if isinstance(optimizer, Muon) and splits_optimizer(trainer.strategy):
         raise ValueError("Muon is not supported where the optimizer is split among ranks: it makes whole matrices orthogonal; use DDP, or AdamW.")
+
+
+def offloads(strategy: DeepSpeedStrategy) -> str | None:
+    """The option by which DeepSpeed keeps the optimizer's state on the CPU or on disk, if one does."""
+    zero = (strategy.config or {}).get("zero_optimization", {})
+    given = {name: (zero.get(name) or {}).get("device", "none") if isinstance(zero.get(name), dict) else zero.get(name) for name in OFFLOADS}
+    return next((name for name, device in given.items() if device not in (None, False, "none")), None)
 
 
 def check_generation(trainer: Trainer, own: Generation, asked: Generation, pretrained: str | None) -> None:

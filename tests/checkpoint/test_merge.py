@@ -19,6 +19,7 @@ from lit_talr.checkpoint.merge import merge
 from lit_talr.cli.command_line import main
 from lit_talr.modeling.generation import remark
 from lit_talr.modeling.loading import load_model
+from lit_talr.utils.identity import folder_weights
 from lit_talr.utils.manifest import MANIFEST
 from tests.helpers.full_disk import small_files
 from tests.helpers.models import ARCHITECTURES
@@ -82,6 +83,81 @@ def test_between_it_is_the_formula_in_float32(base: Path, tuned: Path, tmp_path:
     first, second, found = state(base), state(tuned), state(tmp_path / "out")
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, (1 - alpha) * first[name] + alpha * second[name], rtol=1e-6, atol=1e-9)
+
+
+def deep(folder: Path, seed: int, num_layers: int = 4, **fields: Any) -> Path:
+    """A model of several layers whose head is not its embedding."""
+    torch.manual_seed(seed)
+    architecture = {**ARCHITECTURES["qwen3"], "num_hidden_layers": num_layers, "tie_word_embeddings": False, **fields}
+    load_model(None, None, architecture, 300, None).save_pretrained(folder, max_shard_size="10KB")
+    save_tokenizer(folder)
+    return folder
+
+
+def naive_lines(first: dict[str, Tensor], second: dict[str, Tensor], alpha: float, num_layers: int) -> dict[str, Tensor]:
+    """As the authors' code scales the update of one task, by the first layer whose number is in a tensor's name."""
+    result = {}
+    for name, value in second.items():
+        layers = [layer for layer in range(num_layers) if f".{layer}." in name]
+        scale = alpha + (1 - alpha) * layers[0] / (num_layers - 1) if layers else alpha
+        result[name] = first[name] + scale * (value - first[name])
+    return result
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_lines_scales_the_update_by_the_layer(tmp_path: Path, alpha: float) -> None:
+    base, tuned = deep(tmp_path / "base", 1), deep(tmp_path / "tuned", 2)
+    merge(tmp_path / "out", str(tuned), str(base), alpha, "lines")
+    first, second, found = state(base), state(tuned), state(tmp_path / "out")
+    for name, value in naive_lines(first, second, alpha, 4).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
+    last = {name for name in found if ".3." in name}
+    assert len(last) > 5 and same_bits({name: found[name] for name in last}, {name: second[name] for name in last}), "the last layer is the tuned one's"
+    untouched = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+    for name in untouched if alpha == 0 else ():
+        assert torch.equal(found[name], first[name]), "what is in no layer follows the first layer"
+    if alpha == 1:
+        assert same_bits(found, second)
+
+
+def test_lines_with_a_tied_head_and_several_tuned_models(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    third = model(tmp_path / "third", 3)
+    words = ["merge", "--tuned", json.dumps([str(tuned), str(third)]), "--base", str(base), "--alpha", "[0.2,0.6]", "--method", "lines"]
+    main([*words, "--out", str(tmp_path / "out")])
+    assert f"alpha-0.2: 0.1..0.5 x {tuned} + 0.1..0.5 x {third} + 0.8..0 x {base}" in capsys.readouterr().out
+    parts = state(base), state(tuned), state(third)
+    mean = {name: (parts[1][name] + parts[2][name]) / 2 for name in parts[1]}
+    for alpha in (0.2, 0.6):
+        found = state(tmp_path / "out" / f"alpha-{alpha}")
+        assert "lm_head.weight" not in found
+        for name, value in naive_lines(parts[0], mean, alpha, 2).items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
+    command = (tmp_path / "out" / "alpha-0.2" / "README.md").read_text().split("```\n")[-2].split()
+    assert command[:2] == ["lit-talr", "merge"] and command[command.index("--method") + 1] == "lines"
+
+
+def test_lines_and_linear_are_other_weights(base: Path, tuned: Path, tmp_path: Path) -> None:
+    for method in ("linear", "lines"):
+        merge(tmp_path / method, str(tuned), str(base), 0.3, method)
+    assert len({folder_weights(tmp_path / method).origin for method in ("linear", "lines")}) == 2
+    with pytest.raises(ValueError, match="lines is there already"):
+        merge(tmp_path / "lines", str(tuned), str(base), 0.3)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_lines_finds_the_layers_of_every_family(tmp_path: Path, family: str) -> None:
+    folders = [model(tmp_path / str(seed), seed, family) for seed in (1, 2)]
+    merge(tmp_path / "out", str(folders[1]), str(folders[0]), 0.0, "lines")
+    first, second, found = state(folders[0]), state(folders[1]), state(tmp_path / "out")
+    for name, value in found.items():
+        assert torch.equal(value, (second if ".layers.1." in name and "vision" not in name else first)[name]), name
+
+
+def test_lines_refuses_one_layer(tmp_path: Path) -> None:
+    folders = [str(deep(tmp_path / str(seed), seed, num_layers=1)) for seed in (1, 2)]
+    with pytest.raises(ValueError, match="`method: lines` needs one stack of at least two numbered layers, and .*2 has 1 layer.s. in `model.layers"):
+        merge(tmp_path / "out", folders[1], folders[0], 0.5, "lines")
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_is_a_model_with_the_tuned_ones_files_tokenizer_dtype_and_card(base: Path, tmp_path: Path) -> None:
@@ -272,6 +348,8 @@ def test_whole_numbers_that_differ_are_refused_and_nothing_is_left(base: Path, t
         ({"alpha": []}, r"got \[\]"),
         ({"base": None}, "`merge` needs `--base` to interpolate with, or at least two"),
         ({"base": None, "alpha": 0.5}, "`merge` needs `--base`"),
+        ({"base": None, "tuned": ["a", "b"], "method": "lines"}, "`merge` needs `--base`"),
+        ({"method": "line"}, "`method` must be `linear` or `lines`, got 'line'"),
         ({"tuned": []}, "`tuned` must name at least one model"),
     ],
 )

@@ -49,8 +49,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (
             ["--model.loss", "TALRR"],
-            "`model.loss`: there is no class TALRR; did you mean TALR? There are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, Permuted, PriFT, Rho1, STM, Standard, "
-            "TALR, Truncation.",
+            "`model.loss`: there is no class TALRR; did you mean TALR? There are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, InfoSFT, KL, L2, MaskTheTarget, Permuted, "
+            "PriFT, Rho1, STM, Standard, TALR, Truncation.",
         ),
         (["--model.loss", "FLOW"], "FLOW compares with the base model, and random weights say nothing; give `model.pretrained`"),
         (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),
@@ -62,7 +62,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
             ["--data", "MedCal"],
             "`data`: there is no class MedCal; did you mean MedCalc? There are Clinic, ESCI, GSM8K, MedCalc, MetaMathQA, ",
         ),
-        (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; did you mean Cosine? There are Constant, Cosine, Linear."),
+        (["--model.schedule", "Cosin"], "`model.schedule`: there is no class Cosin; did you mean Cosine? There are Constant, Cosine, FINCH, Linear."),
         (["--model.loss.temprature", "1"], "`model.loss`: Option 'temprature' is not accepted; did you mean temperature?"),
         (["--trainer.max_epoch", "1"], "unrecognized arguments: --trainer.max_epoch 1; did you mean --trainer.max_epochs?"),
         (["--model.optimizer.learning_rate", "1"], "`model.optimizer`: Option 'learning_rate' is not accepted; did you mean lr?"),

@@ -73,7 +73,7 @@ def test_the_median_is_the_lower_one_over_sequences() -> None:
 
 def test_noise_is_read_at_supervised_tokens_of_the_chosen_examples() -> None:
     mask = np.array([False, True, True])
-    encoded = EncodedExamples([Encoded(np.arange(3), mask, 0)] * 3, pad_token_id=0)
+    encoded = EncodedExamples([Encoded(np.arange(3), mask, 0, np.zeros(3, dtype=bool))] * 3, pad_token_id=0)
     assert not encoded.noise.any() and len(encoded.noise) == 9
     encoded.noise = np.array([1, 0, 1, 0, 0, 0, 0, 1, 0]).astype(bool)
     assert supervised_noise(encoded, np.array([0, 2])).tolist() == [False, True, True, False]

@@ -74,7 +74,8 @@ def test_scores_are_in_the_arithmetic_that_they_name(out: Path, case: str) -> No
         assert found["bf16"].value == found["training"].value == pytest.approx(in_bf16, rel=5e-3)
     else:
         assert found["fp32"].value == pytest.approx(naive_nll(out / "data", export, torch.float32), rel=1e-5)
-        assert found["bf16"].value == pytest.approx(in_bf16, rel=1e-3) != found["fp32"].value
+        assert found["bf16"].value == pytest.approx(in_bf16, rel=1e-3)
+        assert abs(found["bf16"].value - in_bf16) < abs(found["fp32"].value - in_bf16)  # how much rounding shows depends on the processor
     assert len({score.weights for score in found.values()}) == len(found)  # other options are another run
     assert len({(score.base, score.items, score.num_items) for score in found.values()}) == 1
 

@@ -33,6 +33,7 @@ def write_diagnoses(folder: Path, shares: dict[str, float]) -> None:
     pd.DataFrame(rows).to_parquet(folder / "diagnoses.parquet")
 
 
+@pytest.mark.slow
 def test_a_part_of_the_results_makes_a_part_of_the_tables(tmp_path: Path) -> None:
     empty = dict.fromkeys(("predictors", "fixed", "conditions"), "Nothing is measured yet.")
     assert diagnose_tables(tmp_path / "diagnose") == empty

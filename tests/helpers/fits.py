@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from lit_talr.data.batch_plan import Batching
 from lit_talr.data.example import Split
 from lit_talr.domains import Records
-from lit_talr.losses import FLOW, L2, TALR, LossStrategy, Rho1, Standard
+from lit_talr.losses import FLOW, KL, L2, TALR, InfoSFT, LossStrategy, MaskTheTarget, Rho1, Standard
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.lora import ADAPTER, LoRA
 from lit_talr.modeling.sharded import whole
 from lit_talr.module import DomainSFT
-from lit_talr.training.schedules import Constant
+from lit_talr.training.schedules import Constant, Schedule
 from tests.helpers.tiny import save_tokenizer
 
 QWEN3: dict[str, Any] = {
@@ -46,6 +46,11 @@ ON_RANKS: dict[str, Callable[[], LossStrategy]] = {
     "talr-ranks-normalize": partial(TALR, scope="ranks", statistic="token", normalize=True),
 }
 """Where one micro-step on all ranks is the whole step, these are one process with the step in one micro-batch."""
+BESIDE_BASE: dict[str, Callable[[], LossStrategy]] = {
+    "kl": lambda: KL(InfoSFT(), 2.0),
+    "mask": lambda: MaskTheTarget(InfoSFT(), 2.0),
+}
+"""With the base model beside the trained one."""
 ADAPTED: dict[str, Callable[[], LossStrategy]] = {"lora": Standard}
 """Trained through adapters."""
 LORA = LoRA(r=2, alpha=2)
@@ -98,12 +103,13 @@ def fit(
     batching: dict[str, Any] | None = None,
     ckpt_path: str | None = None,
     data: Callable[..., Records] = records,
+    schedule: Schedule | None = None,
     trainer: dict[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Train from one seed and give the weights at the end; over 20 rows, a step has 8, 8 and 4 examples in turn."""
     seed_everything(0, verbose=False)
     pretrained = None if architecture else str(folder / "model")
-    module = module_class(loss, optimizer=optimizer, schedule=Constant(), pretrained=pretrained, architecture=architecture, lora=lora)
+    module = module_class(loss, optimizer=optimizer, schedule=schedule or Constant(), pretrained=pretrained, architecture=architecture, lora=lora)
     options: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,

@@ -20,7 +20,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"softcap": 3.0, "scale": 2.0, "base_scale": 2.0},
 ]
 PLAIN, CAPPED, SCALED, BOTH = OPTIONS
-ORDER = ("hidden", "weight", "base_hidden", "base_weight", "bias", "base_bias")
+ORDER = ("hidden", "weight", "base_hidden", "base_weight", "bias", "base_bias", "labels")
 
 
 def naive(
@@ -30,6 +30,7 @@ def naive(
     base_weight: Tensor,
     bias: Tensor | None = None,
     base_bias: Tensor | None = None,
+    labels: Tensor | None = None,
     softcap: float | None = None,
     scale: float = 1.0,
     base_softcap: float | None = None,
@@ -42,15 +43,24 @@ def naive(
     ):
         logits = factor * linear(states, matrix, shift)
         logits = logits if logits.dtype == torch.float64 else logits.float()
+        if labels is not None:  # the others alone
+            others = torch.arange(logits.shape[1], device=logits.device) != labels[:, None]
+            logits = logits[others].view(len(logits), -1)
         logs.append((logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(1))
     model, base = logs[0], logs[1].detach()
     return TokenKL((base.exp() * (base - model)).sum(1), model.argmax(1) == base.argmax(1))
 
 
 def inputs(
-    num_tokens: int, bias: bool = False, dtype: torch.dtype = torch.float32, device: str = "cpu", size: float = 1.0, apart: float | None = None
+    num_tokens: int,
+    bias: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    size: float = 1.0,
+    apart: float | None = None,
+    labels: bool = False,
 ) -> dict[str, Tensor]:
-    """Arguments of two unrelated models, or of two that are ``apart`` by so much."""
+    """Arguments of two unrelated models, or of two that are ``apart`` by so much; with a label for each token, which leaves it out."""
     torch.manual_seed(num_tokens)
     found = {"hidden": size * torch.randn(num_tokens, WIDTH), "weight": torch.randn(VOCABULARY, WIDTH) / 3}
     if apart is None:
@@ -59,7 +69,8 @@ def inputs(
         found |= {"base_hidden": found["hidden"] + apart * torch.randn(num_tokens, WIDTH), "base_weight": found["weight"].clone()}
     if bias:
         found |= {"bias": torch.randn(VOCABULARY), "base_bias": torch.randn(VOCABULARY)}
-    return {name: value.to(device, dtype).requires_grad_(not name.startswith("base")) for name, value in found.items()}
+    arguments = {name: value.to(device, dtype).requires_grad_(not name.startswith("base")) for name, value in found.items()}
+    return arguments | ({"labels": torch.randint(VOCABULARY, (num_tokens,), device=device)} if labels else {})
 
 
 def results(function: Any, arguments: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
@@ -73,7 +84,8 @@ def results(function: Any, arguments: dict[str, Tensor], **options: Any) -> dict
 
 
 def exact(arguments: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
-    return results(naive, {name: value.detach().double().requires_grad_(value.requires_grad) for name, value in arguments.items()}, **options)
+    wide = {name: value.detach().double().requires_grad_(value.requires_grad) for name, value in arguments.items() if name != "labels"}
+    return results(naive, arguments | wide, **options)
 
 
 def errors(values: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float]:
@@ -81,6 +93,7 @@ def errors(values: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str,
     return {name: float((value - reference[name]).norm() / reference[name].norm().clamp(min=1e-30)) for name, value in values.items()}
 
 
+@pytest.mark.parametrize("labels", [False, True], ids=["all", "without-label"])
 @pytest.mark.parametrize(
     ("num_tokens", "chunk_tokens", "bias", "options"),
     [
@@ -94,39 +107,55 @@ def errors(values: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str,
         (129, 32, False, SCALED),
     ],
 )
-def test_float32_is_the_naive_formula(num_tokens: int, chunk_tokens: int, bias: bool, options: dict[str, Any]) -> None:
-    arguments = inputs(num_tokens, bias)
+def test_float32_is_the_naive_formula(num_tokens: int, chunk_tokens: int, bias: bool, options: dict[str, Any], labels: bool) -> None:
+    arguments = inputs(num_tokens, bias, labels=labels)
     values, reference = results(token_kl, arguments, chunk_tokens=chunk_tokens, **options), exact(arguments, **options)
     assert {value.dtype for value in values.values()} == {torch.float32}
     assert max(errors(values, reference).values()) <= 2e-6
     torch.testing.assert_close(values["kl"].double(), reference["kl"], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("labels", [False, True], ids=["all", "without-label"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_float64_is_the_naive_formula_to_its_rounding(options: dict[str, Any]) -> None:
-    arguments = inputs(43, bias=True, dtype=torch.float64)
+def test_float64_is_the_naive_formula_to_its_rounding(options: dict[str, Any], labels: bool) -> None:
+    arguments = inputs(43, bias=True, dtype=torch.float64, labels=labels)
     values = results(token_kl, arguments, chunk_tokens=CHUNK, **options)
     assert {value.dtype for value in values.values()} == {torch.float64}
     assert max(errors(values, exact(arguments, **options)).values()) <= 1e-13
 
 
+@pytest.mark.parametrize("labels", [False, True], ids=["all", "without-label"])
 @pytest.mark.parametrize("apart", [1e-4, 1e-3, 1e-2])
-def test_small_divergences_keep_their_digits(apart: float) -> None:
+def test_small_divergences_keep_their_digits(apart: float, labels: bool) -> None:
     """Those of a fine-tuning at 1e-6: the naive formula in float32 is off by more than the whole."""
-    arguments = inputs(129, apart=apart)
+    arguments = inputs(129, apart=apart, labels=labels)
     reference = exact(arguments)["kl"]
-    values = token_kl(*(arguments[name] for name in ORDER[:4])).kl.detach()
+    values = token_kl(*(arguments.get(name) for name in ORDER)).kl.detach()
     naive_values = results(naive, arguments)["kl"]
     assert float(values.min()) >= 0
     assert abs(float(values.mean() / reference.mean()) - 1) < 1e-3
     assert (values - reference).abs().max() < 0.02 * (naive_values - reference).abs().max() + 2e-8
 
 
-def test_a_model_is_no_distance_from_itself() -> None:
-    arguments = inputs(50, apart=0.0)
-    tokens = token_kl(*(arguments[name] for name in ORDER[:4]), chunk_tokens=7)
+@pytest.mark.parametrize("labels", [False, True], ids=["all", "without-label"])
+def test_a_model_is_no_distance_from_itself(labels: bool) -> None:
+    arguments = inputs(50, apart=0.0, labels=labels)
+    tokens = token_kl(*(arguments.get(name) for name in ORDER), chunk_tokens=7)
     assert not tokens.kl.any() and tokens.agreement.all()
     assert not torch.autograd.grad(tokens.kl.sum(), arguments["weight"])[0].any()
+
+
+def test_a_label_that_one_model_is_sure_of_leaves_the_ratios_of_the_others() -> None:
+    """Raising the label's logit alone changes nothing, up to a probability of 1; the divergence over all tokens grows with it."""
+    arguments = inputs(20, bias=True, labels=True)
+    arguments["labels"] = torch.zeros(20, dtype=torch.int64)
+    order = [arguments[name] for name in ORDER]
+    before, plain = token_kl(*order).kl.detach(), token_kl(*order[:-1]).kl.detach()
+    order[4] = (arguments["bias"].detach() + 1e4 * (torch.arange(VOCABULARY) == 0)).requires_grad_()
+    after = token_kl(*order).kl
+    torch.testing.assert_close(after.detach(), before, rtol=1e-6, atol=1e-6)
+    assert (token_kl(*order[:-1]).kl > plain + 1).all()
+    assert not torch.autograd.grad(after.sum(), order[4])[0][0], "the label's own logit is free"
 
 
 def test_agreement_is_that_of_the_most_likely_tokens() -> None:
@@ -182,10 +211,11 @@ def test_no_tokens() -> None:
     assert all(not values[name].any() for name in ("hidden", "weight", "bias"))
 
 
+@pytest.mark.parametrize("labels", [False, True], ids=["all", "without-label"])
 @pytest.mark.parametrize("size", [30.0, 1e4])
-def test_large_logits(size: float) -> None:
+def test_large_logits(size: float, labels: bool) -> None:
     """Both models sure of different tokens: finite, and as exact as float32 is."""
-    arguments = inputs(64, size=size)
+    arguments = inputs(64, size=size, labels=labels)
     values, reference = results(token_kl, arguments, chunk_tokens=CHUNK), exact(arguments)
     assert all(value.isfinite().all() for value in values.values())
     naive_errors = errors(results(naive, arguments), reference)
@@ -194,7 +224,7 @@ def test_large_logits(size: float) -> None:
 
 
 def test_backward_keeps_arguments_alone() -> None:
-    arguments = inputs(129, bias=True)
+    arguments = inputs(129, bias=True, labels=True)
     saved: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -217,8 +247,9 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_no_logits_of_all_tokens_are_ever_made() -> None:
-    arguments = inputs(700)
+@pytest.mark.parametrize("labels", [False, True], ids=["all", "without-label"])
+def test_no_logits_of_all_tokens_are_ever_made(labels: bool) -> None:
+    arguments = inputs(700, labels=labels)
     with Largest() as largest:
         results(token_kl, arguments, chunk_tokens=CHUNK)
     assert largest.elements == max(700 * WIDTH, CHUNK * VOCABULARY, WIDTH * VOCABULARY) < 700 * VOCABULARY
@@ -227,9 +258,9 @@ def test_no_logits_of_all_tokens_are_ever_made() -> None:
 @pytest.mark.parametrize("trained", ["hidden", "weight", "bias"])
 def test_only_what_is_trained_gets_a_gradient(trained: str) -> None:
     arguments = inputs(20, bias=True)
-    expected = torch.autograd.grad(naive(*(arguments[name] for name in ORDER)).kl.sum(), arguments[trained])[0]
+    expected = torch.autograd.grad(naive(*(arguments.get(name) for name in ORDER)).kl.sum(), arguments[trained])[0]
     leaves = {name: value.detach().requires_grad_(name == trained or name.startswith("base")) for name, value in arguments.items()}
-    token_kl(*(leaves[name] for name in ORDER)).kl.sum().backward()
+    token_kl(*(leaves.get(name) for name in ORDER)).kl.sum().backward()
     torch.testing.assert_close(leaves[trained].grad, expected, rtol=1e-4, atol=1e-6)
     assert all(value.grad is None for name, value in leaves.items() if name != trained), "neither do those of the base"
 
@@ -250,6 +281,7 @@ def test_refuses_a_second_derivative() -> None:
         ({"base_hidden": torch.randn(19, OTHER_WIDTH)}, r"must have the same N and V, got \[\(20, 40\), \(311, 40\), \(19, 24\)"),
         ({"base_weight": torch.randn(300, OTHER_WIDTH), "base_bias": torch.zeros(300)}, "must have the same N and V"),
         ({"hidden": torch.randn(20, WIDTH).bfloat16()}, r"must have one dtype, got \[torch.bfloat16, torch.float32"),
+        ({"labels": torch.zeros(19, dtype=torch.int64)}, r"`labels_N` must be \[N\] for `hidden_ND` \[N, D\], got \(19,\) for \(20, 40\)"),
         ({"softcap": 0.0}, r"`softcap` must lie in \(0, inf\), got 0.0"),
         ({"base_softcap": -1.0}, "`base_softcap` must lie in"),
         ({"chunk_tokens": 0}, "`chunk_tokens` must be at least 1, got 0"),
@@ -258,4 +290,4 @@ def test_refuses_a_second_derivative() -> None:
 def test_refusals(changes: dict[str, Any], message: str) -> None:
     arguments = inputs(20, bias=True) | {name: value for name, value in changes.items() if isinstance(value, Tensor)}
     with pytest.raises(ValueError, match=message):
-        token_kl(*(arguments[name] for name in ORDER), **{name: value for name, value in changes.items() if not isinstance(value, Tensor)})
+        token_kl(*(arguments.get(name) for name in ORDER), **{name: value for name, value in changes.items() if not isinstance(value, Tensor)})

@@ -18,13 +18,34 @@ from torch import Tensor
 
 import lit_talr.losses
 from lit_talr.kernels.token_nll import token_nll
-from lit_talr.losses import ASFT, DFT, EAFT, FLOW, GCE, IWSFT, L2, STM, TALR, LossStrategy, Permuted, PriFT, Rho1, Standard, TokenStats, Truncation
+from lit_talr.losses import (
+    ASFT,
+    DFT,
+    EAFT,
+    FLOW,
+    GCE,
+    IWSFT,
+    KL,
+    L2,
+    STM,
+    TALR,
+    InfoSFT,
+    LossStrategy,
+    MaskTheTarget,
+    Permuted,
+    PriFT,
+    Rho1,
+    Standard,
+    TokenStats,
+    Truncation,
+)
 from lit_talr.losses.base import LossWrapper, Setting, check_loss
+from lit_talr.losses.divergence import DivergenceWrapper
 
 Make = Callable[[], LossStrategy]
 Example = list[tuple[float, float, float]]  # for each supervised token: NLL, NLL under the base model, entropy of the top twenty
 Naive = Callable[[Sequence[Example]], list[list[float]]]  # the examples of one micro-batch to the weights of their tokens
-NEVER_TRAINED = {LossStrategy, LossWrapper}
+NEVER_TRAINED = {LossStrategy, LossWrapper, DivergenceWrapper}
 
 
 def each(weight: Callable[[float, float, float], float]) -> Naive:
@@ -86,10 +107,20 @@ def permuted(examples: Sequence[Example]) -> list[list[float]]:
     return [[math.exp(-easiest_first[order[easiest_first.index(nll)]]) for nll, *_ in example] for example in examples]
 
 
+def info(probability: float, threshold: float) -> float:
+    return probability * max(0.0, 1 - math.log(probability / (1 - probability)) / math.log(threshold / (1 - threshold)))
+
+
 CASES: dict[str, tuple[Make, Naive]] = {
     "Standard": (Standard, each(lambda nll, reference, entropy: 1.0)),
     "DFT": (DFT, each(lambda nll, reference, entropy: math.exp(-nll))),
     "ASFT": (ASFT, each(lambda nll, reference, entropy: math.exp(-nll))),
+    "InfoSFT": (InfoSFT, each(lambda nll, reference, entropy: info(math.exp(-nll), 0.93))),
+    "InfoSFT wide": (partial(InfoSFT, threshold=0.999), each(lambda nll, reference, entropy: info(math.exp(-nll), 0.999))),
+    "KL": (lambda: KL(Standard()), each(lambda nll, reference, entropy: 1.0)),
+    "KL InfoSFT": (lambda: KL(InfoSFT(), 2.0), each(lambda nll, reference, entropy: info(math.exp(-nll), 0.93))),
+    "MaskTheTarget": (lambda: MaskTheTarget(Standard()), each(lambda nll, reference, entropy: 1.0)),
+    "MaskTheTarget TALR": (lambda: MaskTheTarget(TALR()), talr),
     "L2": (lambda: L2(DFT()), each(lambda nll, reference, entropy: math.exp(-nll))),
     "TALR": (TALR, talr),
     "TALR token": (partial(TALR, floor=0.0, statistic="token"), partial(talr, floor=0.0, token=True)),
@@ -149,7 +180,7 @@ def stats_of(examples: Sequence[Example], places: Sequence[Sequence[int]], width
             nll[row, column], reference[row, column], entropy[row, column] = token
             mask[row, column] = True
     sequence = torch.tensor(numbers or range(shape[0])).unsqueeze(1).expand(shape).contiguous()
-    return TokenStats(nll, mask, sequence, entropy, entropy, reference, torch.zeros_like(nll))
+    return TokenStats(nll, mask, sequence, entropy, entropy, reference, torch.zeros_like(nll), torch.zeros_like(nll))
 
 
 def plain_stats(examples: Sequence[Example]) -> TokenStats:
@@ -393,6 +424,10 @@ def count_tensors(value: Any) -> int:
         (lambda: Permuted(Standard(), seed=-1), "`seed` must be at least 0, got -1"),
         (partial(GCE, a=-0.1), r"`a` must lie in \[0, inf\), got -0.1"),
         (partial(GCE, a=math.inf), r"`a` must lie in \[0, inf\), got inf"),
+        (partial(InfoSFT, threshold=0.5), r"`threshold` must lie in \(0.5, 1\), got 0.5"),
+        (partial(InfoSFT, threshold=1.0), r"`threshold` must lie in \(0.5, 1\), got 1.0"),
+        (lambda: KL(Standard(), -1.0), r"`coefficient` must lie in \[0, inf\), got -1.0"),
+        (lambda: MaskTheTarget(Standard(), math.nan), r"`coefficient` must lie in \[0, inf\), got nan"),
         (lambda: Truncation(Standard(), threshold=1.5), r"`threshold` must lie in \[0, 1\], got 1.5"),
         (partial(STM, max_perplexity=0.5), "`max_perplexity` must be at least 1, got 0.5"),
         (partial(Rho1, share=0.0), r"`share` must lie in \(0, 1\], got 0.0"),
@@ -414,6 +449,9 @@ def test_options_out_of_range_are_refused(make: Make, message: str) -> None:
         (L2(Standard()), Setting(precision="bf16-true"), "use `bf16-mixed`"),
         (L2(L2(FLOW())), Setting(pretrained=False), "FLOW compares with the base model"),
         (Truncation(STM()), Setting(pretrained=False), "give `model.pretrained`"),
+        (L2(KL(TALR())), Setting(pretrained=False), "KL compares with the base model"),
+        (MaskTheTarget(L2(TALR())), Setting(sharded_weights=True), "MaskTheTarget runs the base model next to the trained one"),
+        (KL(L2(TALR())), Setting(lora=True), "leave out `model.lora`"),
     ],
 )
 def test_refusals_reach_through_wrappers(loss: LossStrategy, setting: Setting, message: str) -> None:

@@ -77,7 +77,10 @@ def test_bare_words_are_the_runs(words: list[str], arguments: dict[str, Any], mo
     [
         ({}, "`report` needs run folders, or `--from` the folder of an earlier report, or both"),
         ({"runs": [Path("run")], "results": Path("old")}, "`from`: old has no results.parquet"),
-        ({"runs": [Path("run")], "out": Path("page.pdf")}, "`out` must be the name of the page, such as report.html, got page.pdf"),
+        (
+            {"runs": [Path("run")], "out": Path("page.pdf")},
+            "`out` must be the name of the page, such as report.html, or a folder for the tables alone, got page.pdf",
+        ),
         ({"runs": [Path("nowhere")]}, "nowhere: no such folder"),
         ({"results": Path("run")}, "`from`: run has no results.parquet; name the folder of an earlier report"),
     ],

@@ -39,7 +39,7 @@ def test_a_dry_run_prints_every_command_and_writes_nothing(tmp_path: Path, stub:
     printed = capsys.readouterr().out.splitlines()
     verbs = Counter(" ".join(line.split()[:2]) for line in printed if line.startswith("lit-talr "))
     assert verbs == {"lit-talr fit": 8, "lit-talr test": 1 + 8 + 8, "lit-talr merge": 8}
-    assert printed[-1] == "8 trial(s), 1 base model(s), 8 point(s) of Wise-FT. Nothing was run."
+    assert printed[-1] == "8 trial(s), 1 base model(s), 8 merge(s). Nothing was run."
     main(["sweep", *words(tmp_path), "--dry_run", "--budget", "general_drop=0.02"])
     guided = capsys.readouterr().out
     assert guided.count("--trainer.callbacks+=GeneralBudget --trainer.callbacks.general_drop=0.02 --run") == 8 and "lit-talr test" not in guided

@@ -93,7 +93,7 @@ def test_the_probability_by_hand(tmp_path: Path) -> None:
 )
 def test_it_does_not_choose_between_what_cannot_be_compared(tmp_path: Path, belongs: dict[str, str], kind: str) -> None:
     points = {name: Point(name, None, name, 1e-3, 0, "base", [["fit"]], name) for name in ("standard", "talr")}
-    runs = Runs(tmp_path, points, False, False, True, Processes(1))
+    runs = Runs(tmp_path, points, False, False, True, Processes(1), "code")
     for name, more in (("standard", {}), ("talr", belongs)):
         write_values(tmp_path / name, {"fit": {"val/score": 0.5}}, **{"items": "i", **more})
         (tmp_path / name / "trial.json").write_text("{}")

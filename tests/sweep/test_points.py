@@ -25,6 +25,7 @@ def test_points_have_names_and_words_in_order(tmp_path: Path) -> None:
                 variants={"cot": ["--data.target", "cot"], "label": ["--data.target", "label", "--data.shuffle", True]},
                 remedies={"standard": ["-c", "S"], "lora": {"words": ["-c", "L"], "rates": ["1e-3", 1]}},
                 alphas=[0.5, 1],
+                methods=["lines", "linear"],
                 paper={"cot/lora/0.001": {"domain": 0.1, "general": "0.2"}, "label/base": {"domain": 0, "general": 1}},
             )
         )
@@ -32,7 +33,7 @@ def test_points_have_names_and_words_in_order(tmp_path: Path) -> None:
     config = Namespace(model=Namespace(pretrained="some/base", revision=None))
     found = list_points(space, ["--a", "b"], ["--extra"], Path("o"), parse_configs(space, ["--a", "b"], lambda words: config))
     trials = [f"{variant}-{name}" for variant in ("cot", "label") for name in ("standard-3e-4-s2", "lora-1e-3-s2", "lora-1e0-s2")]
-    wise = [f"{variant}-standard-3e-4-s2-wise-{alpha}" for variant in ("cot", "label") for alpha in ("0.5", "1")]
+    wise = [f"{variant}-standard-3e-4-s2-{merge}-{alpha}" for variant in ("cot", "label") for merge in ("wise", "lines") for alpha in ("0.5", "1")]
     assert {point.name for point in found} == {"cot-base", "label-base", *trials, *wise}
     by_name = {point.name: point for point in found}
     assert by_name["cot-base"].lines() == ["lit-talr test --a b --data.target cot -c S --run o/cot-base"]
@@ -45,6 +46,9 @@ def test_points_have_names_and_words_in_order(tmp_path: Path) -> None:
     assert point.lines()[0] == "lit-talr merge --base some/base --tuned o/cot-standard-3e-4-s2/export --alpha 0.5 --out o/cot-standard-3e-4-s2-wise-0.5/merged"
     expected = {"variant": "cot", "remedy": "wise-ft", "rate": 3e-4, "seed": 2, "alpha": 0.5, "of": "cot-standard-3e-4-s2", "source": "standard"}
     assert point.record().items() >= {**expected, "base": "cot-base", "paper": None}.items()
+    lines = by_name["cot-standard-3e-4-s2-lines-0.5"]
+    assert lines.lines()[0] == point.lines()[0].replace("-wise-", "-lines-").replace(" --out", " --method lines --out")
+    assert lines.record().items() >= {**expected, "remedy": "lines", "base": "cot-base"}.items() and not lines.is_trial
     assert by_name["cot-lora-1e-3-s2"].paper == {"domain": 0.1, "general": 0.2} and by_name["label-base"].paper == {"domain": 0.0, "general": 1.0}
 
 
@@ -76,9 +80,9 @@ def test_the_base_model_is_that_of_the_configuration(tmp_path: Path) -> None:
     file = ["-c", str(tmp_path / "a.yaml")]
     assert base_model("--model.pretrained", "of/words", *file) == "of/file"
     assert base_model(*file, "--model.pretrained=of/words") == "of/words"
-    with pytest.raises(ValueError, match="Wise-FT interpolates with the base model, and none is named"):
+    with pytest.raises(ValueError, match="a merge interpolates with the base model, and none is named"):
         base_model(*file, "--model.pretrained", "null", "--model.tokenizer", "some/tokenizer")
-    with pytest.raises(ValueError, match="Wise-FT does not know `model.revision`"):
+    with pytest.raises(ValueError, match="a merge does not know `model.revision`"):
         base_model(*file, "--model.revision", "v2")
 
 

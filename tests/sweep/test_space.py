@@ -69,6 +69,8 @@ def test_rates_are_written_as_people_write_them() -> None:
         ({"alphas": [2]}, "`alphas` must be a list of different numbers in [0, 1], got [2]."),
         ({"alphas": [0.5], "alphas_of": ["flow"]}, "`alphas_of`: there is no remedy `flow`; there are standard, talr."),
         ({"alphas_of": ["talr"]}, "`alphas` is missing"),
+        ({"methods": ["lines"]}, "`methods` says how to merge, but `alphas` is missing"),
+        ({"alphas": [0.5], "methods": ["ties"]}, "`methods`: there is no method `ties`; there are linear, lines."),
         ({"keep": "no"}, "`keep` must be true or false, got 'no'."),
         ({"paper": {"flow/1e-3": {"domain": 1, "general": 1}}}, "`paper`: there is no point `flow/1e-3` in the space; there are base, standard/1e-2"),
         ({"paper": {"talr/1e-3": {"domain": 1}}}, "`paper.talr/1e-3` must have the numbers `domain` and `general`, each in [0, 1], got"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lit_talr.training.schedules import Constant, Cosine, Linear, Schedule
+from lit_talr.training.schedules import FINCH, Constant, Cosine, Linear, Schedule
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,43 @@ def test_stays_at_the_end_beyond_the_last_step(schedule: Schedule) -> None:
 def test_refusals(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Linear(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"smoothing": 1.0}, r"`smoothing` must lie in \[0, 1\), got 1.0; 0 takes each step's own NLL"),
+        ({"cap": 0.0}, r"`cap` must lie in \(0, inf\), got 0.0"),
+        ({"epsilon": 0.0}, r"`epsilon` must lie in \(0, inf\), got 0.0"),
+        ({"warmup_steps": -1}, "`warmup_steps` must be at least 0, got -1"),
+    ],
+)
+def test_refusals_of_finch(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FINCH(**arguments)
+
+
+def test_finch_takes_each_step_in_before_its_rate_is_set_and_rises_as_the_loss_falls() -> None:
+    schedule, found = FINCH(smoothing=0.5, cap=2.0, epsilon=1e-12), []
+    for step, nll in enumerate([4.0, 2.0, 0.0, 0.0, 0.0, 0.0]):
+        schedule.see(step, nll)
+        schedule.see(step, 100.0)  # ZeRO steps once for each group of weights
+        found.append(schedule.factor(step, 6))
+    assert found == pytest.approx([4**-0.5, 3**-0.5, 1.5**-0.5, 0.75**-0.5, 0.375**-0.5, 2.0])
+
+
+def test_finch_warms_up_to_its_own_rate() -> None:
+    schedule = FINCH(warmup_steps=3)
+    schedule.see(0, 4.0)
+    assert [schedule.factor(step, 8) for step in range(5)] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
+
+
+def test_finch_continues_from_its_state_and_begins_anew_from_another() -> None:
+    first, second = FINCH(), FINCH()
+    first.see(0, 4.0)
+    second.restore(first.state())
+    for schedule in (first, second):
+        schedule.see(1, 1.0)
+    assert first.factor(1, 2) == second.factor(1, 2) == pytest.approx(3.7**-0.5)
+    second.restore(Cosine().state())
+    assert second.factor(0, 2) == 2.5 and second.state() == {}

@@ -1,0 +1,143 @@
+"""The runs of docs/when_talr_helps, and differences between two remedies in one cell of it: a variant of the data at one rate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lit_talr.report.items import Answers, answers_of, average
+from lit_talr.report.tables import read_tables
+
+SCORES = ("domain", "general")
+SAME = ["base_model", "domain_items", "general_items"]
+"""The columns in which two runs must agree to be subtracted."""
+RESAMPLES = 2000
+
+
+class Difference(NamedTuple):
+    """A difference with its 95 % interval over items."""
+
+    value: float
+    lower: float
+    upper: float
+    num_seeds: int = 1
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval does not contain 0."""
+        return self.lower > 0 or self.upper < 0
+
+
+class Matched(NamedTuple):
+    """A general score minus Standard's at the same domain score."""
+
+    difference: Difference
+    reached: bool  # whether Standard has that domain score at any rate; else the difference is to its best one
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The runs of the study, and their tokens."""
+
+    runs: pd.DataFrame
+    tokens: pd.DataFrame
+    answers: dict[tuple[str, str], Answers]  # by run and score
+
+    def seeds(self, variant: str, remedy: str, rate: float | None) -> dict[int, "pd.Series[object]"]:
+        """The runs of a point by seed; the base model's has the seed -1."""
+        runs = self.runs[(self.runs["variant"] == variant) & (self.runs["remedy"] == remedy)]
+        runs = runs[runs["rate"].isna()] if rate is None else runs[np.isclose(runs["rate"].astype(float), rate)]
+        return {-1 if pd.isna(run["seed"]) else int(run["seed"]): run for _, run in runs.iterrows()}
+
+    def by_seed(self, variant: str, remedy: str, rate: float, other: str, other_rate: float | None = None) -> dict[int, dict[str, Answers]]:
+        """Item by item, how much more right answers a remedy has than another, by seed and score; only of runs that can be compared."""
+        these, those = self.seeds(variant, remedy, rate), self.seeds(variant, other, rate if other_rate is None else other_rate)
+        differences: dict[int, dict[str, Answers]] = {}
+        for seed in sorted(these.keys() & those.keys()):
+            if not all(these[seed][name] == those[seed][name] for name in SAME):
+                continue
+            one, two = (str(runs[seed]["name"]) for runs in (these, those))
+            parts = {score: self.answers[one, score].minus(self.answers[two, score]) for score in SCORES}
+            known = {score: part for score, part in parts.items() if part is not None}
+            differences |= {seed: known} if len(known) == len(SCORES) else {}
+        return differences
+
+    def pooled(self, variant: str, remedy: str, rate: float, other: str, other_rate: float | None = None) -> dict[str, Difference]:
+        """The means over seeds by score; empty without runs."""
+        by_seed = self.by_seed(variant, remedy, rate, other, other_rate)
+        means = {score: average([parts[score] for parts in by_seed.values()]) for score in SCORES}
+        return {score: difference(mean, len(by_seed)) for score, mean in means.items() if mean is not None}
+
+    def mean(self, variant: str, remedy: str, rate: float | None, seeds: Sequence[int]) -> dict[str, Answers] | None:
+        """Mean answers over these seeds by score; None where one is missing."""
+        runs = self.seeds(variant, remedy, rate)
+        if not set(seeds) <= runs.keys():
+            return None
+        means = {score: average([self.answers[str(runs[seed]["name"]), score] for seed in seeds]) for score in SCORES}
+        return {score: mean for score, mean in means.items() if mean is not None} if None not in means.values() else None
+
+    def matched(self, variant: str, remedy: str, rate: float) -> Matched | None:
+        """The general score minus the one that Standard has where it first reaches the same domain score.
+
+        Standard's curve goes from the base model over its rates, straight between two of them. The seeds are those that all its rates have. The interval is a
+        bootstrap over items, in which the place of the match moves too.
+        """
+        rates = sorted(set(self.runs[(self.runs["variant"] == variant) & (self.runs["remedy"] == "standard")]["rate"].astype(float)))
+        shared = [set(self.seeds(variant, "standard", other)) for other in rates] + [set(self.seeds(variant, remedy, rate))]
+        seeds = sorted(set.intersection(*shared))
+        curve = [self.mean(variant, "base", None, [-1]), *(self.mean(variant, "standard", other, seeds) for other in rates)] if seeds else []
+        ours = self.mean(variant, remedy, rate, seeds) if seeds else None
+        points = [point for point in (*curve, ours) if point is not None]
+        if len(rates) < 2 or len(points) < len(rates) + 2:
+            return None
+        scores = resampled_scores(points)
+        gaps = [gap_at_match(row) for row in scores]
+        lower, upper = np.percentile([gap for gap, _ in gaps[1:]], [2.5, 97.5])
+        return Matched(Difference(gaps[0][0], float(lower), float(upper), len(seeds)), gaps[0][1])
+
+
+def difference(answers: Answers, num_seeds: int) -> Difference:
+    """The difference of two scores: the mean over suites, with its interval."""
+    value = float(np.mean([answers.values[answers.groups == group].mean() for group in np.unique(answers.groups)]))
+    return Difference(value, *answers.interval(), num_seeds)
+
+
+def resampled_scores(points: Sequence[dict[str, Answers]], seed: int = 0) -> np.ndarray:
+    """``[1 + RESAMPLES, number of points, 2]`` domain and general scores: the measured ones, then those of resampled items, within each suite."""
+    draw = np.random.default_rng(seed)
+    scores = []
+    for score in SCORES:
+        groups, values = points[0][score].groups, np.stack([point[score].values for point in points], axis=1)
+        by_suite = []
+        for group in np.unique(groups):
+            own = values[groups == group]
+            counts = draw.multinomial(len(own), np.full(len(own), 1 / len(own)), RESAMPLES)
+            by_suite.append(np.concatenate([np.ones((1, len(own))), counts]) @ own / len(own))
+        scores.append(np.mean(by_suite, axis=0))
+    return np.stack(scores, axis=-1)
+
+
+def gap_at_match(points: np.ndarray) -> tuple[float, bool]:
+    """The last point's general score minus that of the curve before it, where the curve first reaches its domain score; whether it does.
+
+    Args:
+        points: ``[number of points, 2]``.
+    """
+    *curve, (domain, general) = points
+    if curve[0][0] >= domain:
+        return float(general - curve[0][1]), True
+    for (before, first), (after, second) in pairwise(curve):
+        if before < domain <= after:
+            return float(general - first - (domain - before) / (after - before) * (second - first)), True
+    return float(general - max(curve, key=lambda point: point[0])[1]), False
+
+
+def read_cells(folder: Path) -> Cells:
+    """Read the study's tables."""
+    tables = read_tables(folder)
+    groups = tables.answers[tables.answers["score"].isin(SCORES)].groupby(["name", "score"], sort=False)
+    return Cells(tables.results, tables.tokens, {key: answers_of(items.reset_index(drop=True)) for key, items in groups})  # type: ignore[misc]

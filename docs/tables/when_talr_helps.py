@@ -1,0 +1,191 @@
+"""The tables of docs/when_talr_helps.md. They have a line for what is there: the study may still be running."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from docs.tables.markdown import interval, short, table
+from docs.tables.talr_cells import SCORES, Cells, Difference, difference, read_cells
+from lit_talr.report.items import Answers, average
+from lit_talr.report.runs import scientific
+
+RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+LARGE = 2e-3
+CLAIM = ("words-0.1", "words-0.2")
+KINDS, PLACEMENTS = ("words", "phrases", "plausible"), ("anywhere", "starts")
+OURS = {"talr": "TALR", "talr-least": "TALR, at least 2"}
+CONTROLS = {"permuted": 1.0, "scaled": 0.8, "l2": 1.0, "talr-least": 1.0}
+"""What TALR is compared with besides Standard, and the factor of its rate."""
+GROUPS = ("noise", "hard", "between", "easy")
+TABLES = ("claim", "everywhere", "placement", "matched", "controls", "tokens", "temperature")
+
+
+def variants(cells: Cells) -> list[str]:
+    """The variants of the data, from clean rows to other noise; cold starts first."""
+    kinds = ("clean", *KINDS)
+
+    def order(name: str) -> tuple[bool, int, float, str]:
+        parts = name.split("-")
+        return parts[-1] in ("768", "warm"), kinds.index(parts[0]), noise_share(name), name
+
+    return sorted(cells.runs["variant"].unique(), key=order)
+
+
+def noise_share(variant: str) -> float:
+    """The share of noise in a variant's name."""
+    found = re.search(r"0\.\d+", variant)
+    return float(found[0]) if found else 0.0
+
+
+def shown(found: Difference | None) -> str:
+    """A difference, bold where its interval does not contain 0."""
+    if found is None:
+        return "-"
+    text = interval(*found[:3], sign=True)
+    return f"**{text}**" if found.is_clear else text
+
+
+def claim(cells: Cells) -> str:
+    """TALR minus Standard at the same rate, seed by seed and pooled."""
+    lines = []
+    for variant in CLAIM:
+        for rate in (LARGE, 1e-3):
+            standard = cells.seeds(variant, "standard", rate)
+            by_seed = {remedy: cells.by_seed(variant, remedy, rate, "standard") for remedy in OURS}
+            for seed in sorted(set().union(*by_seed.values())):
+                scores = " / ".join(short(float(standard[seed][score])) for score in SCORES)  # type: ignore[arg-type]
+                pairs = [difference(parts[seed][score], 1) if seed in parts else None for parts in by_seed.values() for score in SCORES]
+                lines.append([variant, scientific(rate), str(seed), scores, *map(shown, pairs)])
+            pooled = [cells.pooled(variant, remedy, rate, "standard") for remedy in OURS]
+            if any(pooled):
+                lines.append([variant, scientific(rate), "all", "", *(shown(parts.get(score)) for parts in pooled for score in SCORES)])
+    return table(["noise", "rate", "seed", "Standard", *(f"{name}: {score}" for name in OURS.values() for score in SCORES)], lines)
+
+
+def everywhere(cells: Cells) -> str:
+    """TALR minus Standard at the same rate in every cell, pooled over seeds."""
+    lines = []
+    for variant in variants(cells):
+        for rate in reversed(RATES):
+            pooled = [cells.pooled(variant, remedy, rate, "standard") for remedy in OURS]
+            if not any(pooled):
+                continue
+            seeds = max(found.num_seeds for parts in pooled for found in parts.values())
+            means = [mean_scores(cells, variant, remedy, rate) for remedy in ("standard", *OURS)]
+            lines.append([variant, scientific(rate), str(seeds), *means, *(shown(parts.get(score)) for parts in pooled for score in SCORES)])
+    names = [f"{name} - Standard: {score}" for name in OURS.values() for score in SCORES]
+    return table(["noise", "rate", "seeds", "Standard", *OURS.values(), *names], lines)
+
+
+def mean_scores(cells: Cells, variant: str, remedy: str, rate: float) -> str:
+    """Domain and general score of a point, means over seeds."""
+    runs = cells.seeds(variant, remedy, rate)
+    means = pd.DataFrame([*runs.values()])[[*SCORES]].astype(float).mean() if runs else None
+    return "-" if means is None else " / ".join(short(means[score]) for score in SCORES)
+
+
+def placement(cells: Cells) -> str:
+    """TALR minus Standard by what noise is and where it stands, at a tenth of noise and the large rate; and how much the place matters."""
+    lines = []
+    for kind in KINDS:
+        names = [f"{kind}-0.1", f"{kind}-0.1-starts"]
+        pooled = [cells.pooled(name, "talr", LARGE, "standard") for name in names]
+        by_seed = [cells.by_seed(name, "talr", LARGE, "standard") for name in names]
+        cells_of = [[shown(parts.get(score)) for parts in pooled] + [shown(between(*by_seed, score))] for score in SCORES]
+        if any(pooled):
+            lines.append([kind, *(cell for part in cells_of for cell in part)])
+    return table(["noise", *(f"{score}: {name}" for score in SCORES for name in (*PLACEMENTS, "difference"))], lines)
+
+
+def between(first: dict[int, dict[str, Answers]], second: dict[int, dict[str, Answers]], score: str) -> Difference | None:
+    """How much larger one difference is than another, over the seeds that both have."""
+    seeds = sorted(first.keys() & second.keys())
+    means = [average([parts[seed][score] for seed in seeds]) for parts in (first, second)]
+    if means[0] is None or means[1] is None:
+        return None
+    half = means[0]._replace(values=(means[0].values - means[1].values) / 2, least=-1.0)  # in [-1, 1], where the interval is known
+    found = difference(half, len(seeds))
+    return Difference(2 * found.value, 2 * found.lower, 2 * found.upper, len(seeds))
+
+
+def matched(cells: Cells) -> str:
+    """The general score minus Standard's where it first reaches the same domain score."""
+    lines = []
+    for variant in variants(cells):
+        for rate in reversed(RATES):
+            found = {remedy: cells.matched(variant, remedy, rate) for remedy in OURS}
+            if any(found.values()):
+                texts = ["-" if one is None else shown(one.difference) + ("" if one.reached else ", beyond") for one in found.values()]
+                lines.append([variant, scientific(rate), *(mean_scores(cells, variant, remedy, rate) for remedy in OURS), *texts])
+    return table(["noise", "rate", *OURS.values(), *(f"{name}: general at Standard's domain score" for name in OURS.values())], lines)
+
+
+def controls(cells: Cells) -> str:
+    """TALR minus each of its controls, pooled over seeds."""
+    lines = []
+    for variant in variants(cells):
+        for rate in (LARGE, 1e-3):
+            for remedy, factor in CONTROLS.items():
+                pooled = cells.pooled(variant, "talr", rate, remedy, factor * rate)
+                if pooled:
+                    seeds = str(pooled["domain"].num_seeds)
+                    scores = mean_scores(cells, variant, remedy, factor * rate)
+                    lines.append(
+                        [variant, scientific(rate), f"{remedy} at {scientific(factor * rate)}", scores, seeds, *(shown(pooled[score]) for score in SCORES)]
+                    )
+    return table(["noise", "TALR at", "minus", "which has", "seeds", "domain", "general"], lines)
+
+
+def by_group(cells: Cells, variant: str, remedy: str, rate: float = LARGE) -> pd.DataFrame:
+    """The probe's tokens by epoch and group, means over seeds; empty without runs."""
+    names = [str(run["name"]) for run in cells.seeds(variant, remedy, rate).values()]
+    probe = cells.tokens[cells.tokens["name"].isin(names) & (cells.tokens["set"] == "probe")]
+    columns = [name for name in ("num_tokens", "nll", "base_nll", "weight", "gradient_share", "sequence_median") if name in probe]
+    return probe[probe["group"].isin((*GROUPS, "all"))].groupby(["epoch", "group"])[columns].mean()
+
+
+def tokens(cells: Cells) -> str:
+    """NLL, weight and share of the gradient of each group of the probe's tokens: under the base model, and after the last epoch."""
+    lines = []
+    for variant in variants(cells):
+        for remedy in ("standard", *OURS):
+            rows = by_group(cells, variant, remedy)
+            if rows.empty or "gradient_share" not in rows:
+                continue
+            last = rows.index.get_level_values("epoch").max()
+            total = sum(rows["num_tokens"].get((0, group), 0.0) for group in GROUPS)
+            for group in (name for name in GROUPS if rows["num_tokens"].get((0, name), 0.0)):
+                values = [rows[column][epoch, group] for column in ("nll", "weight", "gradient_share") for epoch in (0, last)]
+                lines.append([variant, remedy, group, short(rows["num_tokens"][0, group] / total), *map(short, values)])
+    head = ["noise", "remedy", "tokens", "share", "NLL: base", "end", "weight: base", "end", "share of the gradient: base", "end"]
+    return table(head, lines)
+
+
+def temperature(cells: Cells) -> str:
+    """TALR's temperature in the first and the last epoch, beside the NLL of what is to be learned and of the noise."""
+    lines = []
+    for variant in variants(cells):
+        rows, used = by_group(cells, variant, "talr"), temperatures(cells, variant)
+        if rows.empty or used.empty:
+            continue
+        last = rows.index.get_level_values("epoch").max()
+        nll = [rows["nll"].get((epoch, group)) for group in ("hard", "noise") for epoch in (0, last)]
+        lines.append([variant, *(short(value) for value in (used.iloc[0], used.iloc[-1], *nll))])
+    return table(["noise", "temperature: first epoch", "last", "NLL of hard tokens: base", "end", "NLL of noise: base", "end"], lines)
+
+
+def temperatures(cells: Cells, variant: str, remedy: str = "talr", rate: float = LARGE) -> "pd.Series[float]":
+    """The mean temperature of each epoch."""
+    names = [str(run["name"]) for run in cells.seeds(variant, remedy, rate).values()]
+    rows = cells.tokens[cells.tokens["name"].isin(names) & (cells.tokens["set"] == "train") & (cells.tokens["group"] == "all")]
+    return rows.groupby("epoch")["temperature"].mean().dropna()
+
+
+def talr_tables(folder: Path) -> dict[str, str]:
+    """Every table of the page by its name."""
+    if not (folder / "results.parquet").is_file():
+        return dict.fromkeys(TABLES, "No results yet.")
+    cells = read_cells(folder)
+    makers = (claim, everywhere, placement, matched, controls, tokens, temperature)
+    return {name: make(cells) for name, make in zip(TABLES, makers, strict=True)}

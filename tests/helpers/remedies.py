@@ -1,0 +1,64 @@
+"""Remedies that are an optimizer or a schedule: their options for ``fit``, and the naive loop that each must equal."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from lit_talr.training.mofo import MoFO
+from lit_talr.training.schedules import FINCH
+from tests.helpers import naive
+
+STEPS = 10
+LR, CAP, FRACTION = 0.01, 0.43, 0.15
+ADAMW = partial(AdamW, lr=LR)
+REMEDIES: dict[str, Callable[[], dict[str, Any]]] = {
+    "mofo": lambda: {"optimizer": partial(MoFO, lr=LR, fraction=FRACTION, weight_decay=0.1)},
+    "finch": lambda: {"optimizer": ADAMW, "schedule": FINCH(cap=CAP)},
+}
+
+
+def precision(strategy: str) -> str:
+    """The most exact precision of a strategy; Lightning has float64 without DeepSpeed and FSDP2 only."""
+    return "64-true" if strategy == "ddp" else "32-true"
+
+
+def naive_finch(folder: Path, steps: int, dtype: torch.dtype, means: list[float]) -> dict[str, Tensor]:
+    """The rates by hand; ``means`` gets the running mean of the NLL."""
+
+    def follow(step: int, nll: float, optimizer: Optimizer) -> None:
+        means.append(nll if not means else 0.9 * means[-1] + 0.1 * nll)
+        optimizer.param_groups[0]["lr"] = LR * min((means[-1] + 1e-8) ** -0.5, CAP)
+
+    return naive.loop(folder, steps, lambda named: ADAMW([weight for _, weight in named]), follow, dtype)
+
+
+class NaiveMoFO(Optimizer):
+    """Sorts the momenta of each matrix."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        super().__init__(parameters, {})
+        self.averages = [(torch.zeros_like(weight), torch.zeros_like(weight)) for weight in parameters]
+        self.num_done = 0
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        self.num_done += 1
+        for weight, (first, second) in zip(self.param_groups[0]["params"], self.averages, strict=True):
+            first.copy_(0.9 * first + 0.1 * weight.grad)
+            second.copy_(0.999 * second + 0.001 * weight.grad**2)
+            least = first.abs().flatten().sort(descending=True).values[int(FRACTION * weight.numel()) - 1] if weight.ndim > 1 else 0
+            update = first / (1 - 0.9**self.num_done) / ((second / (1 - 0.999**self.num_done)).sqrt() + 1e-8)
+            weight.copy_(weight * (1 - LR * 0.1) - LR * torch.where(first.abs() >= least, update, 0))
+
+
+def naive_mofo(folder: Path, steps: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    return naive.loop(folder, steps, lambda named: NaiveMoFO([weight for _, weight in named]), lambda *_: None, dtype)
+
+
+def naive_weights(name: str, folder: Path, steps: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {"finch": partial(naive_finch, means=[]), "mofo": naive_mofo}[name](folder, steps, dtype)

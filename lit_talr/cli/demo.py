@@ -21,7 +21,7 @@ The base model is the lab's: 1.3 million parameters and nine general skills. The
 clean: training rows as they are. noisy: one of five tokens of their explanations is a random word. All test rows are clean.
 domain is the accuracy on Clinic's test rows, and general the mean accuracy over the nine skills, each base → tuned.
 lost is the drop of general. alpha 0.5 lies half-way between the base and the fine-tuned model.
-Intervals are of 95 %, over items, paired; not told apart: 0 is inside.
+Intervals are of 95 %, over items, paired; where one contains 0, two points are not told apart.
 
 What this can show: what a large rate costs, what each remedy buys back, and whether that depends on the training rows.
 What it cannot show: how a real model behaves, or another seed. Noise of other kinds and places, seeds and rates: docs/when_talr_helps.md.

@@ -89,6 +89,8 @@ def tradeoff(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
         axis.set(xlabel="domain score", ylabel="general score", title=literal(variant))
     legend(figure, axes)
     if few:
+        for axis in axes[0]:
+            axis.margins(0.1)
         for axis in axes[0, 1:]:
             axis.sharex(axes[0, 0])
             axis.sharey(axes[0, 0])

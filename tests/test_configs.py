@@ -66,7 +66,7 @@ def domains(own_rows: list[str], medcalc: list[str], tmp_path_factory: pytest.Te
     long_enough = ["--data.encoding.max_length", "4096", "--data.batching.micro_batch_tokens", "8192"]
     return {
         "clinic": ["--data.train_size", "24", "--data.val_size", "4", *long_enough],
-        "clinic_replay": [*(word for part in ("domain", "general") for word in (f"--data.{part}.init_args.train_size", "24")), *long_enough],
+        "clinic_replay": ["--data.train_size", "24", "--data.replay.general.init_args.train_size", "24", *long_enough],
         "esci": [*write_esci(tmp_path_factory.mktemp("esci")), *held_out],
         "gsm8k": [*write_gsm8k(tmp_path_factory.mktemp("gsm8k")), *held_out],
         "medcalc": [*medcalc, *held_out],

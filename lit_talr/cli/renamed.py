@@ -10,18 +10,20 @@ OPTIONS = {
         f"model.{name}": f"model.compute.{name}"
         for name in ("attention", "head_kernel", "kept_logits", "liger_layers", "gradient_checkpointing", "checkpoint_every", "compile_layers")
     },
+    **{"data.domain": "data", "data.general": "data.replay.general", "data.share": "data.replay.share"},
 }
 """Options by their dotted names, without ``init_args``; those of other commands than ``fit`` and ``test`` without dots."""
 CLASSES = {
     **{f"lit_talr.data.{name}": f"lit_talr.domains.{name}" for name in ("ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay")},
     **{f"lit_talr.data.{name}": f"lit_talr.lab.{name}" for name in ("Clinic", "Skills")},
+    "lit_talr.domains.replay.Replay": "lit_talr.domains.Replay",
     "lit_talr.optimizers.Muon": "lit_talr.lab.Muon",
 }
 """Classes whose path is not that of their module."""
 MODULES = {
     **{name: f"modeling.{name}" for name in ("backbone", "evaluation_mode", "generation", "lora", "sharded", "strategies", "vllm_engine")},
     **{name: f"training.{name}" for name in ("base_text", "non_finite", "resume", "schedules", "supported")},
-    **{f"data.{name}": f"domains.{name}" for name in ("base", "esci", "gsm8k", "medcalc", "metamath", "prompts", "records", "replay")},
+    **{f"data.{name}": f"domains.{name}" for name in ("base", "esci", "gsm8k", "medcalc", "metamath", "prompts", "records")},
     **{f"data.{name}": f"lab.{name}" for name in ("clinic", "clinic_notes", "skill_items", "skills")},
     "example": "data.example",
     **{name: f"utils.{name}" for name in ("files", "weight_files")},

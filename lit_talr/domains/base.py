@@ -4,7 +4,7 @@ import json
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +36,30 @@ SHARED = (("train", "val", LEARNED), ("train", "test", LEARNED), ("val", "test",
 TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
 
 
+@dataclass(frozen=True)
+class Replay:
+    """General rows among a domain's training rows: what is still trained is not forgotten.
+
+    Every epoch has all rows of the domain and as many general rows as give these ``share`` of the supervised tokens, spread evenly over the steps. Where
+    there are more, each epoch draws others. An optimizer step has ``batching.batch_size`` rows of both kinds together, and the loss treats them alike.
+    Validation, test and score are the domain's alone.
+    Replayed rows are trained on: a general suite from the same source measures how well they are remembered, not other abilities.
+
+    Args:
+        general: The data module whose training rows are replayed; it takes no ``tokenizer``, ``encoding`` and ``batching`` of its own.
+        share: Share of an epoch's supervised tokens that belongs to the general rows, in (0, 1).
+
+    Raises:
+        ValueError: For a share out of range.
+    """
+
+    general: "Callable[[str | None, str | None, Encoding, Batching], DomainDataModule]"
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_in("replay.share", self.share, "(0, 1)", "without general rows leave `replay` out")
+
+
 @dataclass(eq=False, repr=False)
 class DomainDataModule(LightningDataModule):
     """A domain: where its examples come from and how responses are scored. A new domain implements ``examples`` and ``metric``.
@@ -46,11 +70,13 @@ class DomainDataModule(LightningDataModule):
         encoding: How examples become tokens.
         batching: How examples become optimizer steps.
         held_out: Share of the training rows that is set aside and never trained on, in [0, 1): ``TokenProbability`` scores them. The hash of a row's turns
-            decides: equal rows stay together, and another row moves none.
+            decides: equal rows stay together, and another row moves none. Rows that are replayed are not set aside.
+        replay: General rows that are mixed in, and their share of the supervised tokens.
 
     Raises:
         ValueError: For a missing or unusable tokenizer, a row that cannot be encoded (by file and row), fewer validation rows than ranks, and a share to set
-            aside that is out of range or leaves no row to train on, or none aside.
+            aside that is out of range or leaves no row to train on, or none aside; for general rows with ``held_out`` or ``replay`` of their own, and a
+            general row that is set aside in the domain.
     """
 
     tokenizer: str | None = None
@@ -58,6 +84,7 @@ class DomainDataModule(LightningDataModule):
     encoding: Encoding = Encoding()
     batching: Batching = Batching()
     held_out: float = field(default=0.0, kw_only=True)
+    replay: Replay | None = field(default=None, kw_only=True)
     trainer: Trainer = field(init=False)  # set by Lightning before ``setup``
 
     source_name = ""
@@ -67,6 +94,13 @@ class DomainDataModule(LightningDataModule):
     def __post_init__(self) -> None:
         super().__init__()
         check_in("held_out", self.held_out, "[0, 1)", "it is the share of the training rows that is never trained on")
+        self.general = self.replay and self.replay.general(self.tokenizer, self.tokenizer_revision, self.encoding, self.batching)
+        if self.general and self.general.held_out:
+            raise ValueError(
+                f"`data.replay.general` takes no `held_out`, got {self.general.held_out}; give `data.held_out`, which sets aside rows of the domain."
+            )
+        if self.general and self.general.replay:
+            raise ValueError("`data.replay.general` takes no `replay` of its own; put all general rows into one file.")
         self.train_plan: BatchPlan | None = None
         self.val_plan: BatchPlan | None = None
         self.mixture: Mixture | None = None  # how training rows of two kinds share an epoch
@@ -88,7 +122,7 @@ class DomainDataModule(LightningDataModule):
     @property
     def sources(self) -> "list[DomainDataModule]":
         """The data modules whose rows are trained on."""
-        return [self]
+        return [self, self.general] if self.general else [self]
 
     @cached_property
     def encoder(self) -> ChatEncoder:
@@ -222,6 +256,29 @@ class DomainDataModule(LightningDataModule):
         for part, members in self.divide(split, kept).items():
             self.kept[part] = [kept[index] for index in members]
             self.encoded[part] = EncodedExamples([encoded[index] for index in members], self.encoder.pad_token_id)
+        if split == "train" and self.replay and self.general:
+            self.mix_in(self.general, self.replay.share)
+
+    def mix_in(self, general: "DomainDataModule", share: float) -> None:
+        """Puts the training rows of another data module behind the domain's, with their share of an epoch's supervised tokens.
+
+        Raises:
+            ValueError: For general rows that are set aside in the domain, since they would be trained on.
+        """
+        general.trainer = self.trainer
+        general.encode("train")
+        aside = set(map(turns_text, self.kept.get("held_out", ())))
+        if number := sum(turns_text(example) in aside for example in general.kept["train"]):
+            raise ValueError(
+                f"`data.held_out` sets aside rows that {number:,} of the general rows repeat, which are trained on; remove them from `data.replay.general`."
+            )
+        self.mixture = Mixture(len(self.encoded["train"]), share)
+        self.kept["train"] = [*self.kept["train"], *general.kept["train"]]
+        self.encoded["train"] = self.encoded["train"].followed_by(general.encoded["train"])
+        general.check_enough(self.mixture.num_general(self.encoded["train"].num_supervised))
+
+    def check_enough(self, num_rows: int) -> None:
+        """Refuses to be replayed where an epoch takes too many of its rows; of rows from a file some then occur several times."""
 
     def divide(self, split: Split, examples: Sequence[Example]) -> dict[Part, list[int]]:
         """The indices of a split's examples by part: training rows may be set aside.

@@ -108,7 +108,7 @@ def data_options(data: DomainDataModule, plan: BatchPlan) -> Options:
     mixture = plan.mixture
     return {
         **describe("data.batching", data.batching),
-        "data.share": mixture and mixture.share,
+        "data.replay.share": mixture and mixture.share,
         "data.held_out": data.held_out or None,
         "training rows (hash of their tokens)": data.encoded["train"].content_hash[:16],
         "validation rows (hash of their tokens)": data.encoded["val"].content_hash[:16],

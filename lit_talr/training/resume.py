@@ -38,7 +38,7 @@ MAY_DIFFER = {
     "resume_with": "it names what is changed on purpose",
 }
 """Options that a resumed run may have otherwise, with all options below them, and why. Every other option must be equal."""
-EQUAL_ALL_THE_SAME = ("data.batching", "data.share", "data.held_out")
+EQUAL_ALL_THE_SAME = ("data.batching", "data.replay.share", "data.held_out")
 """Options that must be equal although those above them may differ; the longest name decides."""
 SHAPES = "the checkpoint's weights would not fit"
 STATE = "the optimizer's state in the checkpoint is of the old one"
@@ -47,7 +47,7 @@ FIXED = {
     **dict.fromkeys(("model.lora", "model.architecture"), SHAPES),
     "model.optimizer": STATE,
     **{f"model.optimizer.{name}": STATE for name in ("amsgrad", "centered", "fused", "foreach", "capturable", "differentiable")},
-    **dict.fromkeys(("data.batching.batch_size", "data.share"), POSITION),
+    **dict.fromkeys(("data.batching.batch_size", "data.replay.share"), POSITION),
     "data.held_out": "rows that it was trained on would be set aside, or the other way round",
 }
 """Options that a run cannot change on purpose either, and why."""

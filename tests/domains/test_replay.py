@@ -24,7 +24,7 @@ def ready(data: Any, max_epochs: int = 2) -> Any:
 
 
 def test_an_epoch_has_the_domain_and_a_share_of_general_tokens() -> None:
-    data, alone = ready(Replay(TOKENIZER, domain=CLINIC, general=SKILLS, share=0.25)), ready(CLINIC(TOKENIZER))
+    data, alone = ready(CLINIC(TOKENIZER, replay=Replay(SKILLS, 0.25))), ready(CLINIC(TOKENIZER))
     plan, own = data.train_plan, alone.encoded["train"]
     ids = plan.order(0)
     tokens, total = plan.num_supervised[ids], plan.num_supervised[ids].sum()
@@ -34,7 +34,7 @@ def test_an_epoch_has_the_domain_and_a_share_of_general_tokens() -> None:
 
 
 def test_batches_are_the_rows_of_either_module() -> None:
-    data, domain, general = ready(Replay(TOKENIZER, domain=CLINIC, general=SKILLS)), ready(CLINIC(TOKENIZER)), ready(SKILLS(TOKENIZER))
+    data, domain, general = ready(CLINIC(TOKENIZER, replay=Replay(SKILLS))), ready(CLINIC(TOKENIZER)), ready(SKILLS(TOKENIZER))
     for source, index, here in ((domain, 3, 3), (general, 5, 45), (general, 99, 139)):
         expected, batch = source.encoded["train"][MicroBatch((index,), 1)], data.encoded["train"][MicroBatch((here,), 1)]
         assert batch["input_ids"].tolist() == expected["input_ids"].tolist() and batch["labels"].tolist() == expected["labels"].tolist()
@@ -42,54 +42,51 @@ def test_batches_are_the_rows_of_either_module() -> None:
 
 
 def test_validation_and_test_are_the_domains() -> None:
-    data, domain = Replay(TOKENIZER, domain=CLINIC, general=SKILLS), CLINIC(TOKENIZER)
+    data, domain = CLINIC(TOKENIZER, replay=Replay(SKILLS)), CLINIC(TOKENIZER)
     for split in ("val", "test"):
         assert [row.messages for row in data.examples(split)] == [row.messages for row in domain.examples(split)]
     assert type(data.metric()) is type(domain.metric())
 
 
 def test_one_inside_another_is_refused() -> None:
-    with pytest.raises(ValueError, match="A `Replay` inside a `Replay` is not supported; put all general rows into one file"):
-        Replay(TOKENIZER, domain=lambda tokenizer, *_: Replay(tokenizer, domain=CLINIC, general=SKILLS), general=SKILLS)
+    with pytest.raises(ValueError, match="`data.replay.general` takes no `replay` of its own; put all general rows into one file"):
+        CLINIC(TOKENIZER, replay=Replay(partial(SKILLS, replay=Replay(SKILLS))))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
 def test_a_share_out_of_range_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match="`share` must lie between 0 and 1, got"):
-        Replay(TOKENIZER, domain=CLINIC, general=SKILLS, share=share)
+    with pytest.raises(ValueError, match=r"`replay.share` must lie in \(0, 1\), got .*; without general rows leave `replay` out"):
+        Replay(SKILLS, share)
 
 
 def test_rows_of_the_domain_are_set_aside_and_general_rows_are_not() -> None:
-    data, alone = ready(Replay(TOKENIZER, domain=CLINIC, general=SKILLS, held_out=0.3)), ready(CLINIC(TOKENIZER, held_out=0.3))
+    data, alone = ready(CLINIC(TOKENIZER, held_out=0.3, replay=Replay(SKILLS))), ready(CLINIC(TOKENIZER, held_out=0.3))
     assert [row.messages for row in data.kept["held_out"]] == [row.messages for row in alone.kept["held_out"]]
     assert data.mixture.num_own == len(alone.encoded["train"]) < 40 and len(data.encoded["train"]) == data.mixture.num_own + 100
 
 
 def test_rows_are_set_aside_in_one_place_only() -> None:
-    for name in ("domain", "general"):
-        parts = {"domain": CLINIC, "general": SKILLS}
-        parts[name] = partial(parts[name], held_out=0.3)
-        with pytest.raises(ValueError, match=f"`data.{name}` takes no `held_out`, got 0.3; give `data.held_out`"):
-            Replay(TOKENIZER, **parts)
+    with pytest.raises(ValueError, match="`data.replay.general` takes no `held_out`, got 0.3; give `data.held_out`"):
+        CLINIC(TOKENIZER, replay=Replay(partial(SKILLS, held_out=0.3)))
 
 
 def test_general_rows_that_are_set_aside_in_the_domain_are_refused() -> None:
     number = len(ready(CLINIC(TOKENIZER, held_out=0.3)).kept["held_out"])
-    with pytest.raises(ValueError, match=f"`data.held_out` sets aside rows that {number} of the general rows repeat, .*; remove them from `data.general`"):
-        ready(Replay(TOKENIZER, domain=CLINIC, general=CLINIC, held_out=0.3))
+    with pytest.raises(ValueError, match=f"`data.held_out` sets aside rows that {number} of the general rows repeat, .*; remove them from `data.replay.general`"):
+        ready(CLINIC(TOKENIZER, held_out=0.3, replay=Replay(CLINIC)))
 
 
 @pytest.mark.slow
 def test_a_run_from_the_command_line_resumes_with_the_same_share_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["-c", "configs/experiment/lab_clinic.yaml", "-c", "configs/data/clinic_replay.yaml", "--run", str(tmp_path / "run")]
-    words += ["--trainer.callbacks", "[TokenProgressBar, Summary, HFExport, WholeCheckpoint]", "--data.domain.init_args.train_size", "16"]
-    words += ["--data.domain.init_args.val_size", "4", "--data.general.init_args.train_size", "64"]
+    words += ["--trainer.callbacks", "[TokenProgressBar, Summary, HFExport, WholeCheckpoint]", "--data.train_size", "16"]
+    words += ["--data.val_size", "4", "--data.replay.general.init_args.train_size", "64"]
     main(["fit", *words, "--trainer.max_epochs", "1"])
     assert "Clinic (made by code) and Skills: Skills (made by code)" in " ".join(capsys.readouterr().out.split())
     assert read_values(tmp_path / "run", "fit")["val/nll"] > 0
     card = (tmp_path / "run" / "export" / "README.md").read_text()
     assert "| data | Clinic (made by code) (Clinic)" in card and "| data | Skills (made by code) (Skills)" in card
-    share = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["init_args"]["share"]
+    share = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["init_args"]["replay"]["share"]
     with pytest.raises(SystemExit):
-        main(["fit", *words, "--trainer.max_epochs", "2", "--ckpt_path", "last", "--data.share", str(share + 0.01)])
-    assert "data.share" in capsys.readouterr().err
+        main(["fit", *words, "--trainer.max_epochs", "2", "--ckpt_path", "last", "--data.replay.share", str(share + 0.01)])
+    assert "data.replay.share" in capsys.readouterr().err

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lit_talr.training.building import Compute as Compute
     from lit_talr.training.mofo import MoFO as MoFO
     from lit_talr.training.non_finite import NonFinite as NonFinite
+    from lit_talr.training.own_samples import OwnSamples as OwnSamples
     from lit_talr.training.schedules import FINCH as FINCH
     from lit_talr.training.schedules import Constant as Constant
     from lit_talr.training.schedules import Cosine as Cosine
@@ -38,6 +39,7 @@ HOMES = {
     "training.building": ("Compute",),
     "training.mofo": ("MoFO",),
     "training.non_finite": ("NonFinite",),
+    "training.own_samples": ("OwnSamples",),
     "training.schedules": ("FINCH", "Constant", "Cosine", "Linear", "Schedule"),
 }
 """The module of each public name."""

@@ -92,7 +92,10 @@ def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
         "parameters": f"{trained:,} trained of {total:,}" + (f", {module.lora}" if module.lora else ""),
         "loss": module.loss.description,
         "data": " and ".join(f"{type(source).__name__}: {source.source_name}" for source in data.sources),
-        "train rows": f"{len(train):,}" + (f", {len(epoch):,} per epoch" if len(epoch) != len(train) else "") + dropped(data.counts["train"]),
+        "train rows": f"{len(train):,}"
+        + (f", {len(epoch):,} per epoch" if len(epoch) != len(train) else "")
+        + dropped(data.counts["train"])
+        + "".join(f"; {len(general.encoded['train']):,} of them {type(general).__name__}{dropped(general.counts['train'])}" for general in data.sources[1:]),
         "val rows": f"{len(val):,}" + dropped(data.counts["val"]),
         "tokens": f"{train.lengths[epoch].sum():,} per epoch, {train.num_supervised[epoch].sum():,} supervised" + replayed(plan),
         "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} per epoch) of up to {data.batching.batch_size} examples: "

@@ -28,6 +28,7 @@ from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_lacking
 from lit_talr.domains import DomainDataModule
 from lit_talr.modeling.strategies import report_lost_ranks, report_start
 from lit_talr.module import DomainSFT
+from lit_talr.training import own_samples  # noqa: F401  whose class a configuration names
 from lit_talr.training.configuration import flatten
 from lit_talr.utils.files import check_writable
 

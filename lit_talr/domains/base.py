@@ -95,12 +95,8 @@ class DomainDataModule(LightningDataModule):
         super().__init__()
         check_in("held_out", self.held_out, "[0, 1)", "it is the share of the training rows that is never trained on")
         self.general = self.replay and self.replay.general(self.tokenizer, self.tokenizer_revision, self.encoding, self.batching)
-        if self.general and self.general.held_out:
-            raise ValueError(
-                f"`data.replay.general` takes no `held_out`, got {self.general.held_out}; give `data.held_out`, which sets aside rows of the domain."
-            )
-        if self.general and self.general.replay:
-            raise ValueError("`data.replay.general` takes no `replay` of its own; put all general rows into one file.")
+        if self.general:
+            check_plain("data.replay.general", self.general)
         self.train_plan: BatchPlan | None = None
         self.val_plan: BatchPlan | None = None
         self.mixture: Mixture | None = None  # how training rows of two kinds share an epoch
@@ -386,6 +382,18 @@ class DomainDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         return {}  # the position follows from the number of steps
+
+
+def check_plain(name: str, data: DomainDataModule) -> None:
+    """Refuses options of a domain in a data module that gives a domain rows.
+
+    Raises:
+        ValueError: For rows that are set aside or replayed.
+    """
+    if data.held_out:
+        raise ValueError(f"`{name}` takes no `held_out`, got {data.held_out}; give `data.held_out`, which sets aside rows of the domain.")
+    if data.replay:
+        raise ValueError(f"`{name}` takes no `replay` of its own; put all general rows into one file.")
 
 
 def row_hash(example: Example) -> int:

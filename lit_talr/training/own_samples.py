@@ -39,7 +39,8 @@ class OwnSamples(DomainDataModule):
     EOS, where there is no BOS), its first paragraph is the prompt, and the rest, up to the end token, is learned.
 
     Of the sampled conversations those are left out, in this order, whose prompt or response is empty or has not ended, which cannot be encoded, which are
-    short or repeat themselves, and in which the base model has least confidence. The counts are in the lines at the start.
+    short or repeat themselves, and in which the base model has least confidence. The counts are in the lines at the start. A special token inside a turn
+    is dropped from its text.
 
     Rank zero samples before training, in the arithmetic of training, once for each base model, tokenizer and sampling: samples are cached in ``.cache/``
     next to the run folder, so other filters need none. All of them are in ``own_samples.jsonl`` of the run folder, each with why it was left out. A resumed
@@ -47,12 +48,12 @@ class OwnSamples(DomainDataModule):
 
     Source: On-Policy Replay (OPR, https://arxiv.org/abs/2605.29495) replays responses of the newest checkpoint to prompts of earlier tasks (temperature .1,
     up to 512 tokens, in its code), by the highest mean log-probability (OPR-SC) or the task's own metric (OPR-RU), with a buffer of 1 % or 10 % of 5,000
-    rows. SSR (https://arxiv.org/abs/2403.01244) writes prompts from examples in its context. Both have data of what is to be remembered; who fine-tunes a
-    published model has not. So prompts are sampled from the template's own prefix, as Magpie does (https://arxiv.org/abs/2406.08464; it needs an
-    aligned model). That combination, both temperatures of 1, the share of confident samples and the filters of length and repetition are ours.
+    rows. SSR (https://arxiv.org/abs/2403.01244) writes prompts from examples in its context. Both have data of what is to be remembered; whoever fine-tunes a
+    published model has none. So prompts are sampled from the template's own prefix, as Magpie does (https://arxiv.org/abs/2406.08464; it needs an
+    aligned model). That combination, the response's temperature of 1, the share of confident samples and the filters of length and repetition are ours.
 
     Args:
-        num_samples: Conversations that are sampled, at least 1; about two thirds of them or more are left out by default.
+        num_samples: Conversations that are sampled, at least 1; by default more than half of them are left out.
         seed: Seed of the sampling.
         prompt_tokens: Most tokens of a user's turn, at least 1.
         response_tokens: Most tokens of a response, at least 1.

@@ -23,11 +23,16 @@ from tests.helpers.fits import QWEN3, fit, records, write_data
 SMALL: dict[str, Any] = {"num_samples": 24, "prompt_tokens": 24, "response_tokens": 24, "most_confident": 1.0}
 
 
+def write_base(folder: Path) -> None:
+    """Rows, and a base model whose generation settings end responses soon."""
+    write_data(folder)
+    (folder / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": [258, *range(8)]}))
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A folder to write into; runs and ``.cache`` are in it."""
-    write_data(tmp_path)
-    (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": [258, *range(8)]}))  # so that responses end soon
+    write_base(tmp_path)
     return tmp_path
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from lit_talr.cli.command_line import main
 from lit_talr.lab.skill_items import SKILLS
 from lit_talr.modeling.loading import load_model
+from lit_talr.utils.files import read_json_lines
 from lit_talr.utils.manifest import MANIFEST
 from tests.helpers.esci_rows import write_esci
 from tests.helpers.fits import write_data
@@ -208,6 +209,17 @@ def test_finch_takes_the_place_of_the_schedule(own_rows: list[str], models: dict
     words = [*configs("base", "data/records", "loss/talr", "finch"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
     values = read_values(one_step(tmp_path / "run", *words, "--model.optimizer.lr", "2e-5"), "fit")
     assert values["train/learning_rate"] == pytest.approx(2e-5 * values["train/nll"] ** -0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("percent", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_own_samples_are_mixed_into_the_domain_before_them(own_rows: list[str], models: dict[str, Path], tmp_path: Path, percent: int) -> None:
+    words = [*configs("base", "data/records", f"own_samples_{percent}"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    options = ("--data.replay.general.init_args.num_samples", "32", "--data.replay.general.init_args.response_tokens", "96")
+    run = one_step(tmp_path / "run", *words, *options, "--model.loss", "Standard", "--data.replay.general.init_args.prompt_tokens", "96")
+    rows = read_json_lines(run / "own_samples.jsonl")
+    assert len(rows) == 32 and any(row["left_out"] is None for row in rows)
+    data = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    assert data["class_path"].endswith("Records") and data["init_args"]["replay"]["share"] == percent / 100
 
 
 def test_mofo_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ class TokenProbability(Callback):
     ) -> None:
         assert self.sums is not None
         stats, loss = outputs["stats"], pl_module.loss
-        self._open += token_sums(bins(stats.nll, self.num_bins), self.num_bins, stats.nll, stats.mask, self.threshold, outputs["weights"], loss.least_weight)
+        least = loss.least_weight
+        least = least if least is None or stats.data_weights is None else least * stats.data_weights
+        self._open += token_sums(bins(stats.nll, self.num_bins), self.num_bins, stats.nll, stats.mask, self.threshold, outputs["weights"], least)
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             opened, self._open = self._open, torch.zeros_like(self._open)
             if pl_module.guard.skips:  # NaN would spoil the epoch's sums; all ranks agree

@@ -36,7 +36,10 @@ def test_a_turn_says_whether_it_is_learned(turns: Any, choice: Any, supervised: 
         ([{"role": "human", "content": "1" * 200}, {"role": "gpt", "content": "2"}], "got 'human'; rename it to 'user' (the roles here are 'human', 'gpt')"),
         ([USER, {"role": "model", "content": "2"}], "Turn 1 must have a `role` out of system, user, assistant, tool, got 'model'; rename it to 'assistant'"),
         ([{**USER, "content": "x" * 200}, {"role": "assistant"}], "row 1: `messages`: Turn 1 must have a text as `content`"),
-        ([USER, {**ANSWER, "weight": -0.5}], "row 1: `messages`: Turn 1: `weight` must be a finite number of at least 0 that float32 can hold, got -0.5; correct"),
+        (
+            [USER, {**ANSWER, "weight": -0.5}],
+            "row 1: `messages`: Turn 1: `weight` must be a finite number of at least 0 that float32 can hold, got -0.5; correct",
+        ),
         ([USER, {**ANSWER, "weight": float("nan")}], "Turn 1: `weight` must be a finite number of at least 0 that float32 can hold, got nan"),
         ([USER, {**ANSWER, "weight": True}], "Turn 1: `weight` must be a finite number of at least 0 that float32 can hold, got True"),
         ([USER, {**ANSWER, "weight": "0.5"}], "Turn 1: `weight` must be a number, got the text '0.5'; write it without quotes"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lit_talr.data.example import Weight
 from lit_talr.domains import Records
 from lit_talr.domains.conversations import conversation
 from tests.domains.test_records import records
@@ -27,6 +28,15 @@ def test_a_turn_says_whether_it_is_learned(turns: Any, choice: Any, supervised: 
     example = conversation(turns, "messages", choice, None, "row 1")
     assert example.supervised == supervised
     assert all(message.keys() == {"role", "content"} for message in example.messages)
+
+
+def test_a_turn_says_how_much_it_weighs() -> None:
+    turns: Any = [USER, {**ANSWER, "weight": 2}, USER, {**ANSWER, "content": "345", "weight": 0.5, "weights": [[1, 3, 0]]}, USER, NO]
+    example = conversation(turns, "messages", "last", "Be kind.", "row 1")
+    assert example.supervised == (2, 4) and all(message.keys() == {"role", "content"} for message in example.messages)
+    assert example.weights == [Weight(2, 2), Weight(4, 0.5), Weight(4, 0, (1, 3))]
+    assert conversation([USER, {**ANSWER, "weights": [[0, 1, 3]]}, USER, ANSWER], "messages", "last", None, "row 1").supervised == (1, 3)
+    assert conversation([USER, NO, USER, YES], "messages", "all", None, "row 1").weights == [Weight(1, 0)]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lit_talr.callbacks import TokenProbability, WholeCheckpoint
+from lit_talr.callbacks import TokenProbability
 from lit_talr.data.batch_plan import epoch_order
 from lit_talr.domains import Records, Replay
 from lit_talr.losses import DFT, FLOW, KL, L2, TALR, LossStrategy, Permuted, Standard
@@ -92,7 +93,7 @@ def naive(folder: Path, formula: Any) -> tuple[dict[str, Tensor], float]:
             nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
             total, number = total + formula(nll, weights, logits, base_logits, labels, median), number + len(labels)
         optimizer.zero_grad()
-        value = float(total / number)
+        value = total.item() / number
         (total / number).backward()
         optimizer.step()
     return {name: weight.detach() for name, weight in model.named_parameters()}, value
@@ -111,14 +112,14 @@ def start(folder: Path) -> dict[str, Tensor]:
     return fit(folder, Standard(), optimizer=partial(torch.optim.SGD, lr=0.0), steps=1)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["dft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("standard", "flow", "kl"))])
 def test_a_step_is_the_naive_formula_however_it_is_split(folder: Path, start: Any, name: str) -> None:
     make, formula = CASES[name]
     expected, value = naive(folder, formula)
     for batching in ({"micro_batch_size": 3}, PACKED):
         seen = Losses()
         weights = fit(folder, make(), steps=STEPS, batching=batching, data=weighted_records, trainer={"callbacks": [seen]})
-        assert distance(weights, expected, start) < 1e-9
+        assert distance(weights, expected, start) < (1e-7 if name == "flow" else 1e-10)  # base NLLs are kept in float32
         assert seen.last == pytest.approx(value, rel=1e-6)
 
 
@@ -138,10 +139,10 @@ def test_weights_of_one_change_no_bit(folder: Path, tmp_path: Path) -> None:
 def test_a_resumed_run_is_bitwise_the_same_and_other_weights_are_refused(folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"batching": {"micro_batch_size": 3}, "data": weighted_records}
     whole = fit(folder, TALR(scope="step"), **options)
-    save = {"callbacks": [WholeCheckpoint(dirpath=tmp_path, save_last=True)], "enable_checkpointing": True}
-    fit(folder, TALR(scope="step"), **{**options, "steps": 2}, trainer={**save, "max_steps": 5, "limit_train_batches": 6})
-    assert list(tmp_path.rglob("*.ckpt"))
-    resumed = fit(folder, TALR(scope="step"), **options, ckpt_path=str(next(tmp_path.rglob("*.ckpt"))))
+    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=2, save_top_k=-1)
+    fit(folder, TALR(scope="step"), **options, steps=3, trainer={"enable_checkpointing": True, "callbacks": [keep]})
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    resumed = fit(folder, TALR(scope="step"), **options, ckpt_path=str(checkpoint))
     assert all(whole[name].equal(resumed[name]) for name in whole)
 
     def heavier(folder: Path, **batching: Any) -> Records:
@@ -152,9 +153,10 @@ def test_a_resumed_run_is_bitwise_the_same_and_other_weights_are_refused(folder:
         return data
 
     with pytest.raises(ValueError, match="training rows .hash of their tokens"):
-        fit(folder, TALR(scope="step"), **{**options, "data": heavier}, ckpt_path=str(next(tmp_path.rglob("*.ckpt"))))
+        fit(folder, TALR(scope="step"), **{**options, "data": heavier}, ckpt_path=str(checkpoint))
 
 
+@pytest.mark.slow
 def test_recomputation_and_wrappers_change_nothing(folder: Path, start: Any) -> None:
     options: dict[str, Any] = {"steps": 2, "batching": {"micro_batch_size": 3}, "data": weighted_records}
     once = fit(folder, Standard(), **options)

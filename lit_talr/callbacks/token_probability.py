@@ -39,6 +39,7 @@ class TokenProbability(Callback):
     The table has a row for each epoch, ``set`` and group: ``all`` tokens, each ``bin`` of probability, each ``cohort``, and each of the ``hardest`` tokens
     of the probe with its text. Columns: ``num_tokens``, the means of ``probability``, ``nll`` (nats), ``weight`` and ``weighted_nll``, the shares above the
     ``threshold`` and at the least weight of the loss, and for ``all`` the mean over the epoch's steps of the loss's own metrics (``talr/temperature``).
+    Weights of the data are part of ``weight``, not of whether it is the least.
 
     The tokens of probe and ``held_out`` are also grouped by difficulty: ``noise``; and of the others ``hard`` (p < 0.2 under the base model), ``easy``
     (p > 0.95) and ``between``. Their columns: ``num_tokens``, the means of ``nll``, ``base_nll``, ``probability`` and ``weight``, and ``gradient_share``, of

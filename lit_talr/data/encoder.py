@@ -128,7 +128,10 @@ class ChatEncoder:
         weights[0] = 0  # nothing predicts the first token
         supervised, rounded = weights != 0, weights.astype(np.float32)
         if not (np.isfinite(rounded).all() and rounded[supervised].all()):
-            raise ValueError(f"The weights of its tokens, as products, reach from {weights[supervised].min():g} to {weights.max():g}, more than float32 holds.")
+            lowest, highest = weights[supervised].min(), weights.max()
+            raise ValueError(
+                f"The weights of its tokens, as products, reach from {lowest:g} to {highest:g}, which float32 cannot hold; bring them nearer to 1."
+            )
         own = rounded if (rounded[supervised] != 1).any() else None
         return Encoded(np.array(row.input_ids, dtype=np.int32), supervised, truncated, np.array(row.noise, dtype=bool), own)
 

@@ -142,7 +142,10 @@ def test_a_concatenation_has_the_weights_of_both_and_its_own_hash() -> None:
         (example("xy", Weight(1, 2.0, (0, 3))), "`weights of turn 1` must name spans within the 2 characters of the text, start < end, got [0, 3); correct it"),
         (example("xy", Weight(1, 2.0, (1, 1))), "`weights of turn 1` must name spans within the 2 characters of the text, start < end, got [1, 1);"),
         (example("xyz", Weight(1, 2.0, (1, 3)), Weight(1, 3.0, (0, 2))), "`weights of turn 1` must name spans that do not overlap, got [0, 2) and [1, 3);"),
-        (example("xyz", Weight(1, 1e-30, (1, 3)), weight=1e-30), "The weights of its tokens, as products, reach from 1e-60 to 1e-30, more than float32 holds"),
+        (
+            example("xyz", Weight(1, 1e-30, (1, 3)), weight=1e-30),
+            "The weights of its tokens, as products, reach from 1e-60 to 1e-30, which float32 cannot hold; bring them nearer to 1.",
+        ),
     ],
 )
 def test_refuses_by_file_and_row(one: Example, sentence: str) -> None:

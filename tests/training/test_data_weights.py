@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lit_talr.callbacks import TokenProbability
+from lit_talr.callbacks.terminal import weighted
 from lit_talr.data.batch_plan import epoch_order
 from lit_talr.domains import Records, Replay
 from lit_talr.losses import DFT, FLOW, KL, L2, TALR, LossStrategy, Permuted, Standard
@@ -191,6 +192,7 @@ def test_rows_that_are_set_aside_and_replayed_rows_keep_theirs(folder: Path) -> 
     expected = torch.cat([weights for _, weights in naive_rows(folder)]).numpy()
     weights, mask = data.encoded["train"].weights, data.encoded["train"].supervised
     assert weights is not None and (weights[: len(expected)][mask[: len(expected)]] == expected[expected != 0]).all()
+    assert weighted(data.encoded["train"]) == f", of weights from {expected[expected != 0].min():g} to {expected.max():g} in the data"
     assert set(weights[len(expected) :][mask[len(expected) :]].tolist()) == {1.0, float(torch.tensor(PROMPT_WEIGHT))}
     own.held_out, own.trainer = 0.4, data.trainer
     own.encode("train")

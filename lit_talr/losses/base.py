@@ -183,7 +183,7 @@ def check_loss(loss: LossStrategy) -> None:
 
 
 def token_weights(loss: LossStrategy, stats: TokenStats) -> Tensor:
-    """What each token's NLL is multiplied by, ``[B, T]``: the loss's weight times that of the data, 0 where unsupervised; detached.
+    """Computes the factor of each token's NLL, ``[B, T]``: the loss's weight times that of the data, 0 where unsupervised; detached.
 
     Raises:
         ValueError: For weights of another shape than the NLL, which would broadcast to wrong ones, naming the strategy.

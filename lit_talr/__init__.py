@@ -28,7 +28,7 @@ HOMES = {
     "data.encoding": ("Encoding",),
     "domains": ("DomainDataModule", "ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay"),
     "losses": (
-        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "InfoSFT", "KL", "L2", "LossStrategy", "MaskTheTarget"),
+        *("ASFT", "DFT", "EAFT", "EWC", "FLOW", "GCE", "IWSFT", "InfoSFT", "KL", "L2", "LossStrategy", "MaskTheTarget"),
         *("Permuted", "PriFT", "Rho1", "STM", "TALR"),
         *("Standard", "TokenStats", "Truncation", "talr_loss", "talr_weights"),
     ),

@@ -1,6 +1,7 @@
 """MoFO: AdamW that moves only the weights with the largest momentum."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import prod, sqrt
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from lit_talr.modeling.sharded import Part
-from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.modeling.sharded import Part, parts_of_weights
+from lit_talr.utils.collectives import local, sum_over_ranks
 from lit_talr.utils.errors import check_in
 
 INTEGERS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
@@ -64,11 +65,7 @@ class MoFO(Optimizer):
         self.sizes = [max(1, int(share * prod(shape))) if len(shape) > 1 else prod(shape) for share, shape in zip(fractions, shapes, strict=True)]
         self.filtered = [len(shape) > 1 for shape in shapes]
         self.sharded = any(isinstance(weight, DTensor) for weight in self.parameters)
-        self.locate = self.whole_parts
-
-    def whole_parts(self) -> dict[Tensor, list[Part]]:
-        """The parts in each tensor that is stepped, where these are the parameters themselves."""
-        return {weight: [Part(number, 0, local(weight).numel())] for number, weight in enumerate(self.parameters)}
+        self.locate: Callable[[], dict[Tensor, list[Part]]] = partial(parts_of_weights, self.parameters)
 
     def split(self, locate: Callable[[], dict[Tensor, list[Part]]]) -> None:
         """Tells an optimizer whose tensors an engine replaces, and splits among ranks, where each parameter lies in them."""
@@ -85,13 +82,13 @@ class MoFO(Optimizer):
         owned = {
             number: local(self.state[weight]["exp_avg"]).view(-1)[start:end]
             for weight, _ in stepped
-            for number, start, end in parts[weight]
+            for number, start, end, _ in parts[weight]
             if self.filtered[number]
         }
         thresholds = self.thresholds(owned)
         for weight, group in stepped:
             moved = local(self.state[weight]["exp_avg"]).clone()
-            for number, start, end in parts[weight]:
+            for number, start, end, _ in parts[weight]:
                 if self.filtered[number]:
                     part = moved.view(-1)[start:end]
                     part.masked_fill_(bits(part) < thresholds[number], 0)
@@ -151,8 +148,3 @@ def kth_largest(owned: Mapping[int, Tensor], sizes: Tensor, dtype: torch.dtype) 
 def bits(values: Tensor) -> Tensor:
     """The magnitudes as integers of the same order."""
     return values.abs().view(INTEGERS[values.dtype])
-
-
-def local(value: Tensor) -> Tensor:
-    """This rank's part of a tensor, in the same memory."""
-    return value.to_local() if isinstance(value, DTensor) else value

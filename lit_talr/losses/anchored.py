@@ -10,11 +10,14 @@ from lit_talr.losses.base import LossStrategy, LossWrapper, Setting
 from lit_talr.utils.collectives import local, sum_over_ranks
 from lit_talr.utils.errors import check_in
 
+SLICE = 2**22
+"""Elements that the penalty is computed of at once."""
+
 
 class Anchored(LossWrapper):
-    """``loss + strength / 2 * sum of pull(d) * d``, ``d = theta - theta_0``; subclasses give the strength and a pull that is linear in d.
+    """``loss + strength / 2 * sum of s * d^2``, ``d = theta - theta_0``; subclasses give the strength and the scale s of each weight.
 
-    The penalty never enters the graph. An optimizer hook adds its gradient, ``strength * pull(d)``, to the fp32 weights that this rank's optimizer owns, so it
+    The penalty never enters the graph. An optimizer hook adds its gradient, ``strength * s * d``, to the fp32 weights that this rank's optimizer owns, so it
     works under ZeRO too. That happens after gradient clipping. The anchors theta_0 are one copy of the owned weights; they are part of the optimizer's state,
     and so of every checkpoint.
 
@@ -28,7 +31,7 @@ class Anchored(LossWrapper):
         check_in("coefficient", coefficient, "[0, inf)")
         self.coefficient = coefficient
         self.sharded = False
-        self._sums: Tensor | None = None  # [2] of the open step: the sums of d * d and of pull(d) * d
+        self._sums: Tensor | None = None  # [2] of the open step: the sums of d^2 and of s * d^2
         self._metrics: dict[str, Tensor] = {}
 
     @property
@@ -36,14 +39,9 @@ class Anchored(LossWrapper):
         """The factor of the gradient."""
         return self.coefficient
 
-    def pull(self, weight: Tensor, distance: Tensor) -> Tensor:
-        """The gradient without its factor, with the shape of ``distance``.
-
-        Args:
-            weight: A tensor that the optimizer steps.
-            distance: d of this rank's part of it.
-        """
-        return distance
+    def scale(self, weight: Tensor) -> Tensor | None:
+        """s of this rank's part of a tensor that the optimizer steps, with the part's shape; None is 1."""
+        return None
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
@@ -71,11 +69,7 @@ class Anchored(LossWrapper):
                 if anchor is None:
                     anchors[weight] = weight.detach().clone()
                     continue
-                distance = local(weight) - local(anchor)
-                pulled = self.pull(weight, distance)
-                local(weight.grad).add_(pulled, alpha=self.strength)  # type: ignore[arg-type]
-                dtype = torch.promote_types(distance.dtype, torch.float32)
-                sums = torch.stack([part.sum(dtype=dtype) for part in (distance.square(), pulled * distance)])
+                sums = add_pull(local(weight), local(anchor), self.scale(weight), local(weight.grad), self.strength)  # type: ignore[arg-type]
                 self._sums = sums if self._sums is None else self._sums + sums  # ZeRO-3 steps once for each of its groups of weights
             return args, kwargs
 
@@ -91,14 +85,31 @@ class Anchored(LossWrapper):
         super().step_end()
         if self._sums is None:
             return
-        squares, pulled = sum_over_ranks(self._sums) if self.sharded else self._sums
+        squares, scaled = sum_over_ranks(self._sums) if self.sharded else self._sums
         self._sums = None
         name = type(self).__name__.lower()
-        self._metrics = {f"{name}/distance": squares.sqrt(), f"{name}/penalty": self.strength / 2 * pulled}
+        self._metrics = {f"{name}/distance": squares.sqrt(), f"{name}/penalty": self.strength / 2 * scaled}
 
     def metrics(self) -> dict[str, Tensor]:
         """The distance (norm of d) and the penalty, both before the step, and the metrics of the wrapped loss."""
         return {**super().metrics(), **self._metrics}
+
+
+def add_pull(weight: Tensor, anchor: Tensor, scale: Tensor | None, gradient: Tensor, strength: float) -> Tensor:
+    """Adds ``strength * scale * d`` to the gradient in place, and returns the sums of d^2 and ``scale * d^2``, ``[2]`` in at least float32.
+
+    Slice by slice: under ZeRO one tensor holds all that a rank owns.
+    """
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    sums = torch.zeros(2, dtype=dtype, device=weight.device)
+    rows = max(1, SLICE // max(1, weight[:1].numel()))
+    scales = [None] * len(weight) if scale is None else scale.split(rows)
+    for part, origin, factor, slope in zip(weight.split(rows), anchor.split(rows), scales, gradient.split(rows), strict=False):
+        distance = part - origin
+        pulled = distance if factor is None else factor * distance
+        slope.add_(pulled, alpha=strength)
+        sums += torch.stack([distance.square().sum(dtype=dtype), (pulled * distance).sum(dtype=dtype)])
+    return sums
 
 
 def run_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

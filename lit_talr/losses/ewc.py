@@ -69,6 +69,6 @@ class EWC(Anchored):
             raise ValueError("EWC needs the Fisher information of the weights, which `DomainSFT` computes; elsewhere set `fisher` before `attach`.")
         super().attach(optimizer)
 
-    def pull(self, weight: Tensor, distance: Tensor) -> Tensor:
+    def scale(self, weight: Tensor) -> Tensor:
         assert self.fisher is not None
-        return self.fisher(weight) * distance
+        return self.fisher(weight)

@@ -1,4 +1,4 @@
-"""Remedies that are an optimizer or a schedule: their options for ``fit``, and the naive loop that each must equal."""
+"""Remedies that are an optimizer, a schedule or a penalty: their options for ``fit``, and the naive loop that each must equal."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
+from lit_talr.losses import EWC, Standard
 from lit_talr.training.mofo import MoFO
 from lit_talr.training.schedules import FINCH
 from tests.helpers import naive
+from tests.helpers.ewc import ADAMW, COEFFICIENT, LR, ROWS, naive_ewc
 
 STEPS = 10
-LR, CAP, FRACTION = 0.01, 0.43, 0.15
-ADAMW = partial(AdamW, lr=LR)
+CAP, FRACTION = 0.43, 0.15
 REMEDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "mofo": lambda: {"optimizer": partial(MoFO, lr=LR, fraction=FRACTION, weight_decay=0.1)},
+    "ewc": lambda: {"optimizer": ADAMW, "loss": EWC(Standard(), COEFFICIENT, ROWS, "train")},
     "finch": lambda: {"optimizer": ADAMW, "schedule": FINCH(cap=CAP)},
 }
 
@@ -61,4 +63,4 @@ def naive_mofo(folder: Path, steps: int, dtype: torch.dtype) -> dict[str, Tensor
 
 
 def naive_weights(name: str, folder: Path, steps: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {"finch": partial(naive_finch, means=[]), "mofo": naive_mofo}[name](folder, steps, dtype)
+    return {"ewc": naive_ewc, "finch": partial(naive_finch, means=[]), "mofo": naive_mofo}[name](folder, steps, dtype)

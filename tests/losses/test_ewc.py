@@ -11,21 +11,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional
-from torch.optim import SGD, AdamW
+from torch.optim import SGD
 
 import lit_talr.training.fisher
 from lit_talr.losses import EWC, L2, TALR, Standard
 from lit_talr.losses.base import Setting
-from lit_talr.modeling.loading import load_model
-from lit_talr.theory.drift import sample
-from lit_talr.training.fisher import LENGTH, chosen_rows
-from tests.helpers import naive
-from tests.helpers.fits import distance, fit, records, write_data
+from tests.helpers.ewc import ADAMW, COEFFICIENT, ROWS, naive_ewc, naive_fisher
+from tests.helpers.fits import distance, fit, write_data
 
 STEPS = 10
-COEFFICIENT = 0.05
-ADAMW = partial(AdamW, lr=0.01)
 
 
 @pytest.fixture
@@ -49,35 +43,6 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield sizes
 
 
-def naive_examples(folder: Path, model: Any, source: str, number: int) -> list[tuple[Tensor, Tensor]]:
-    """The tokens of each example, and which of them are learned."""
-    if source == "base":
-        tokens = sample(model, 258, number, LENGTH, torch.Generator().manual_seed(0))
-        return [(row, torch.arange(LENGTH + 1) > 0) for row in tokens]
-    data = records(folder)
-    data.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    data.encode("train")
-    rows = data.encoded["train"]
-    parts = [slice(rows.offsets[row], rows.offsets[row + 1]) for row in chosen_rows(len(rows), number)]
-    return [(torch.as_tensor(rows.tokens[part].astype("int64")), torch.as_tensor(rows.supervised[part])) for part in parts]
-
-
-def naive_fisher(folder: Path, source: str, number: int) -> dict[str, Tensor]:
-    """In float64: for each example one backward of its summed cross-entropy from all logits, squared and averaged."""
-    torch.set_default_dtype(torch.float64)
-    model = load_model(str(folder / "model"), None, None, 0, None).eval()
-    torch.set_default_dtype(torch.float32)
-    examples = naive_examples(folder, model, source, number)
-    total = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
-    for tokens, learned in examples:
-        model.zero_grad()
-        logits = model(tokens[None]).logits[0, :-1]
-        functional.cross_entropy(logits[learned[1:]], tokens[1:][learned[1:]], reduction="sum").backward()
-        for name, weight in model.named_parameters():
-            total[name] += weight.grad.detach() ** 2 / len(examples)
-    return total
-
-
 @pytest.mark.parametrize("source", ["base", "train"])
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 def test_the_fisher_information_is_that_of_a_naive_loop_over_single_examples(own: Path, source: Any, precision: Any) -> None:
@@ -93,29 +58,10 @@ def test_the_fisher_information_is_that_of_a_naive_loop_over_single_examples(own
         torch.testing.assert_close(found[name].double(), value, rtol=1e-8 if precision == "64-true" else 1e-3, atol=1e-6 * float(value.max()))
 
 
-def naive_ewc(folder: Path, steps: int, source: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """AdamW on the step's own gradient plus coefficient * F * d."""
-    fisher = {name: value.to(dtype) for name, value in naive_fisher(folder, source, 6).items()}
-    weights: dict[str, Tensor] = {}
-    start: dict[str, Tensor] = {}
-
-    def make(named: list[tuple[str, Tensor]]) -> AdamW:
-        weights.update(named)
-        start.update({name: weight.detach().clone() for name, weight in named})
-        return ADAMW([weight for _, weight in named])
-
-    def pull(*_: object) -> None:
-        for name, weight in weights.items():
-            assert weight.grad is not None
-            weight.grad += COEFFICIENT * fisher[name] * (weight.detach() - start[name])
-
-    return naive.loop(folder, steps, make, pull, dtype)
-
-
 @pytest.mark.parametrize("batching", [{"micro_batch_size": 8}, {"micro_batch_tokens": 300, "packing": True}])
 def test_ten_steps_are_those_of_a_naive_trainer(own: Path, batching: dict[str, Any]) -> None:
-    found = fit(own, EWC(Standard(), COEFFICIENT, 6, "train"), STEPS, optimizer=ADAMW, batching=batching)
-    start, wanted = (naive_ewc(own, steps, "train", torch.float64) for steps in (0, STEPS))
+    found = fit(own, EWC(Standard(), COEFFICIENT, ROWS, "train"), STEPS, optimizer=ADAMW, batching=batching)
+    start, wanted = (naive_ewc(own, steps, torch.float64) for steps in (0, STEPS))
     assert distance(found, wanted, start) < 1e-6
     assert distance(fit(own, Standard(), STEPS, optimizer=ADAMW, batching=batching), wanted, start) > 0.01, "the penalty matters"
 
@@ -148,9 +94,6 @@ def test_resumed_is_bitwise_uninterrupted(own: Path, computed: list[int], forget
         next((own.parent / ".cache").glob("base-fisher-*")).unlink()
     resumed = fit(own, loss(), 8, ckpt_path=str(checkpoint), **options)
     assert computed == [6] * (1 + forget) and all(torch.equal(resumed[name], whole[name]) for name in whole)
-    if forget:
-        with pytest.raises(ValueError, match="its model.loss.fisher_rows is 6, here 5"):
-            fit(own, EWC(L2(Standard(), 0.05), COEFFICIENT, 5), 8, ckpt_path=str(checkpoint), **options)
 
 
 def test_logs_distance_and_penalty_before_the_step() -> None:
@@ -202,3 +145,13 @@ def test_a_gradient_that_is_not_finite_is_refused(own: Path, monkeypatch: pytest
     monkeypatch.setattr("lit_talr.training.fisher.sum_over_ranks", lambda total: total / 0)
     with pytest.raises(ValueError, match="The Fisher information of `.*` is not finite; look at the base model's weights and the rows"):
         fit(own, EWC(Standard(), fisher_rows=1), 1)
+
+
+def test_where_no_rank_has_the_whole_model_it_must_be_in_the_cache(own: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_talr.training.fisher.shards_weights", lambda strategy: True)
+    with pytest.raises(ValueError, match=r"is not in the cache, and cannot be computed where every weight is sharded \(ZeRO-3, FSDP2\); compute it once by"):
+        fit(own, EWC(Standard(), fisher_rows=2), 1)
+    monkeypatch.undo()
+    fit(own, EWC(Standard(), fisher_rows=2), 1)
+    monkeypatch.setattr("lit_talr.training.fisher.shards_weights", lambda strategy: True)
+    fit(own, EWC(Standard(), fisher_rows=2), 1)

@@ -27,7 +27,7 @@ from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters,
 from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
 from lit_talr.training.base_model import compute_dtype, mixed_dtype
 from lit_talr.training.fisher import Fisher, fisher_losses, owned_fisher
-from lit_talr.training.mofo import MoFO
+from lit_talr.training.parts import PartsOptimizer
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.score import digest
@@ -191,8 +191,10 @@ def tell_parts(optimizer: Optimizer, trainer: Trainer, module: nn.Module, loss: 
     """
     trained = {name.removeprefix("backbone."): weight for name, weight in module.named_parameters() if weight.requires_grad}
     weights, is_flat = list(trained.values()), is_deepspeed(trainer.strategy)
-    if isinstance(optimizer, MoFO) and is_flat:
-        optimizer.split(lambda: parts_of_flat(weights, trainer.optimizers[0]))
+    if isinstance(optimizer, PartsOptimizer):
+        optimizer.name(list(trained))
+        if is_flat:
+            optimizer.split(lambda: parts_of_flat(weights, trainer.optimizers[0]))
     for ewc, fisher in zip(fisher_losses(loss), fishers, strict=True):
         ewc.fisher = owned_fisher(fisher, list(trained), lambda: parts_of_flat(weights, trainer.optimizers[0]) if is_flat else parts_of_weights(weights))
 

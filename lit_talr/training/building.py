@@ -192,7 +192,7 @@ def tell_parts(optimizer: Optimizer, trainer: Trainer, module: nn.Module, loss: 
     trained = {name.removeprefix("backbone."): weight for name, weight in module.named_parameters() if weight.requires_grad}
     weights, is_flat = list(trained.values()), is_deepspeed(trainer.strategy)
     if isinstance(optimizer, PartsOptimizer):
-        optimizer.name(list(trained))
+        optimizer.name_parameters(list(trained))
         if is_flat:
             optimizer.split(lambda: parts_of_flat(weights, trainer.optimizers[0]))
     for ewc, fisher in zip(fisher_losses(loss), fishers, strict=True):

@@ -62,10 +62,10 @@ class HalfFineTuning(PartsOptimizer):
         check_least("seed", seed, 0)
         super().__init__(params, lr, betas, eps, weight_decay, {"steps_per_round": steps_per_round, "seed": seed})
 
-    def name(self, names: Sequence[str]) -> None:
+    def name_parameters(self, names: Sequence[str]) -> None:
         if any("lora_" in name for name in names):
             raise ValueError("HalfFineTuning chooses among the model's own weights, which LoRA freezes; leave out `model.lora`, or use AdamW.")
-        super().name(names)
+        super().name_parameters(names)
 
     def change(self, stepped: list[tuple[Tensor, dict[str, Any]]], parts: Mapping[Tensor, list[Part]]) -> None:
         for weight, group in stepped:

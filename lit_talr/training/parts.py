@@ -50,7 +50,7 @@ class PartsOptimizer(Optimizer):
         self.sharded = any(isinstance(weight, DTensor) for weight in self.parameters)
         self.locate: Callable[[], dict[Tensor, list[Part]]] = partial(parts_of_weights, self.parameters)
 
-    def name(self, names: Sequence[str]) -> None:
+    def name_parameters(self, names: Sequence[str]) -> None:
         """Tells the parameters' names."""
         self.names = names
 

@@ -23,12 +23,8 @@ def names_of(num_layers: int) -> tuple[str, ...]:
     """Of a Llama whose query has a bias."""
     inside = [*(f"self_attn.{name}.weight" for name in ATTENTION), "self_attn.q_proj.bias", *(f"mlp.{name}.weight" for name in FEED_FORWARD)]
     inside += [f"{name}.weight" for name in NORMS]
-    return (
-        "model.embed_tokens.weight",
-        *(f"model.layers.{layer}.{name}" for layer in range(num_layers) for name in inside),
-        "model.norm.weight",
-        "lm_head.weight",
-    )
+    layers = [f"model.layers.{layer}.{name}" for layer in range(num_layers) for name in inside]
+    return ("model.embed_tokens.weight", *layers, "model.norm.weight", "lm_head.weight")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -134,10 +130,9 @@ def test_options_out_of_range_are_refused(arguments: dict[str, Any], message: st
 def test_parameters_without_the_names_of_layers_are_refused(folder: Path) -> None:
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)
+    sentence = "chooses by names such as `layers.0.mlp.up_proj.weight`, of which there are none; give it `model.named_parameters()`, or use AdamW."
     for params in ([weight], [("weight", weight)]):
-        with pytest.raises(
-            ValueError, match=re.escape("names such as `layers.0.mlp.up_proj.weight`, of which there are none; give it `model.named_parameters()`")
-        ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
             HalfFineTuning(params).step()
     with pytest.raises(ValueError, match="HalfFineTuning chooses among the model's own weights, which LoRA freezes; leave out `model.lora`, or use AdamW"):
         fit(folder, Standard(), 1, optimizer=HalfFineTuning, lora=LoRA(r=2, alpha=2))

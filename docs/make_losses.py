@@ -41,7 +41,8 @@ The NLL under the base model is computed once before training, from `model.pretr
 It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
 Some remedies are not losses. LoRA composes with any loss except L2 and EWC: `-c configs/lora.yaml`. [FINCH, MoFO and half
-fine-tuning](running.md#schedules-and-optimizers) are a schedule and two optimizers, `-c configs/finch.yaml`, `mofo.yaml` and `hft.yaml`; they compose with any loss. Others come after training:
+fine-tuning](running.md#schedules-and-optimizers) are a schedule and two optimizers, `-c configs/finch.yaml`, `mofo.yaml` and `hft.yaml`; they compose with any
+loss. Others come after training:
 
 | after training | weights | command |
 |---|---|---|

@@ -22,7 +22,7 @@ class EWC(Anchored):
     tokens, no stop), which is the Fisher information of its own distribution. ``train`` takes training rows and their supervised tokens (the empirical Fisher
     information). Validation and test rows are never used.
 
-    F is computed once before training, in float32 and evaluation mode, one example at a time. The ranks share the examples, and each device needs 8 bytes a
+    F is computed once before training, in float32 and evaluation mode, without FlashAttention, one example at a time. The ranks share the examples, and each device needs 8 bytes a
     weight. F is cached in ``.cache`` next to the run folder, under the hash of weights, examples and options; the strategy and the precision of training
     do not matter. ZeRO-3 and FSDP2 have no whole model to compute it from, and read the cache.
 

@@ -59,15 +59,16 @@ def load_fisher(trainer: Trainer, data: DomainDataModule, ewc: EWC, base: BaseMo
         ValueError: Where it is not in the cache and no rank has the whole model, and for a gradient that is not finite.
     """
     base = base.scored_in(trainer, "training" if trainer.precision == "64-true" else "fp32")
+    base = base._replace(attention=None if "flash" in str(base.attention) else base.attention)  # FlashAttention has no float32
     encoded, first_token = data.encoded["train"], start_token(data.encoder.tokenizer)
     rows = chosen_rows(len(encoded), ewc.fisher_rows)
     if ewc.fisher_from == "train":
         arrays = [part for row in rows for part in (encoded.tokens[span(encoded, row)], encoded.supervised[span(encoded, row)])]
-        content = [np.ascontiguousarray(array).tobytes() for array in arrays]
+        about = [np.ascontiguousarray(array).tobytes() for array in arrays]
     else:
-        content = [f"{first_token} {ewc.fisher_rows} {LENGTH}".encode()]
+        about = [f"{first_token} {ewc.fisher_rows} {LENGTH}".encode()]
     dtype = "float64" if trainer.precision == "64-true" else "float32"
-    entry_of = ContentCache(trainer.default_root_dir, "base-fisher", FORMAT, base.weights_hash(trainer), f"{dtype} {base.attention}", ewc.fisher_from, *content)
+    content = ContentCache(trainer.default_root_dir, "base-fisher", FORMAT, base.weights_hash(trainer), f"{dtype} {base.attention}", ewc.fisher_from, *about)
 
     def compute() -> Entry:
         if shards_weights(trainer.strategy):
@@ -83,9 +84,9 @@ def load_fisher(trainer: Trainer, data: DomainDataModule, ewc: EWC, base: BaseMo
                 examples = sampled_examples(trainer, backbone, first_token, ewc.fisher_rows)
             return Entry(mean_squares(trainer, backbone, examples))
 
-    entry = read_or_compute(trainer, entry_of, compute)
+    entry = read_or_compute(trainer, content, compute)
     torch.cuda.empty_cache()  # the base model is gone, and the model to be trained is about to be loaded
-    return Fisher(entry.tensors, entry_of.key)
+    return Fisher(entry.tensors, content.key)
 
 
 def chosen_rows(num_rows: int, most: int) -> list[int]:

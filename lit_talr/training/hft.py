@@ -10,8 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from lit_talr.modeling.sharded import Part
-from lit_talr.training.parts import PartsOptimizer, average, move
-from lit_talr.utils.collectives import local
+from lit_talr.training.parts import PartsOptimizer
 from lit_talr.utils.errors import check_least
 
 IN_LAYER = re.compile(r"\blayers\.(\d+)\.(.+?)(?:\.weight|\.bias)?$")
@@ -76,12 +75,9 @@ class HalfFineTuning(PartsOptimizer):
                 state["exp_avg"].zero_()
                 state["exp_avg_sq"].zero_()
             chosen = chosen_half(tuple(self.names), group["seed"], number_of_round)
-            tensors = [local(tensor).view(-1) for tensor in (weight, state["exp_avg"], state["exp_avg_sq"], weight.grad)]
-            for number, start, end, _ in parts[weight]:
-                if number in chosen:
-                    own, first, second, gradient = (tensor[start:end] for tensor in tensors)
-                    average(first, second, gradient, group["betas"])
-                    move(own, first, second, done_in_round + 1, group)
+            for part in parts[weight]:
+                if part.number in chosen:
+                    self.move_part(weight, part, done_in_round + 1, group)
 
 
 @cache

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_talr.modeling.sharded import Part, parts_of_weights
+from lit_talr.utils.collectives import local
 from lit_talr.utils.errors import check_in
 
 
@@ -79,6 +80,15 @@ class PartsOptimizer(Optimizer):
             parts: The parts in each of them.
         """
         raise NotImplementedError
+
+    def move_part(self, weight: Tensor, part: Part, step: float, group: Mapping[str, Any]) -> None:
+        """Takes AdamW's step of this number in one part of a tensor; the rest of it stays."""
+        assert weight.grad is not None
+        state = self.state[weight]
+        whole = [local(tensor).view(-1) for tensor in (weight, state["exp_avg"], state["exp_avg_sq"], weight.grad)]
+        own, first, second, gradient = (tensor[part.start : part.end] for tensor in whole)
+        average(first, second, gradient, group["betas"])
+        move(own, first, second, step, group)
 
 
 def average(first: Tensor, second: Tensor, gradient: Tensor, betas: tuple[float, float]) -> None:

@@ -22,9 +22,9 @@ class EWC(Anchored):
     tokens, no stop), which is the Fisher information of its own distribution. ``train`` takes training rows and their supervised tokens (the empirical Fisher
     information). Validation and test rows are never used.
 
-    F is computed once before training, in float32 and evaluation mode, without FlashAttention, one example at a time. The ranks share the examples, and each device needs 8 bytes a
-    weight. F is cached in ``.cache`` next to the run folder, under the hash of weights, examples and options; the strategy and the precision of training
-    do not matter. ZeRO-3 and FSDP2 have no whole model to compute it from, and read the cache.
+    F is computed once before training, in float32 and evaluation mode, without FlashAttention, one example at a time. The ranks share the examples, and each
+    device needs 8 bytes a weight. F is cached in ``.cache`` next to the run folder, under the hash of weights, examples and options; the strategy and the
+    precision of training do not matter (but for ``64-true``, whose F is float64). ZeRO-3 and FSDP2 have no whole model to compute it from, and read the cache.
 
     As for ``L2``, an optimizer hook adds the gradient ``coefficient * F * (theta - theta_0)`` to the fp32 weights that this rank's optimizer owns, after
     clipping. Each rank holds theta_0 and F of these weights only: 8 bytes a weight on top of AdamW's 16, which makes 24. theta_0 is in every checkpoint; F is

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lit_talr.modeling.lora import LoRA as LoRA
     from lit_talr.module import DomainSFT as DomainSFT
     from lit_talr.training.building import Compute as Compute
+    from lit_talr.training.hft import HalfFineTuning as HalfFineTuning
     from lit_talr.training.mofo import MoFO as MoFO
     from lit_talr.training.non_finite import NonFinite as NonFinite
     from lit_talr.training.schedules import FINCH as FINCH
@@ -28,7 +29,7 @@ HOMES = {
     "data.encoding": ("Encoding",),
     "domains": ("DomainDataModule", "ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay"),
     "losses": (
-        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "InfoSFT", "KL", "L2", "LossStrategy", "MaskTheTarget"),
+        *("ASFT", "DFT", "EAFT", "EWC", "FLOW", "GCE", "IWSFT", "InfoSFT", "KL", "L2", "LossStrategy", "MaskTheTarget"),
         *("Permuted", "PriFT", "Rho1", "STM", "TALR"),
         *("Standard", "TokenStats", "Truncation", "talr_loss", "talr_weights"),
     ),
@@ -36,6 +37,7 @@ HOMES = {
     "modeling.lora": ("LoRA",),
     "module": ("DomainSFT",),
     "training.building": ("Compute",),
+    "training.hft": ("HalfFineTuning",),
     "training.mofo": ("MoFO",),
     "training.non_finite": ("NonFinite",),
     "training.schedules": ("FINCH", "Constant", "Cosine", "Linear", "Schedule"),

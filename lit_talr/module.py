@@ -20,7 +20,8 @@ from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import layout_factor, set_engine_defaults
-from lit_talr.training.base_model import BaseModel, BaseNumbers, base_dtype, prepare_base
+from lit_talr.training.base_model import BaseModel, base_dtype
+from lit_talr.training.base_numbers import BaseNumbers, prepare_base
 from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, say_positions, tell_parts, try_head_kernel
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
@@ -127,7 +128,7 @@ class DomainSFT(EvaluatedModule):
         optimizer = self.optimizer(trained_weights(self))
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # gradients are unscaled before hooks and clipping
         check_optimizer(optimizer, self.trainer)
-        tell_parts(optimizer, self.trainer)
+        tell_parts(optimizer, self.trainer, self, self.loss, self.base.fishers)
         say_high_rate(optimizer)
         self.record.describe(self, optimizer)
         self.guard.attach(optimizer, self.trainer, self.data)  # before the penalties, which then see no gradient in a skipped step

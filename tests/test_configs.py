@@ -218,6 +218,14 @@ def test_mofo_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict
     assert all(0 < share < 0.16 for share in moved.values())
 
 
+def test_half_fine_tuning_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "hft"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-2")
+    before, after = load_file(models["qwen2"] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
+    moved = [not torch.equal(after[name], before[name]) for name in before if "self_attn" in name and name.endswith("weight")]
+    assert 2 * sum(moved) == len(moved) > 0
+
+
 def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models: dict[str, Path], medcalc: list[str], tmp_path: Path) -> None:
     (tmp_path / "prompt.yaml").write_text("user: '{note} {question}'")
     words = [*configs("base", "data/medcalc", "loss/standard"), "--model.pretrained", str(models["gemma2"]), *medcalc, "--data.validation", "0.3"]

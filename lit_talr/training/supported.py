@@ -24,7 +24,7 @@ from lit_talr.lab.muon import Muon
 from lit_talr.losses.base import LossStrategy, Setting, check_loss
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_deepspeed, is_zero3, shards_weights, splits_optimizer
-from lit_talr.training.mofo import MoFO
+from lit_talr.training.parts import PartsOptimizer
 from lit_talr.utils.errors import check_least
 
 COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl", "masked_kl"})
@@ -130,8 +130,9 @@ def check_optimizer(optimizer: Optimizer, trainer: Trainer) -> None:
             f"A fused {type(optimizer).__name__} is not supported under FSDP2, since torch has none for split weights; set `model.optimizer.fused: false`, "
             "or use AdamW."
         )
-    if isinstance(optimizer, MoFO) and is_deepspeed(trainer.strategy) and (offload := offloads(trainer.strategy)):
-        raise ValueError(f"MoFO is not supported with DeepSpeed's `{offload}`, which moves the optimizer to the CPU; leave it out, or use AdamW.")
+    if isinstance(optimizer, PartsOptimizer) and is_deepspeed(trainer.strategy) and (offload := offloads(trainer.strategy)):
+        name = type(optimizer).__name__
+        raise ValueError(f"{name} is not supported with DeepSpeed's `{offload}`, which moves the optimizer to the CPU; leave it out, or use AdamW.")
     if isinstance(optimizer, Muon) and splits_optimizer(trainer.strategy):
         raise ValueError("Muon is not supported where the optimizer is split among ranks: it makes whole matrices orthogonal; use DDP, or AdamW.")
 

@@ -22,6 +22,7 @@ from lit_talr.losses import (
     ASFT,
     DFT,
     EAFT,
+    EWC,
     FLOW,
     GCE,
     IWSFT,
@@ -39,13 +40,14 @@ from lit_talr.losses import (
     TokenStats,
     Truncation,
 )
+from lit_talr.losses.anchored import Anchored
 from lit_talr.losses.base import LossWrapper, Setting, check_loss
 from lit_talr.losses.divergence import DivergenceWrapper
 
 Make = Callable[[], LossStrategy]
 Example = list[tuple[float, float, float]]  # for each supervised token: NLL, NLL under the base model, entropy of the top twenty
 Naive = Callable[[Sequence[Example]], list[list[float]]]  # the examples of one micro-batch to the weights of their tokens
-NEVER_TRAINED = {LossStrategy, LossWrapper, DivergenceWrapper}
+NEVER_TRAINED = {LossStrategy, LossWrapper, Anchored, DivergenceWrapper}
 
 
 def each(weight: Callable[[float, float, float], float]) -> Naive:
@@ -122,6 +124,7 @@ CASES: dict[str, tuple[Make, Naive]] = {
     "MaskTheTarget": (lambda: MaskTheTarget(Standard()), each(lambda nll, reference, entropy: 1.0)),
     "MaskTheTarget TALR": (lambda: MaskTheTarget(TALR()), talr),
     "L2": (lambda: L2(DFT()), each(lambda nll, reference, entropy: math.exp(-nll))),
+    "EWC": (lambda: EWC(DFT()), each(lambda nll, reference, entropy: math.exp(-nll))),
     "TALR": (TALR, talr),
     "TALR token": (partial(TALR, floor=0.0, statistic="token"), partial(talr, floor=0.0, token=True)),
     "TALR fixed": (partial(TALR, temperature=0.5, floor=0.1), each(lambda nll, reference, entropy: max(math.exp(-nll / 0.5), 0.1))),

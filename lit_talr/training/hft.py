@@ -28,9 +28,9 @@ class HalfFineTuning(PartsOptimizer):
     averages at zero. All gradients are computed, and clipping sees all of them: unlike the authors' runs, this saves no time.
 
     Source: "HFT: Half Fine-Tuning for Large Language Models" (Hui et al., ACL 2025, arXiv:2404.18466). It reports less forgetting than full fine-tuning at
-    equal or better scores, and about 30 % less training time. The choice by category is the paper's, as are the always trained embeddings and head. A round of
-    the paper is a stage of fine-tuning or a task of a sequence, as here by default; rounds within a run are ours. So is what happens to the averages, to biases
-    and to the last norm.
+    equal or better scores, and about 30 % less training time. The choice by category and the always trained embeddings and head are taken from summaries of
+    the paper, which may be wrong in details. A round of the paper is a stage of fine-tuning or a task of a sequence, as here by default; rounds within a run
+    are ours. So is what happens to the averages, to biases and to the last norm.
 
     Use: to keep half of the base model as it is, without its data.
 

@@ -190,7 +190,7 @@ def test_losses_and_data(models: dict[str, Path], domains: dict[str, list[str]],
 @pytest.mark.parametrize("family", [family if family == "qwen2" else pytest.param(family, marks=pytest.mark.slow) for family in ARCHITECTURES])
 def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path], own_rows: list[str], tmp_path: Path, family: str) -> None:
     words = [*configs("base", "data/records", "loss/talr", "lora"), "--model.pretrained", str(models[family]), *own_rows]
-    run = one_step(tmp_path / "run", *words, "--model.lora.r", "2", "--model.optimizer.lr", "1e-2", *figures(family == "qwen2"))
+    run = one_step(tmp_path / "run", *words, "--model.adapter.r", "2", "--model.optimizer.lr", "1e-2", *figures(family == "qwen2"))
     assert "LoRA(r=2, alpha=64" in (run / "export" / "README.md").read_text()
     before, after = load_file(models[family] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
     assert before.keys() == after.keys()

@@ -103,7 +103,7 @@ def trained_weights(trainer: Trainer, module: DomainSFT) -> dict[str, tuple[Tens
 
 def is_rounded(trainer: Trainer, module: DomainSFT) -> bool:
     """Whether a base model's own weights are trained, and rounded to two bytes or fewer where the run computes."""
-    return module.pretrained is not None and module.lora is None and compute_dtype(trainer).itemsize <= 2
+    return module.pretrained is not None and module.adapter is None and compute_dtype(trainer).itemsize <= 2
 
 
 def publish(trainer: Trainer, values: dict[str, float]) -> None:

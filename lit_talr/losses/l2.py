@@ -42,9 +42,9 @@ class L2(LossWrapper):
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
-        if setting.lora:
+        if setting.adapter:
             raise ValueError(
-                "L2 pulls the weights back to the base model's, but LoRA's begin at random numbers and zeros; leave out `model.lora`, or use "
+                "L2 pulls the weights back to the base model's, but LoRA's begin at random numbers and zeros; leave out `model.adapter`, or use "
                 "the wrapped loss alone."
             )
         if setting.precision.endswith("-true") and setting.precision.startswith(("bf16", "16")) and not setting.sharded:

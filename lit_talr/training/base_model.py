@@ -27,7 +27,7 @@ class BaseModel(NamedTuple):
     pretrained: str  # folder or hub name
     revision: str | None
     attention: str | None
-    dtype: torch.dtype | None  # of its weights where training rounds them (an engine, LoRA); else the trainer's
+    dtype: torch.dtype | None  # of its weights where training rounds them (an engine, adapters); else the trainer's
     arithmetic: Arithmetic = "training"  # what it is run in
 
     def scored_in(self, trainer: Trainer, arithmetic: Arithmetic) -> "BaseModel":
@@ -69,17 +69,17 @@ class BaseNumbers(NamedTuple):
     """Numbers that a run keeps of its base model."""
 
     nll: BaseNLL | None = None  # of every training token, where the loss needs it
-    backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with LoRA the trained model, adapters off, serves
+    backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with adapters the trained one serves
     weights_hash: str | None = None  # None for random weights
 
     def logits(self, batch: Batch, trained: Backbone | None) -> BaseLogits:
-        """Runs the base model on a batch; with LoRA, that is the trained model without its adapters."""
+        """Runs the base model on a batch; with adapters, that is the trained model without its adapters."""
         backbone = self.backbone or trained
         assert backbone is not None
         return backbone.base_logits(batch["input_ids"], batch["packing"])
 
 
-def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, lora: bool) -> BaseNumbers:
+def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, adapter: bool) -> BaseNumbers:
     """Computes or loads what the loss needs of the base model, before training loads any weight. Collective."""
     if base is None:
         return BaseNumbers()
@@ -89,13 +89,13 @@ def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, b
         nll = load_base_nll(trainer, encoded, data.batching, base.identity(trainer), base.load)
         loss.prepare(nll.nll.numpy(), encoded.num_supervised)
     runs = loss.needs & RUNNING_BASE
-    backbone = base.load(trainer).requires_grad_(False) if runs and not lora else None
+    backbone = base.load(trainer).requires_grad_(False) if runs and not adapter else None
     return BaseNumbers(nll, backbone, base.weights_hash(trainer))
 
 
-def base_dtype(trainer: Trainer, lora: bool) -> torch.dtype | None:
+def base_dtype(trainer: Trainer, adapter: bool) -> torch.dtype | None:
     """The dtype of the base's weights, where it is not the trainer's default."""
-    return mixed_dtype(trainer) if lora or splits_optimizer(trainer.strategy) else None
+    return mixed_dtype(trainer) if adapter or splits_optimizer(trainer.strategy) else None
 
 
 def mixed_dtype(trainer: Trainer) -> torch.dtype | None:

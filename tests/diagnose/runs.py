@@ -44,7 +44,7 @@ def token_rows(
 def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, loss: str = "Standard", lora: str = "null") -> Path:
     """A run of noise by default: three quarters of the unseen hard tokens are still hard, a tenth of the trained ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(CONFIG.format(loss=loss, lora=lora))
+    (folder / "config.yaml").write_text(CONFIG.format(loss=loss, adapter=adapter))
     if rows is None:
         rows = [*token_rows("probe", num_still=40), *token_rows("held_out")]
     write_table(folder / "token_probability.parquet", rows)

@@ -74,10 +74,10 @@ if __name__ == "__main__":
             "callbacks": [HFExport(), WholeCheckpoint()],
             "default_root_dir": str(run),
         }
-        lora = LORA if kind == "lora" else None
+        adapter = LORA if kind == "lora" else None
         adam = partial(torch.optim.AdamW, lr=0.01)
         loss = TALR(scope="step")  # which has a state of its own in the checkpoint
-        weights = fit(data, loss, steps=2, lora=lora, optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
+        weights = fit(data, loss, steps=2, adapter=adapter, optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, f"{run}.safetensors")
     end_process()

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.ranks
 @pytest.fixture(scope="module")
 def start(folder: Path) -> dict[str, dict[str, Tensor]]:
     options: dict[str, Any] = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0), "steps": 1, "trainer": {"precision": "32-true"}}
-    plain, adapted = fit(folder, Standard(), **options), fit(folder, Standard(), lora=LORA, **options)
+    plain, adapted = fit(folder, Standard(), **options), fit(folder, Standard(), adapter=LORA, **options)
     return {**dict.fromkeys([*LOSSES, *ON_RANKS, *BESIDE_BASE], plain), **dict.fromkeys(ADAPTED, adapted)}
 
 
@@ -51,7 +51,7 @@ def one_process(folder: Path, alone: Path) -> dict[str, dict[str, Tensor]]:
         return {"precision": "32-true", "callbacks": [watch], "default_root_dir": str(alone / name)}
 
     return {
-        name: fit(folder, loss(), steps=STEPS, lora=LORA if name in ADAPTED else None, batching={"micro_batch_size": 8}, trainer=trainer(name))
+        name: fit(folder, loss(), steps=STEPS, adapter=LORA if name in ADAPTED else None, batching={"micro_batch_size": 8}, trainer=trainer(name))
         for name, loss in {**LOSSES, **ON_RANKS, **BESIDE_BASE, **ADAPTED}.items()
     }
 

@@ -37,8 +37,8 @@ if __name__ == "__main__":
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
         options = {"strategy": strategy, "devices": 2, "precision": "32-true", "callbacks": [watch], "default_root_dir": str(out / name / "run")}
         loss = {**LOSSES, **ON_RANKS, **BESIDE_BASE, **ADAPTED}[loss_name]()
-        lora = LORA if loss_name in ADAPTED else None
-        weights = fit(folder, loss, steps=steps, lora=lora, batching=batching, trainer=options)
+        adapter = LORA if loss_name in ADAPTED else None
+        weights = fit(folder, loss, steps=steps, adapter=adapter, batching=batching, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{name}.safetensors")
     end_process()

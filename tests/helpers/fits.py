@@ -16,8 +16,9 @@ from lit_talr.data.batch_plan import Batching
 from lit_talr.data.example import Split
 from lit_talr.domains import Records
 from lit_talr.losses import FLOW, KL, L2, TALR, InfoSFT, LossStrategy, MaskTheTarget, Rho1, Standard
+from lit_talr.modeling.adapters import Adapter, LoRA
+from lit_talr.modeling.adapting import ADAPTER
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.lora import ADAPTER, LoRA
 from lit_talr.modeling.sharded import whole
 from lit_talr.module import DomainSFT
 from lit_talr.training.schedules import Constant, Schedule
@@ -99,7 +100,7 @@ def fit(
     module_class: Callable[..., DomainSFT] = DomainSFT,
     optimizer: Any = SGD,
     architecture: dict[str, Any] | None = None,
-    lora: LoRA | None = None,
+    adapter: Adapter | None = None,
     batching: dict[str, Any] | None = None,
     ckpt_path: str | None = None,
     data: Callable[..., Records] = records,
@@ -109,7 +110,7 @@ def fit(
     """Train from one seed and give the weights at the end; over 20 rows, a step has 8, 8 and 4 examples in turn."""
     seed_everything(0, verbose=False)
     pretrained = None if architecture else str(folder / "model")
-    module = module_class(loss, optimizer=optimizer, schedule=schedule or Constant(), pretrained=pretrained, architecture=architecture, lora=lora)
+    module = module_class(loss, optimizer=optimizer, schedule=schedule or Constant(), pretrained=pretrained, architecture=architecture, adapter=adapter)
     options: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,

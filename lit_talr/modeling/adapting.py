@@ -8,7 +8,7 @@ from typing import Any
 
 import peft.tuners.boft.layer
 import torch
-from peft import BOFTConfig, LoraConfig, OFTConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import BOFTConfig, LoraConfig, OFTConfig, OSFConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -81,10 +81,19 @@ def starts_elsewhere(config: PeftConfig) -> bool:
     return isinstance(config, LoraConfig) and str(config.init_lora_weights).startswith(("pissa", "olora"))
 
 
-def inject(model: nn.Module, config: PeftConfig) -> None:
-    """Adds adapters by PEFT, whose state dict has all that they need besides the base layer's weights."""
+def inject(model: nn.Module, config: PeftConfig, loads: bool = False) -> None:
+    """Adds adapters by PEFT, whose state dict has all that they need besides the base layer's weights.
+
+    Args:
+        model: Has the layers that ``config`` names.
+        config: Of the adapters.
+        loads: Whether all tensors are loaded afterwards, so that none needs a beginning.
+    """
     peft.tuners.boft.layer._FBD_CUDA = False  # type: ignore[assignment]  # BOFT's CUDA extension, which would be compiled now, and does not run on a CPU
-    inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    one: Any = deepcopy(config)
+    if loads and isinstance(config, LoraConfig):
+        one.init_lora_weights = True
+    inject_adapter_in_model(one, model, adapter_name=ADAPTER)
     for module in model.modules():
         if isinstance(module, BufferDict):
             module._non_persistent_buffers_set.clear()
@@ -125,16 +134,21 @@ def merged_weight(config: PeftConfig, state: Mapping[str, Tensor]) -> Tensor:
         state: The state dict of the layer; its tensors are not changed.
     """
     wide = {name: value.to(torch.promote_types(value.dtype, torch.float32), copy=True) for name, value in state.items()}
-    out_features, in_features = wide["base_layer.weight"].shape
+    base = {name.removeprefix("base_layer."): value for name, value in wide.items() if name.startswith("base_layer.")}
     holder = nn.Module()
-    holder.layer = nn.Linear(in_features, out_features, bias="base_layer.bias" in wide, device="meta")
-    one = deepcopy(config)
-    one.target_modules, one.inference_mode = {"layer"}, False  # type: ignore[attr-defined]
+    holder.layer = nn.Linear(base["weight"].shape[1], base["weight"].shape[0], bias="bias" in base, device="meta")
+    if not isinstance(config, OSFConfig):  # whose SVD need not be computed again: its factors are in the state
+        holder.layer.load_state_dict(base, assign=True)
+    one: Any = deepcopy(config)
+    one.target_modules, one.inference_mode = {"layer"}, False
     with torch.random.fork_rng(devices=()):  # what PEFT draws is replaced
-        inject(holder, one)
-    holder.layer.load_state_dict(wide, assign=True)
-    holder.layer.merge()  # type: ignore[operator]
-    return holder.layer.get_base_layer().weight.detach()  # type: ignore[operator]
+        inject(holder, one, loads=True)
+    layer: Any = holder.layer
+    layer.load_state_dict(wide, assign=True)
+    assert not any(value.is_meta for value in (*layer.parameters(), *layer.buffers()))
+    layer.merge()
+    weight: Tensor = layer.get_base_layer().weight.detach()
+    return weight
 
 
 def adapter_record(config: PeftConfig) -> dict[str, Any]:

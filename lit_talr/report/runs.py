@@ -168,7 +168,8 @@ def configured_trial(folder: Path) -> dict[str, Any]:
         remedy, variant = remedy_name(config["model"]), config["data"]["init_args"].get("target")
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise LeftOutError("has a config.yaml that is not one of `lit-talr fit`") from error
-    return {"remedy": remedy, "rate": rate, "seed": seed if type(seed) is int else None, "variant": variant}
+    about = {"loss": loss_name(config["model"]["loss"]), "adapter": bool(config["model"].get("adapter"))}
+    return {**about, "remedy": remedy, "rate": rate, "seed": seed if type(seed) is int else None, "variant": variant}
 
 
 def remedy_name(model: dict[str, Any]) -> str:

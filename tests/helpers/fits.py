@@ -16,7 +16,7 @@ from lit_talr.data.batch_plan import Batching
 from lit_talr.data.example import Split
 from lit_talr.domains import Records
 from lit_talr.losses import FLOW, KL, L2, TALR, InfoSFT, LossStrategy, MaskTheTarget, Rho1, Standard
-from lit_talr.modeling.adapters import Adapter, LoRA
+from lit_talr.modeling.adapters import BOFT, OFT, OSF, Adapter, LoRA
 from lit_talr.modeling.adapting import ADAPTER
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.sharded import whole
@@ -52,9 +52,17 @@ BESIDE_BASE: dict[str, Callable[[], LossStrategy]] = {
     "mask": lambda: MaskTheTarget(InfoSFT(), 2.0),
 }
 """With the base model beside the trained one."""
-ADAPTED: dict[str, Callable[[], LossStrategy]] = {"lora": Standard}
+ADAPTERS: dict[str, Adapter] = {
+    "lora": LoRA(r=2, alpha=2),
+    "dora": LoRA(r=2, alpha=2, use_dora=True),
+    "pissa": LoRA(r=2, alpha=2, init_lora_weights="pissa"),
+    "oft": OFT(block_size=4),
+    "boft": BOFT(block_size=4),
+    "osf": OSF(),
+}
+ADAPTED: dict[str, Callable[[], LossStrategy]] = dict.fromkeys(ADAPTERS, Standard)
 """Trained through adapters."""
-LORA = LoRA(r=2, alpha=2)
+LORA = ADAPTERS["lora"]
 BATCH_SIZE = 8
 SGD = partial(torch.optim.SGD, lr=0.3)
 

@@ -51,8 +51,9 @@ def test_a_sweeps_run_is_what_its_trial_says(tmp_path: Path) -> None:
         (TALR, None, "talr"),
         ({"class_path": "L2", "init_args": {"coefficient": 1e-3, "loss": STANDARD}}, None, "l2"),
         ({"class_path": "L2", "init_args": {"coefficient": 1e-3, "loss": TALR}}, None, "l2-talr"),
-        (STANDARD, {"r": 8}, "lora"),
-        (TALR, {"r": 8}, "lora-talr"),
+        (STANDARD, {"class_path": "lit_talr.LoRA", "init_args": {"r": 8}}, "lora"),
+        (TALR, {"class_path": "LoRA"}, "lora-talr"),
+        (STANDARD, {"class_path": "OSF"}, "osf"),
     ],
 )
 def test_without_a_trial_the_configuration_says_what_it_is(tmp_path: Path, loss: dict[str, Any], adapter: dict[str, Any] | None, remedy: str) -> None:

@@ -29,7 +29,7 @@ class VisibleUpdate(Callback):
     Before the first step of Adam or AdamW, a line says where rate times steps cannot move half of the weights to another number. A run that ends below .5
     says what that means, and the ways out.
 
-    There is nothing to measure, and nothing is logged, in full precision, with random weights, with LoRA (which keeps the update apart from the weights),
+    There is nothing to measure, and nothing is logged, in full precision, with random weights, with an adapter (which keeps the update apart from the weights),
     and where no weight has moved.
     """
 

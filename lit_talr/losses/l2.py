@@ -28,7 +28,7 @@ class L2(LossWrapper):
         coefficient: Weight of the sum of squares, at least 0; at 0 training is bitwise that of ``loss``.
 
     Raises:
-        ValueError: For a negative or infinite coefficient; at start-up with LoRA, with weights that are kept in half precision.
+        ValueError: For a negative or infinite coefficient; at start-up with an adapter, with weights that are kept in half precision.
     """
 
     def __init__(self, loss: LossStrategy, coefficient: float = 1e-3) -> None:
@@ -44,8 +44,7 @@ class L2(LossWrapper):
         super().check(setting)
         if setting.adapter:
             raise ValueError(
-                "L2 pulls the weights back to the base model's, but LoRA's begin at random numbers and zeros; leave out `model.adapter`, or use "
-                "the wrapped loss alone."
+                "L2 pulls the weights back to the base model's, and an adapter's are others; leave out `model.adapter`, or use the wrapped loss alone."
             )
         if setting.precision.endswith("-true") and setting.precision.startswith(("bf16", "16")) and not setting.sharded:
             raise ValueError(f"L2 cannot resolve how far weights are from the base model's in `trainer.precision: {setting.precision}`; use `bf16-mixed`.")

@@ -55,8 +55,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.loss", "FLOW"], "FLOW compares with the base model, and random weights say nothing; give `model.pretrained`"),
         (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),
         (["-c", "configs/adapter/lora.yaml"], "`model.adapter` adapts frozen weights, and random ones are of no use; give `model.pretrained`"),
-        (["--model.adapter.r", "0"], "`adapter.r` must be at least 1, got 0."),
-        (["-c", "configs/adapter/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to the base model's, but LoRA's begin at random"),
+        (["--model.adapter", "LoRA", "--model.adapter.r", "0"], "`adapter.r` must be at least 1, got 0."),
+        (["-c", "configs/adapter/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to the base model's, and an adapter's are others"),
         (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list of numbers, such as [0.2,1.8], got 0.2,1.8."),
         (
             ["--data", "MedCal"],

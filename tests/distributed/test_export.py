@@ -33,7 +33,7 @@ CASES += [
     "zero2:32-true:oft",
     "ddp:bf16-mixed:boft",
 ]
-CASES += ["zero2:bf16-mixed:pissa", "ddp:bf16-mixed:dora"]
+CASES += ["zero2:bf16-mixed:osf", "zero2:32-true:oft", "ddp:bf16-mixed:boft"]
 pytestmark = pytest.mark.ranks
 
 

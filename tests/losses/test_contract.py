@@ -356,7 +356,7 @@ def test_a_step_is_the_same_however_it_is_split_where_that_is_promised(name: str
 def test_a_setting_is_refused_by_name_with_a_way_out(name: str) -> None:
     loss = CASES[name][0]()
     loss.check(Setting())
-    for change in ({"pretrained": False}, {"lora": True}, {"sharded": True}, {"precision": "bf16-true"}, {"sharded_weights": True}):
+    for change in ({"pretrained": False}, {"adapter": True}, {"sharded": True}, {"precision": "bf16-true"}, {"sharded_weights": True}):
         try:
             loss.check(Setting()._replace(**change))
         except ValueError as error:

@@ -40,7 +40,8 @@ cannot do is refused by name before anything is loaded. Losses that hold another
 The NLL under the base model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together.
 It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
-Some remedies are not losses. [Adapters](running.md#adapters) compose with any loss except L2: `-c configs/adapter/lora.yaml`. [FINCH and MoFO](running.md#schedules-and-optimizers) are a
+Some remedies are not losses. [Adapters](running.md#adapters) compose with any loss except L2.
+[FINCH and MoFO](running.md#schedules-and-optimizers) are a
 schedule and an optimizer, `-c configs/finch.yaml` and `-c configs/mofo.yaml`; they compose with any loss. Others come after training:
 
 | after training | weights | command |

@@ -11,6 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from lit_talr.cli.command_line import main
+from lit_talr.cli.fit_parser import fit_parser
 from lit_talr.lab.skill_items import SKILLS
 from lit_talr.modeling.loading import load_model
 from lit_talr.utils.manifest import MANIFEST
@@ -206,7 +207,7 @@ def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path],
 
 @pytest.mark.parametrize("name", [name for name in names("adapter") if name != "lora"])
 def test_every_other_adapter_is_read(name: str) -> None:
-    options = fit_parser().parse_args([word for path in ("base", "model/tiny", "data/records", "loss/standard", f"adapter/{name}") for word in configs(path)])
+    options = fit_parser()(configs("base", "model/tiny", "data/records", "loss/standard", f"adapter/{name}"))
     assert options.model.adapter.class_path.startswith("lit_talr.")
 
 

@@ -155,7 +155,7 @@ def test_a_change_on_purpose_is_used_and_recorded(folder: Path, capsys: pytest.C
         (["--ckpt_path", "last", "--resume_with", "data.batching={batch_size: 4, micro_batch_size: 4}"], "the position in the data follows"),
         (["--ckpt_path", "last", "--resume_with", "data.held_out=0.5"], "cannot change a run that has begun: rows that it was trained on would be"),
         (
-            ["--ckpt_path", "last", "--resume_with", 'model.adapter={"class_path": "LoRA", "init_args": {"r": 2, "alpha": 2}}'],
+            ["--ckpt_path", "last", "--resume_with", 'model.adapter={"class_path": "LoRA"}'],
             "its model.adapter is null, here LoRA",
         ),
         (["--run", "other", "--resume_with", "model.optimizer.eps=1e-6"], "there is nothing to continue here; set the option"),

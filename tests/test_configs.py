@@ -207,7 +207,7 @@ def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path],
 
 @pytest.mark.parametrize("name", [name for name in names("adapter") if name != "lora"])
 def test_every_other_adapter_is_read(name: str) -> None:
-    options = fit_parser()(configs("base", "model/tiny", "data/records", "loss/standard", f"adapter/{name}"))
+    options = fit_parser()(configs("base", "model/tiny", "data/records", "loss/standard", f"adapter/{name}") + ["--model.tokenizer", "t"])
     assert options.model.adapter.class_path.startswith("lit_talr.")
 
 

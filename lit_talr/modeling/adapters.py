@@ -17,7 +17,7 @@ FROM_DATA = ("eva", "corda", "lora_ga")
 
 
 class Adapter(ABC):
-    """What is trained in place of a frozen model's weights: a subclass has its options, and makes PEFT's configuration of them.
+    """Is trained in place of a model's own weights: a subclass holds its options, and makes PEFT's configuration of them.
 
     A subclass is a frozen dataclass, and its options are stored under their own names, so that runs record them.
     """

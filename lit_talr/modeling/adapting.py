@@ -1,8 +1,9 @@
 """Puts adapters into a model, merges them into its weights, and saves them for PEFT."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from peft import BOFTConfig, LoraConfig, OFTConfig, OSFConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.lora import LoraLayer
+from peft.tuners.osf import OSFLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -36,9 +38,9 @@ def add_adapters(model: nn.Module, decoder: nn.Module, head: nn.Module, adapter:
     inject(model, config)
     for name, layer in layers.items():
         layer.weight.data = weights[name]
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # PEFT gives them the base layer's dtype
-            parameter.data = parameter.data.to(torch.get_default_dtype())
+    started = [value for module in model.modules() if isinstance(module, BufferDict) for value in module.buffers()]
+    for value in (*started, *(parameter for parameter in model.parameters() if parameter.requires_grad)):  # PEFT gives them the base layer's dtype
+        value.data = value.data.to(torch.get_default_dtype())
 
 
 def adapted_layers(model: nn.Module, decoder: nn.Module, head: nn.Module, chosen: tuple[str, ...] | None) -> dict[str, nn.Linear]:
@@ -97,9 +99,23 @@ def inject(model: nn.Module, config: PeftConfig, loads: bool = False) -> None:
     for module in model.modules():
         if isinstance(module, BufferDict):
             module._non_persistent_buffers_set.clear()
+        if isinstance(module, OSFLayer):
+            project_in_float(module)
     if starts_elsewhere(config):
         for layer in [module for module in model.modules() if isinstance(module, LoraLayer)]:
             subtract_start(layer, config)
+
+
+def project_in_float(layer: OSFLayer) -> None:
+    """Lets PEFT's hooks project gradients in float32 also where an engine rounds the trained weights, and their gradients, to half precision."""
+    for parameter in layer.osf_svd_params[ADAPTER].parameters():
+        for key, hook in (parameter._backward_hooks or {}).items():
+            parameter._backward_hooks[key] = partial(call_in_float, hook)  # type: ignore[index]
+
+
+def call_in_float(hook: Callable[[Tensor], Any], gradient: Tensor) -> Tensor:
+    projected: Tensor = hook(gradient.to(torch.promote_types(gradient.dtype, torch.float32)))
+    return projected.to(gradient.dtype)
 
 
 def subtract_start(layer: LoraLayer, config: PeftConfig) -> None:

@@ -24,16 +24,8 @@ from tests.helpers.fits import ADAPTERS, fit
 
 FAST = ["zero2:32-true:full", "zero3:32-true:full", "fsdp2:32-true:full", "zero2:bf16-mixed:lora"]
 CASES = [*FAST, *(f"{strategy}:bf16-mixed:full" for strategy in ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2"))]
-CASES += [
-    "zero1:32-true:full",
-    "zero1:bf16-true:full",
-    "ddp:bf16-mixed:lora",
-    "zero1:32-true:lora",
-    "zero2:bf16-mixed:osf",
-    "zero2:32-true:oft",
-    "ddp:bf16-mixed:boft",
-]
-CASES += ["zero2:bf16-mixed:osf", "zero2:32-true:oft", "ddp:bf16-mixed:boft"]
+CASES += ["zero1:32-true:full", "zero1:bf16-true:full", "ddp:bf16-mixed:lora", "zero1:32-true:lora", "ddp:bf16-mixed:dora"]
+CASES += [f"zero2:bf16-mixed:{name}" for name in ADAPTERS if name != "lora"]
 pytestmark = pytest.mark.ranks
 
 
@@ -48,7 +40,10 @@ def out(folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.
 def test_what_is_written_is_what_was_in_memory(folder: Path, out: Path, tmp_path: Path, case: str) -> None:
     run, memory = out / case.replace(":", "_"), load_file(out / f"{case.replace(':', '_')}.safetensors")
     adapter = ADAPTERS.get(case.rsplit(":", 1)[1])
-    expected = logits(Backbone(load_model(str(folder / "model"), None, None, 259, None), adapter).model, memory)
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    weights = checkpoint_weights(checkpoint)
+    buffers = {name: weights.read(name) for name in weights.shapes if name not in memory}  # what an adapter began with
+    expected = logits(Backbone(load_model(str(folder / "model"), None, None, 259, None), adapter).model, {**memory, **buffers})
     export(run, tmp_path / "out")
     for path in (run / "export", tmp_path / "out"):
         model = AutoModelForCausalLM.from_pretrained(path)
@@ -56,8 +51,6 @@ def test_what_is_written_is_what_was_in_memory(folder: Path, out: Path, tmp_path
         torch.testing.assert_close(logits(model, {}), expected, rtol=0, atol=1e-5)
     first, second = (load_file(path / "model.safetensors") for path in (run / "export", tmp_path / "out"))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-    (checkpoint,) = (run / "checkpoints").iterdir()
-    weights = checkpoint_weights(checkpoint)
     own = {name: value for name, value in memory.items() if adapter is None or name in weights.shapes}
     assert own and all(torch.equal(weights.read(name).to(value.dtype), value) for name, value in own.items())
     assert not any(".base_layer." in name for name in weights.shapes)
@@ -66,7 +59,7 @@ def test_what_is_written_is_what_was_in_memory(folder: Path, out: Path, tmp_path
 
 @torch.no_grad()
 def logits(model: torch.nn.Module, weights: dict[str, Tensor]) -> Tensor:
-    named = dict(model.named_parameters())
+    named = model.state_dict(keep_vars=True)
     for name, weight in weights.items():
         named[name].copy_(weight)
     return model.eval()(input_ids=torch.arange(200).reshape(4, 50)).logits

@@ -70,6 +70,7 @@ def package_data() -> set[str]:
     return {file.relative_to(ROOT).as_posix() for file in files if file.relative_to(ROOT).as_posix() not in SHIPPED}
 
 
+@pytest.mark.slow
 def test_source_archive_gives_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path) -> None:
     run(tree, "-c", f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})")
     (archive,) = tmp_path.glob("*.tar.gz")

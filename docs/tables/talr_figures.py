@@ -45,8 +45,9 @@ def phase(cells: Cells) -> "Figure":
         strict=True,
     ):
         tiles(axis, words, found, beyond if found is at_match else set())
-        axis.set(title=f"TALR minus Standard: {title}", xlabel="learning rate")
+        axis.set(title=title, xlabel="learning rate")
     axes[0][0].set(ylabel="share of random words")
+    figure.suptitle("TALR minus Standard", fontsize="medium")
     return figure
 
 

@@ -230,6 +230,7 @@ def test_another_dtype_attention_or_tokenizer_is_another_base_model(folder: Path
     assert tokenizer_hash(tokenizer) != before
 
 
+@pytest.mark.slow
 def test_data_of_groups_and_tags_is_checked_and_part_of_the_key(folder: Path) -> None:
     both = "group: both\ntask: [choice]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
     (folder / "tasks" / "both.yaml").write_text(both)

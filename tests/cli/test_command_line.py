@@ -310,6 +310,7 @@ def test_a_trained_run_is_not_scored_with_other_weights(words: list[str], capsys
     main(["test", "-c", str(run / "config.yaml"), *export])
 
 
+@pytest.mark.slow
 def test_scores_are_never_those_of_other_adapters(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     start = ["--model.architecture", "null", "--model.pretrained", str(tmp_path / "model")]
     main(["fit", *words, *start, "-c", "configs/adapter/lora.yaml", "--model.adapter.r", "2", "--trainer.max_steps", "1"])

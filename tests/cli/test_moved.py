@@ -25,6 +25,7 @@ def logger(kind: str, folder: str) -> dict[str, object]:
     return {"class_path": kind, "init_args": {"save_dir": folder, "name": "", "version": ""}}
 
 
+@pytest.mark.slow
 def test_a_run_is_tested_and_shown_after_a_move_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path / "data")
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"

@@ -171,6 +171,7 @@ list(token_cache.encoded_pieces(None, range(2000)))
 """
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_run_however_that_ends() -> None:
     run = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None

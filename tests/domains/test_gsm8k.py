@@ -72,7 +72,8 @@ def test_a_bad_row_is_named(tmp_path: Path, changed: dict[str, Any], message: st
 
 
 @pytest.mark.skipif("LIT_TALR_DATA" not in os.environ, reason="needs the folder LIT_TALR_DATA")
-@pytest.mark.parametrize("target", [pytest.param("cot", marks=pytest.mark.slow), "label"])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cot", "label"])
 def test_on_the_real_rows(target: str) -> None:
     folder = Path(os.environ["LIT_TALR_DATA"]) / "gsm8k"
     data = GSM8K("x", train=str(folder / "train.jsonl.gz"), test=str(folder / "test.jsonl.gz"), target=target)  # type: ignore[arg-type]

@@ -79,6 +79,7 @@ def test_general_rows_that_are_set_aside_in_the_domain_are_refused() -> None:
         ready(Replay(TOKENIZER, domain=CLINIC, general=CLINIC, held_out=0.3))
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line_resumes_with_the_same_share_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["-c", "configs/experiment/lab_clinic.yaml", "-c", "configs/data/clinic_replay.yaml", "--run", str(tmp_path / "run")]
     words += ["--trainer.callbacks", "[TokenProgressBar, Summary, HFExport, WholeCheckpoint]", "--data.domain.init_args.train_size", "16"]

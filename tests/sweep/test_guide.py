@@ -38,6 +38,7 @@ def test_the_guide_tests_the_best_within_the_budget_and_nothing_else(tmp_path: P
     assert "--trainer.callbacks+=GeneralBudget --trainer.callbacks.general_drop=0.02" in record(tmp_path, "talr-1e-3-s0")["commands"][0]
 
 
+@pytest.mark.slow
 def test_the_guide_asked_again_does_nothing_anew(tmp_path: Path, stub: Path) -> None:
     options = [*words(tmp_path, keep=False), "--budget", "general_drop=0.05"]
     main(["sweep", *options])

@@ -13,6 +13,7 @@ from lit_talr.cli.command_line import main
 from tests.sweep.stub import calls, fails, record, words
 
 
+@pytest.mark.slow
 def test_interpolations_of_a_trial_that_is_made_again_are_too(tmp_path: Path, stub: Path) -> None:
     main(["sweep", *words(tmp_path, alphas=[0.5], rates=[1e-3], seeds=[0])])
     for name in ("base", "standard-1e-3-s0", "talr-1e-3-s0"):
@@ -46,6 +47,7 @@ def test_folders_of_other_runs_are_not_touched(tmp_path: Path, stub: Path, capsy
     assert "base was made by other words (its trial.json has them)" in fails(capsys, *words(tmp_path, seeds=[0]), "--trainer.max_epochs", "9")
 
 
+@pytest.mark.slow
 def test_killed_while_the_export_is_written_the_numbers_of_training_stay(tmp_path: Path, stub: Path) -> None:
     """Resumed from a checkpoint of the very end, ``fit`` measures nothing again."""
     given = words(tmp_path, rates=[1e-3], seeds=[0], remedies={"talr": ["-c", "configs/loss/talr.yaml"]})

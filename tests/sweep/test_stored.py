@@ -39,6 +39,7 @@ def test_stored_points_are_not_run_again(tmp_path: Path, stub: Path, capsys: pyt
     assert calls(stub) - before == {"fit talr-1e-3-s0": 1, "test talr-1e-3-s0": 1}
 
 
+@pytest.mark.slow
 def test_points_of_another_configuration_or_code_are_run(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = words(tmp_path, rates=[1e-3], seeds=[0])
     main(["sweep", *given])
@@ -56,6 +57,7 @@ def test_points_of_another_configuration_or_code_are_run(tmp_path: Path, stub: P
     assert "has 3 of 3 points" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stored_trial_whose_interpolation_is_missing_is_run_again(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = words(tmp_path, rates=[1e-3], seeds=[0], alphas=[0.5])
     main(["sweep", *given])

@@ -89,6 +89,7 @@ def ended(process: BaseProcess) -> int | None:
     return process.exitcode
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_storage_run_each_point_once(tmp_path: Path, stub: Path) -> None:
     (stub / "sleep").write_text("0.05")
     both = [start([*words(tmp_path, alphas=[0.5]), "--workers", "2"]) for _ in range(2)]
@@ -97,6 +98,7 @@ def test_two_processes_on_one_storage_run_each_point_once(tmp_path: Path, stub: 
     assert calls(stub) == {**ONCE, **{f"{verb} {name}": 1 for name in wise for verb in ("merge", "test")}}
 
 
+@pytest.mark.slow
 def test_killed_outright_in_the_middle_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, stub: Path) -> None:
     """What it had begun goes on without it, and is waited for."""
     (stub / "sleep").write_text("0.3")

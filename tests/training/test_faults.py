@@ -67,6 +67,7 @@ def test_told_to_end_it_keeps_the_step_and_goes_on_bitwise(tmp_path: Path) -> No
     assert steps[0] == steps[1] == list(range(len(steps[0])))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoints_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(tmp_path)
     main(words(tmp_path, "full"))

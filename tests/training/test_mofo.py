@@ -157,6 +157,7 @@ def without_ranks() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_ranks")
 def test_an_optimizer_on_the_cpu_is_refused(folder: Path) -> None:
     trainer = {"strategy": DeepSpeedCPUStrategy(stage=3, offload=True), "precision": "32-true"}

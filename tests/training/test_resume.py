@@ -83,7 +83,7 @@ def test_checkpoints_of_validation_resume_too(folder: Path, tmp_path: Path, step
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
-@pytest.mark.parametrize("stop", [3, 4])
+@pytest.mark.parametrize("stop", [3, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("micro_batch_size", [1, 8])
 def test_a_run_can_go_on_in_another_layout(folder: Path, tmp_path: Path, stop: int, micro_batch_size: int) -> None:
     whole = fit(folder, LOSSES["talr-step"](), steps=8, batching={"micro_batch_size": 4})

@@ -27,7 +27,7 @@ def test_values_become_plain() -> None:
     assert describe("a", None) == {"a": None} and describe("a", {}) == {"a": {}}
     assert type(describe("a", np.float64(0.5))["a"]) is float
     assert describe("a", torch.tensor([1.0])) == {"a": [1.0]} and describe("a", {2, 1}) == {"a": [1, 2]}
-    assert describe("lora", LoRA(r=2))["adapter.r"] == 2 and describe("batching", Batching())["batching.seed"] == 0
+    assert describe("lora", LoRA(r=2))["lora.r"] == 2 and describe("batching", Batching())["batching.seed"] == 0
 
 
 def test_the_optimizer_is_its_class_and_its_groups() -> None:

@@ -158,11 +158,12 @@ def test_the_names_are_those_that_transformers_writes(tmp_path: Path, family: st
     torch.manual_seed(0)
     plain = load_model(None, None, ARCHITECTURES[family], 43, None)
     plain.save_pretrained(tmp_path / "start")
-    model = Backbone(load_model(str(tmp_path / "start"), None, None, 43, None), adapter).model
+    backbone = Backbone(load_model(str(tmp_path / "start"), None, None, 43, None), adapter)
+    model, config = backbone.model, backbone.adapter_config
     (tmp_path / "out").mkdir()
     shutil.copy(tmp_path / "start" / "config.json", tmp_path / "out")
     weights = live_weights(model, None)
-    write_shards(tmp_path / "out", file_names(model), merged_weights(weights, 3.0) if adapter else weights, torch.float32)
+    write_shards(tmp_path / "out", file_names(model), merged_weights(weights, config) if config else weights, torch.float32)
     first, second = state(tmp_path / "start"), state(tmp_path / "out")
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -185,7 +186,8 @@ def test_merged_one_by_one_is_merged_as_a_whole() -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     whole = merged(backbone.model, backbone.model.state_dict())
-    weights = merged_weights(live_weights(backbone.model, None), 3.0)
+    assert backbone.adapter_config is not None
+    weights = merged_weights(live_weights(backbone.model, None), backbone.adapter_config)
     assert weights.shapes == {name: tuple(value.shape) for name, value in whole.items()}
     assert all(torch.equal(weights.read(name), value) for name, value in whole.items())
 

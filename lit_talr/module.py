@@ -11,9 +11,9 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import AdamW
 
 from lit_talr.checkpoint.before_loading import check_before_loading
-from lit_talr.data.encoded import Batch
+from lit_talr.data.encoded import Batch, data_weights
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.losses.base import RUNNING_BASE, LossStrategy, TokenStats, check_weights
+from lit_talr.losses.base import RUNNING_BASE, LossStrategy, TokenStats, token_weights
 from lit_talr.modeling.adapters import Adapter
 from lit_talr.modeling.arithmetic import Arithmetic
 from lit_talr.modeling.backbone import BackboneOutput
@@ -41,7 +41,7 @@ class DomainSFT(EvaluatedModule):
 
     1. ``on_train_batch_start`` seeds torch by ``data.batching.seed``, step, micro-batch and rank, so that a resumed run draws the same dropout.
     2. ``token_stats`` runs the model and returns the NLL of every supervised token; a micro-batch without examples gets ``empty_stats``.
-    3. ``loss.weights`` turns these statistics into weights ``[B, T]`` without gradient.
+    3. ``loss.weights`` turns these statistics into weights ``[B, T]`` without gradient; weights of the data multiply them.
     4. ``training_step`` computes ``sum(weight * NLL) / N``. The batch plan knows N, the supervised tokens of the whole step, without communication.
     5. It returns that times ``layout_factor``, which undoes the averages over micro-batches and ranks. Lightning runs backward and adds up gradients.
     6. After the last micro-batch, Lightning clips the gradient's norm.
@@ -156,13 +156,14 @@ class DomainSFT(EvaluatedModule):
         base = numbers.logits(batch, self.backbone) if needs & RUNNING_BASE else None
         output = self(batch, needs - {"base_nll"}, base)
         base_nll = numbers.nll.of_batch(batch, output.nll.detach(), mask) if numbers.nll is not None else None
-        return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, base_nll, output.base_kl, output.masked_kl)
+        optional = output.entropy, output.top_entropy, base_nll, output.base_kl, output.masked_kl, data_weights(batch, output.nll)
+        return TokenStats(output.nll, mask, batch["sequence_ids"], *optional)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the loss, times ``layout_factor``, and for callbacks the tokens' statistics and weights, detached."""
         skipped = can_skip(batch, batch_idx, self.trainer)
         stats = empty_stats(batch, self, self.loss.needs) if skipped else self.token_stats(batch)
-        weights = torch.where(stats.mask, check_weights(self.loss, self.loss.weights(stats), stats), 0)
+        weights = token_weights(self.loss, stats)
         self.loss.observe(stats, weights)
         loss = self.loss(stats, weights) / batch["num_items_in_batch"]
         sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_items_in_batch"]])

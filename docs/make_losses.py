@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "losses.md"
 ORDER = ["Standard", "TALR", "L2", "FLOW"]  # the paper's first, then the alphabet
 SETTINGS = {
-    "LoRA": Setting(lora=True),
+    "adapters": Setting(adapter=True),
     "ZeRO": Setting(sharded=True),
     "ZeRO-3 and FSDP2": Setting(sharded=True, sharded_weights=True),
     "weights in bf16 (`bf16-true`)": Setting(precision="bf16-true"),
@@ -40,7 +40,7 @@ cannot do is refused by name before anything is loaded. Losses that hold another
 The NLL under the base model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together.
 It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
-Some remedies are not losses. LoRA composes with any loss except L2 and EWC: `-c configs/lora.yaml`. [FINCH, MoFO and half
+Some remedies are not losses. [Adapters](running.md#adapters) compose with any loss except L2 and EWC. [FINCH, MoFO and half
 fine-tuning](running.md#schedules-and-optimizers) are a schedule and two optimizers, `-c configs/finch.yaml`, `mofo.yaml` and `hft.yaml`; they compose with any
 loss. Others come after training:
 

@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from lit_talr.data.encoding import Encoding as Encoding
     from lit_talr.domains import *  # noqa: F403
     from lit_talr.losses import *  # noqa: F403
+    from lit_talr.modeling.adapters import BOFT as BOFT
+    from lit_talr.modeling.adapters import OFT as OFT
+    from lit_talr.modeling.adapters import OSF as OSF
+    from lit_talr.modeling.adapters import Adapter as Adapter
+    from lit_talr.modeling.adapters import LoRA as LoRA
     from lit_talr.modeling.generation import Generation as Generation
-    from lit_talr.modeling.lora import LoRA as LoRA
     from lit_talr.module import DomainSFT as DomainSFT
     from lit_talr.training.building import Compute as Compute
     from lit_talr.training.hft import HalfFineTuning as HalfFineTuning
@@ -34,7 +38,7 @@ HOMES = {
         *("Standard", "TokenStats", "Truncation", "talr_loss", "talr_weights"),
     ),
     "modeling.generation": ("Generation",),
-    "modeling.lora": ("LoRA",),
+    "modeling.adapters": ("BOFT", "OFT", "OSF", "Adapter", "LoRA"),
     "module": ("DomainSFT",),
     "training.building": ("Compute",),
     "training.hft": ("HalfFineTuning",),

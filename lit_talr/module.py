@@ -14,11 +14,11 @@ from lit_talr.checkpoint.before_loading import check_before_loading
 from lit_talr.data.encoded import Batch, data_weights
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses.base import RUNNING_BASE, LossStrategy, TokenStats, token_weights
+from lit_talr.modeling.adapters import Adapter
 from lit_talr.modeling.arithmetic import Arithmetic
 from lit_talr.modeling.backbone import BackboneOutput
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.head import BaseLogits
-from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import layout_factor, set_engine_defaults
 from lit_talr.training.base_model import BaseModel, base_dtype
 from lit_talr.training.base_numbers import BaseNumbers, prepare_base
@@ -59,7 +59,7 @@ class DomainSFT(EvaluatedModule):
         revision: Commit, tag or branch of a hub model.
         architecture: In place of ``pretrained``: ``model_type`` and fields of a configuration, for random weights.
         tokenizer: Folder or hub name of the tokenizer, where it is not the one of ``pretrained``.
-        lora: Train low-rank adapters in place of the weights.
+        adapter: Train an adapter in place of the weights: ``LoRA``, ``OFT``, ...
         compute: How the model is computed: attention, head, recomputation, compilation.
         arithmetic: What all scores of the run are computed in: as the forward pass of ``training``, in ``fp32``, or in ``bf16`` with weights rounded to it.
         generation: How ``test`` generates responses.
@@ -79,7 +79,7 @@ class DomainSFT(EvaluatedModule):
         revision: str | None = None,
         architecture: dict[str, Any] | None = None,
         tokenizer: str | None = None,
-        lora: LoRA | None = None,
+        adapter: Adapter | None = None,
         compute: Compute = Compute(),
         arithmetic: Arithmetic = "training",
         generation: Generation = Generation(),
@@ -91,14 +91,14 @@ class DomainSFT(EvaluatedModule):
         self.optimizer = optimizer or partial(AdamW, lr=1e-6, weight_decay=0.0, fused=True)
         self.pretrained, self.revision, self.architecture, self.tokenizer = pretrained, revision, architecture, tokenizer
         self.source = Source(pretrained, revision, architecture)
-        self.lora, self.compute, self.arithmetic, self.generation, self.bf16_weights = lora, compute, arithmetic, generation, bf16_weights
+        self.adapter, self.compute, self.arithmetic, self.generation, self.bf16_weights = adapter, compute, arithmetic, generation, bf16_weights
         self.backbone, self.base, self.guard, self.record = None, BaseNumbers(), Guard(non_finite), RunRecord()
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
         self.register_load_state_dict_post_hook(ignore_loss_state)
 
     def check(self, trainer: Trainer) -> None:
         """Refuses combinations that are not supported, before weights are loaded."""
-        check_run(trainer, self.loss, self.pretrained is not None, self.lora is not None, self.compute.compile_layers, self.bf16_weights)
+        check_run(trainer, self.loss, self.pretrained is not None, self.adapter is not None, self.compute.compile_layers, self.bf16_weights)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -106,19 +106,19 @@ class DomainSFT(EvaluatedModule):
             self.check(self.trainer)
             adopt_monitors(self.trainer)
             base = self.base_model() if self.pretrained and not self.source.architecture else None  # both are refused later
-            self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
+            self.base = prepare_base(self.trainer, self.data, self.loss, base, self.adapter is not None)
         set_engine_defaults(self.trainer.strategy)
         check_before_loading(self.trainer.strategy)
 
     def base_model(self) -> BaseModel:
         """The base model, not loaded yet, in the dtype that training uses."""
         assert self.pretrained is not None
-        return BaseModel(self.pretrained, self.revision, self.compute.attention, base_dtype(self.trainer, self.lora is not None))
+        return BaseModel(self.pretrained, self.revision, self.compute.attention, base_dtype(self.trainer, self.adapter is not None))
 
     def configure_model(self) -> None:
         if self.backbone is None:
             vocab_size = len(self.data.encoder.tokenizer)
-            options = self.source, self.compute, self.lora, vocab_size, self.data.batching
+            options = self.source, self.compute, self.adapter, vocab_size, self.data.batching
             self.backbone = build_backbone(self.trainer, *options, exact=self.arithmetic == "fp32")
             say_positions(self.backbone, self.data, self.generation.max_new_tokens)
             if self.trainer.state.fn == "fit":
@@ -191,7 +191,7 @@ class DomainSFT(EvaluatedModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues after the checkpoint's last step; refuses one of another model or run."""
-        check_model(checkpoint, self.lora, self.state_dict(), self.trainer)
+        check_model(checkpoint, self, self.trainer)
         self.loaded_step = checkpoint["global_step"]
         self.source_weights = WeightsIdentity(**checkpoint["weights"])
         if self.trainer.training:

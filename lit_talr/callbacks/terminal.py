@@ -90,7 +90,7 @@ def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
     train, val, epoch = data.encoded["train"], data.encoded["val"], plan.order(0)
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
-        "parameters": f"{trained:,} trained of {total:,}" + (f", {module.lora}" if module.lora else ""),
+        "parameters": f"{trained:,} trained of {total:,}" + (f", {module.adapter}" if module.adapter else ""),
         "loss": module.loss.description,
         "data": " and ".join(f"{type(source).__name__}: {source.source_name}" for source in data.sources),
         "train rows": f"{len(train):,}" + (f", {len(epoch):,} per epoch" if len(epoch) != len(train) else "") + dropped(data.counts["train"]),

@@ -46,10 +46,9 @@ class Anchored(LossWrapper):
     def check(self, setting: Setting) -> None:
         super().check(setting)
         name = type(self).__name__
-        if setting.lora:
+        if setting.adapter:
             raise ValueError(
-                f"{name} pulls the weights back to the base model's, but LoRA's begin at random numbers and zeros; leave out `model.lora`, or use "
-                "the wrapped loss alone."
+                f"{name} pulls the weights back to the base model's, and an adapter's are others; leave out `model.adapter`, or use the wrapped loss alone."
             )
         if setting.precision.endswith("-true") and setting.precision.startswith(("bf16", "16")) and not setting.sharded:
             raise ValueError(f"{name} cannot resolve how far weights are from the base model's in `trainer.precision: {setting.precision}`; use `bf16-mixed`.")

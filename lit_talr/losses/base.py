@@ -46,7 +46,7 @@ class Setting(NamedTuple):
     """The properties of a run that a strategy may have to refuse."""
 
     pretrained: bool = True  # training starts from a base model, not from random weights
-    lora: bool = False  # adapters are trained, not the model's own weights
+    adapter: bool = False  # adapters are trained, not the model's own weights
     sharded: bool = False  # the optimizer's state is split among ranks (ZeRO, FSDP2)
     precision: str = "bf16-mixed"  # the trainer's
     sharded_weights: bool = False  # no rank has the whole model (ZeRO-3, FSDP2)

@@ -10,7 +10,7 @@ class KL(DivergenceWrapper):
     """``loss + coefficient * KL(p_0 || p)`` per supervised token, over the whole vocabulary, around any loss; p_0 is the base model's distribution.
 
     The divergence is exact and carries gradient. Neither the loss nor the data weight it. The base model runs at every step too. That costs one more
-    forward and its frozen weights on the device, in the precision of training. With LoRA they are there already: its adapters are switched off for that
+    forward and its frozen weights on the device, in the precision of training. With an adapter they are there already: it is switched off for that
     forward.
 
     Source: common; "RL's Razor", arXiv:2509.04259, finds forgetting to grow with the divergence from the base model on the new task's texts. Readers report

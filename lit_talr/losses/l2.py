@@ -21,7 +21,7 @@ class L2(Anchored):
         coefficient: Weight of the sum of squares, at least 0; at 0 training is bitwise that of ``loss``.
 
     Raises:
-        ValueError: For a negative or infinite coefficient; at start-up with LoRA, with weights that are kept in half precision.
+        ValueError: For a negative or infinite coefficient; at start-up with an adapter, with weights that are kept in half precision.
     """
 
     def __init__(self, loss: LossStrategy, coefficient: float = 1e-3) -> None:

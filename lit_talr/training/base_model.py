@@ -22,7 +22,7 @@ class BaseModel(NamedTuple):
     pretrained: str  # folder or hub name
     revision: str | None
     attention: str | None
-    dtype: torch.dtype | None  # of its weights where training rounds them (an engine, LoRA); else the trainer's
+    dtype: torch.dtype | None  # of its weights where training rounds them (an engine, adapters); else the trainer's
     arithmetic: Arithmetic = "training"  # what it is run in
 
     def scored_in(self, trainer: Trainer, arithmetic: Arithmetic) -> "BaseModel":
@@ -60,9 +60,9 @@ class BaseModel(NamedTuple):
         return f"{self.weights_hash(trainer)} {trainer.precision} {arithmetic_name(trainer, self.arithmetic)} {self.dtype} {self.attention}"
 
 
-def base_dtype(trainer: Trainer, lora: bool) -> torch.dtype | None:
+def base_dtype(trainer: Trainer, adapter: bool) -> torch.dtype | None:
     """The dtype of the base's weights, where it is not the trainer's default."""
-    return mixed_dtype(trainer) if lora or splits_optimizer(trainer.strategy) else None
+    return mixed_dtype(trainer) if adapter or splits_optimizer(trainer.strategy) else None
 
 
 def mixed_dtype(trainer: Trainer) -> torch.dtype | None:

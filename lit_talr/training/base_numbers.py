@@ -19,18 +19,18 @@ class BaseNumbers(NamedTuple):
     """Numbers that a run keeps of its base model."""
 
     nll: BaseNLL | None = None  # of every training token, where the loss needs it
-    backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with LoRA the trained model, adapters off, serves
+    backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with adapters the trained one serves
     weights_hash: str | None = None  # None for random weights
     fishers: Sequence[Fisher] = ()  # one for each part of the loss that needs its Fisher information
 
     def logits(self, batch: Batch, trained: Backbone | None) -> BaseLogits:
-        """Runs the base model on a batch; with LoRA, that is the trained model without its adapters."""
+        """Runs the base model on a batch; with adapters, that is the trained model without its adapters."""
         backbone = self.backbone or trained
         assert backbone is not None
         return backbone.base_logits(batch["input_ids"], batch["packing"])
 
 
-def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, lora: bool) -> BaseNumbers:
+def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, adapter: bool) -> BaseNumbers:
     """Computes or loads what the loss needs of the base model, before training loads any weight. Collective."""
     if base is None:
         return BaseNumbers()
@@ -41,5 +41,5 @@ def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, b
         loss.prepare(nll.nll.numpy(), encoded.num_supervised)
     fishers = [load_fisher(trainer, data, ewc, base) for ewc in fisher_losses(loss)]
     runs = loss.needs & RUNNING_BASE
-    backbone = base.load(trainer).requires_grad_(False) if runs and not lora else None
+    backbone = base.load(trainer).requires_grad_(False) if runs and not adapter else None
     return BaseNumbers(nll, backbone, base.weights_hash(trainer), fishers)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lit_talr.modeling.adapting import ADAPTER
 from lit_talr.modeling.sharded import Part
 from lit_talr.training.parts import PartsOptimizer
 from lit_talr.utils.errors import check_least
@@ -44,7 +45,7 @@ class HalfFineTuning(PartsOptimizer):
         weight_decay: Decoupled, of trained weights, at least 0.
 
     Raises:
-        ValueError: For a value out of range; at start-up for LoRA's adapters; at the first step where no name was told, or none is a layer's.
+        ValueError: For a value out of range; at start-up for adapters; at the first step where no name was told, or none is a layer's.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class HalfFineTuning(PartsOptimizer):
         super().__init__(params, lr, betas, eps, weight_decay, {"steps_per_round": steps_per_round, "seed": seed})
 
     def name_parameters(self, names: Sequence[str]) -> None:
-        if any("lora_" in name for name in names):
-            raise ValueError("HalfFineTuning chooses among the model's own weights, which LoRA freezes; leave out `model.lora`, or use AdamW.")
+        if any(f".{ADAPTER}." in f"{name}." for name in names):
+            raise ValueError("HalfFineTuning chooses among the model's own weights, which an adapter freezes; leave out `model.adapter`, or use AdamW.")
         super().name_parameters(names)
 
     def change(self, stepped: list[tuple[Tensor, dict[str, Any]]], parts: Mapping[Tensor, list[Part]]) -> None:

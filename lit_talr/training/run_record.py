@@ -16,6 +16,7 @@ from lit_talr.training.rates import GroupOptions, group_options, restore_options
 from lit_talr.training.resume import Change, check_options, why_may_differ
 from lit_talr.utils.identity import WeightsIdentity
 from lit_talr.utils.score import digest
+from lit_talr.utils.weight_files import BASE_HASH
 
 
 class RunRecord:
@@ -127,4 +128,4 @@ def base_options(base: BaseNumbers) -> Options:
     """The contents of the base model."""
     nll = {} if base.nll is None else {"base NLL (hash of base weights, rows, precision and attention)": base.nll.key[:16]}
     fishers = {"base Fisher information (hash of base weights, examples and attention)": [fisher.key[:16] for fisher in base.fishers]} if base.fishers else {}
-    return {"model.pretrained (hash of its weights)": base.weights_hash and base.weights_hash[:16], **nll, **fishers}
+    return {BASE_HASH: base.weights_hash and base.weights_hash[:16], **nll, **fishers}

@@ -1,4 +1,4 @@
-"""The loss and the domain in docs/extending.md and in README.md run, as their commands run them."""
+"""The loss, the adapter and the domain in docs/extending.md and in README.md run, as their commands run them."""
 
 import json
 import re
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from lit_talr.cli.command_line import main
+from lit_talr.modeling.loading import load_model
 from tests.helpers.tiny import save_tokenizer
 
 PAGES = [Path(__file__).parents[2] / name for name in ("README.md", "docs/extending.md")]
@@ -52,6 +54,17 @@ def test_an_optimizer_of_ones_own(common: list[str], rows: list[str], tmp_path: 
     (checkpoint,) = (tmp_path / "run").rglob("last*.ckpt")
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert all(bool((weight == 1).all()) == ("norm" in name) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("common", PAGES[1:], indirect=True, ids=["extending.md"])
+def test_an_adapter_of_ones_own(common: list[str], tmp_path: Path) -> None:
+    main([*common, "-c", "configs/loss/talr.yaml", "--data", "my_domains.Sums"])  # the base model
+    base = ["--model.architecture", "null", "--model.pretrained", str(tmp_path / "run" / "export"), "--model.tokenizer", "null"]
+    adapter = ["--model.adapter", "my_adapters.HRA", "--model.adapter.r", "2", "--model.optimizer.lr", "1e-2", "--run", str(tmp_path / "adapted")]
+    main([*common, "-c", "configs/loss/talr.yaml", "--data", "my_domains.Sums", *base, *adapter])
+    merged = PeftModel.from_pretrained(load_model(base[3], None, None, 0, None), str(tmp_path / "adapted" / "adapter")).merge_and_unload().state_dict()
+    exported = load_model(str(tmp_path / "adapted" / "export"), None, None, 0, None).state_dict()
+    assert all(torch.allclose(exported[name], merged[name], rtol=0, atol=1e-6) for name in exported)
 
 
 def test_a_domain_of_ones_own(common: list[str], tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Split
 from lit_talr.domains import Records
 from lit_talr.losses import FLOW, KL, L2, TALR, InfoSFT, LossStrategy, MaskTheTarget, Rho1, Standard
+from lit_talr.modeling.adapters import BOFT, OFT, OSF, Adapter, LoRA
+from lit_talr.modeling.adapting import ADAPTER
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.lora import ADAPTER, LoRA
 from lit_talr.modeling.sharded import whole
 from lit_talr.module import DomainSFT
 from lit_talr.training.schedules import Constant, Schedule
@@ -55,9 +56,17 @@ BESIDE_BASE: dict[str, Callable[[], LossStrategy]] = {
 """With the base model beside the trained one."""
 WEIGHTED: dict[str, Callable[[], LossStrategy]] = {"weighted": partial(TALR, scope="step")}
 """Over ``weighted_records``."""
-ADAPTED: dict[str, Callable[[], LossStrategy]] = {"lora": Standard}
+ADAPTERS: dict[str, Adapter] = {
+    "lora": LoRA(r=2, alpha=2),
+    "dora": LoRA(r=2, alpha=2, use_dora=True),
+    "pissa": LoRA(r=2, alpha=2, init_lora_weights="pissa"),
+    "oft": OFT(block_size=4),
+    "boft": BOFT(block_size=4),
+    "osf": OSF(),
+}
+ADAPTED: dict[str, Callable[[], LossStrategy]] = dict.fromkeys(ADAPTERS, Standard)
 """Trained through adapters."""
-LORA = LoRA(r=2, alpha=2)
+LORA = ADAPTERS["lora"]
 BATCH_SIZE = 8
 SGD = partial(torch.optim.SGD, lr=0.3)
 
@@ -118,7 +127,7 @@ def fit(
     module_class: Callable[..., DomainSFT] = DomainSFT,
     optimizer: Any = SGD,
     architecture: dict[str, Any] | None = None,
-    lora: LoRA | None = None,
+    adapter: Adapter | None = None,
     batching: dict[str, Any] | None = None,
     ckpt_path: str | None = None,
     data: Callable[..., Records] = records,
@@ -128,7 +137,7 @@ def fit(
     """Train from one seed and give the weights at the end; over 20 rows, a step has 8, 8 and 4 examples in turn."""
     seed_everything(0, verbose=False)
     pretrained = None if architecture else str(folder / "model")
-    module = module_class(loss, optimizer=optimizer, schedule=schedule or Constant(), pretrained=pretrained, architecture=architecture, lora=lora)
+    module = module_class(loss, optimizer=optimizer, schedule=schedule or Constant(), pretrained=pretrained, architecture=architecture, adapter=adapter)
     options: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,

@@ -359,7 +359,7 @@ def test_a_step_is_the_same_however_it_is_split_where_that_is_promised(name: str
 def test_a_setting_is_refused_by_name_with_a_way_out(name: str) -> None:
     loss = CASES[name][0]()
     loss.check(Setting())
-    for change in ({"pretrained": False}, {"lora": True}, {"sharded": True}, {"precision": "bf16-true"}, {"sharded_weights": True}):
+    for change in ({"pretrained": False}, {"adapter": True}, {"sharded": True}, {"precision": "bf16-true"}, {"sharded_weights": True}):
         try:
             loss.check(Setting()._replace(**change))
         except ValueError as error:
@@ -448,13 +448,13 @@ def test_options_out_of_range_are_refused(make: Make, message: str) -> None:
 @pytest.mark.parametrize(
     ("loss", "setting", "message"),
     [
-        (L2(Standard()), Setting(lora=True), "leave out `model.lora`"),
+        (L2(Standard()), Setting(adapter=True), "leave out `model.adapter`"),
         (L2(Standard()), Setting(precision="bf16-true"), "use `bf16-mixed`"),
         (L2(L2(FLOW())), Setting(pretrained=False), "FLOW compares with the base model"),
         (Truncation(STM()), Setting(pretrained=False), "give `model.pretrained`"),
         (L2(KL(TALR())), Setting(pretrained=False), "KL compares with the base model"),
         (MaskTheTarget(L2(TALR())), Setting(sharded_weights=True), "MaskTheTarget runs the base model next to the trained one"),
-        (KL(L2(TALR())), Setting(lora=True), "leave out `model.lora`"),
+        (KL(L2(TALR())), Setting(adapter=True), "leave out `model.adapter`"),
     ],
 )
 def test_refusals_reach_through_wrappers(loss: LossStrategy, setting: Setting, message: str) -> None:

@@ -126,7 +126,7 @@ def test_options_out_of_range_are_refused(arguments: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        (Setting(lora=True), "EWC pulls the weights back to the base model's, but LoRA's begin at random numbers and zeros; leave out `model.lora`"),
+        (Setting(adapter=True), "EWC pulls the weights back to the base model's, and an adapter's are others; leave out `model.adapter`"),
         (Setting(precision="bf16-true"), "EWC cannot resolve how far weights are .* `trainer.precision: bf16-true`; use `bf16-mixed`"),
         (Setting(pretrained=False), "EWC holds on to what the base model knows, and random weights know nothing; give `model.pretrained`"),
     ],

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lit_talr.losses import Standard
-from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.adapters import LoRA
 from lit_talr.modeling.sharded import Part
 from lit_talr.training.hft import HalfFineTuning, chosen_half
 from tests.helpers.fits import distance, fit
@@ -134,5 +134,5 @@ def test_parameters_without_the_names_of_layers_are_refused(folder: Path) -> Non
     for params in ([weight], [("weight", weight)]):
         with pytest.raises(ValueError, match=re.escape(sentence)):
             HalfFineTuning(params).step()
-    with pytest.raises(ValueError, match="HalfFineTuning chooses among the model's own weights, which LoRA freezes; leave out `model.lora`, or use AdamW"):
-        fit(folder, Standard(), 1, optimizer=HalfFineTuning, lora=LoRA(r=2, alpha=2))
+    with pytest.raises(ValueError, match="HalfFineTuning chooses among the model's own weights, which an adapter freezes; leave out `model.adapter`"):
+        fit(folder, Standard(), 1, optimizer=HalfFineTuning, adapter=LoRA(r=2, alpha=2))

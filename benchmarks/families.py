@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING
 
+from lit_talr.modeling.adapters import LoRA
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.families import NATS
-from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.twin import twin, twin_errors
 from lit_talr.modeling.twin_config import twin_fields
 

@@ -58,7 +58,8 @@ def compare(arguments: argparse.Namespace, more: Sequence[str]) -> bool:
     run(log, "test", "-c", str(out / "base" / "config.yaml"), "--ckpt_path", "last")
     lines = [HEAD, row("base model", out / "base")]
     losses = [path.stem for path in sorted((CONFIGS / "loss").glob("*.yaml"))]
-    remedies = {"standard": standard} | {name: ["-c", f"configs/loss/{name}.yaml"] for name in losses} | {"lora": [*standard, "-c", "configs/lora.yaml"]}
+    remedies = {"standard": standard} | {name: ["-c", f"configs/loss/{name}.yaml"] for name in losses}
+    remedies |= {"lora": [*standard, "-c", "configs/adapter/lora.yaml"]}
     chosen = {name: words for name, words in remedies.items() if not arguments.only or name in arguments.only.split(",")}
     failed = []
     for name, words in track(chosen.items(), "Remedies", console=Console(stderr=True)):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "losses.md"
 ORDER = ["Standard", "TALR", "L2", "FLOW"]  # the paper's first, then the alphabet
 SETTINGS = {
-    "LoRA": Setting(lora=True),
+    "adapters": Setting(adapter=True),
     "ZeRO": Setting(sharded=True),
     "ZeRO-3 and FSDP2": Setting(sharded=True, sharded_weights=True),
     "weights in bf16 (`bf16-true`)": Setting(precision="bf16-true"),
@@ -35,13 +35,14 @@ Generated from the code by `make docs`: the text of each loss is its docstring. 
 The loss of an optimizer step is `(1/N) * sum of w * nll` over its N supervised tokens, on all ranks and in all micro-batches. p = exp(-nll) is a token's
 probability under the model in training; p_0 and nll_0 are the base model's, that is, the model's before training. Weights carry no gradient; ASFT, KL and
 MaskTheTarget add a term that does. Every loss works with every data set, model, precision and strategy of `configs/` unless it says otherwise. What a loss
-cannot do is refused by name before anything is loaded. Losses that hold another one (`KL`, `L2`, `MaskTheTarget`, `Truncation`) compose.
+cannot do is refused by name before anything is loaded. Losses that hold another one (`EWC`, `KL`, `L2`, `MaskTheTarget`, `Truncation`) compose.
 
 The NLL under the base model is computed once before training, from `model.pretrained` (never from the weights of a resumed run), by all ranks together.
 It is cached in `.cache/` next to the run folder, under the hash of weights, rows as tokens and precision, and the next run with the same reads it.
 
-Some remedies are not losses. LoRA composes with any loss except L2: `-c configs/lora.yaml`. [FINCH and MoFO](running.md#schedules-and-optimizers) are a
-schedule and an optimizer, `-c configs/finch.yaml` and `-c configs/mofo.yaml`; they compose with any loss. Others come after training:
+Some remedies are not losses. [Adapters](running.md#adapters) compose with any loss except L2 and EWC. [FINCH, MoFO and half
+fine-tuning](running.md#schedules-and-optimizers) are a schedule and two optimizers, `-c configs/finch.yaml`, `mofo.yaml` and `hft.yaml`; they compose with any
+loss. Others come after training:
 
 | after training | weights | command |
 |---|---|---|

@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from lit_talr.data.encoding import Encoding as Encoding
     from lit_talr.domains import *  # noqa: F403
     from lit_talr.losses import *  # noqa: F403
+    from lit_talr.modeling.adapters import BOFT as BOFT
+    from lit_talr.modeling.adapters import OFT as OFT
+    from lit_talr.modeling.adapters import OSF as OSF
+    from lit_talr.modeling.adapters import Adapter as Adapter
+    from lit_talr.modeling.adapters import LoRA as LoRA
     from lit_talr.modeling.generation import Generation as Generation
-    from lit_talr.modeling.lora import LoRA as LoRA
     from lit_talr.module import DomainSFT as DomainSFT
     from lit_talr.training.building import Compute as Compute
+    from lit_talr.training.hft import HalfFineTuning as HalfFineTuning
     from lit_talr.training.mofo import MoFO as MoFO
     from lit_talr.training.non_finite import NonFinite as NonFinite
     from lit_talr.training.own_samples import OwnSamples as OwnSamples
@@ -29,14 +34,15 @@ HOMES = {
     "data.encoding": ("Encoding",),
     "domains": ("DomainDataModule", "ESCI", "GSM8K", "MedCalc", "MetaMathQA", "Records", "Replay"),
     "losses": (
-        *("ASFT", "DFT", "EAFT", "FLOW", "GCE", "IWSFT", "InfoSFT", "KL", "L2", "LossStrategy", "MaskTheTarget"),
+        *("ASFT", "DFT", "EAFT", "EWC", "FLOW", "GCE", "IWSFT", "InfoSFT", "KL", "L2", "LossStrategy", "MaskTheTarget"),
         *("Permuted", "PriFT", "Rho1", "STM", "TALR"),
         *("Standard", "TokenStats", "Truncation", "talr_loss", "talr_weights"),
     ),
     "modeling.generation": ("Generation",),
-    "modeling.lora": ("LoRA",),
+    "modeling.adapters": ("BOFT", "OFT", "OSF", "Adapter", "LoRA"),
     "module": ("DomainSFT",),
     "training.building": ("Compute",),
+    "training.hft": ("HalfFineTuning",),
     "training.mofo": ("MoFO",),
     "training.non_finite": ("NonFinite",),
     "training.own_samples": ("OwnSamples",),

@@ -11,16 +11,17 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import AdamW
 
 from lit_talr.checkpoint.before_loading import check_before_loading
-from lit_talr.data.encoded import Batch
+from lit_talr.data.encoded import Batch, data_weights
 from lit_talr.kernels.token_nll import IGNORE_INDEX
-from lit_talr.losses.base import RUNNING_BASE, LossStrategy, TokenStats, check_weights
+from lit_talr.losses.base import RUNNING_BASE, LossStrategy, TokenStats, token_weights
+from lit_talr.modeling.adapters import Adapter
 from lit_talr.modeling.arithmetic import Arithmetic
 from lit_talr.modeling.backbone import BackboneOutput
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.head import BaseLogits
-from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import layout_factor, set_engine_defaults
-from lit_talr.training.base_model import BaseModel, BaseNumbers, base_dtype, prepare_base
+from lit_talr.training.base_model import BaseModel, base_dtype
+from lit_talr.training.base_numbers import BaseNumbers, prepare_base
 from lit_talr.training.building import Compute, Source, build_backbone, restore_masters, say_positions, tell_parts, try_head_kernel
 from lit_talr.training.empty import can_skip, empty_stats
 from lit_talr.training.evaluation import EvaluatedModule
@@ -41,7 +42,7 @@ class DomainSFT(EvaluatedModule):
 
     1. ``on_train_batch_start`` seeds torch by ``data.batching.seed``, step, micro-batch and rank, so that a resumed run draws the same dropout.
     2. ``token_stats`` runs the model and returns the NLL of every supervised token; a micro-batch without examples gets ``empty_stats``.
-    3. ``loss.weights`` turns these statistics into weights ``[B, T]`` without gradient.
+    3. ``loss.weights`` turns these statistics into weights ``[B, T]`` without gradient; weights of the data multiply them.
     4. ``training_step`` computes ``sum(weight * NLL) / N``. The batch plan knows N, the supervised tokens of the whole step, without communication.
     5. It returns that times ``layout_factor``, which undoes the averages over micro-batches and ranks. Lightning runs backward and adds up gradients.
     6. After the last micro-batch, Lightning clips the gradient's norm.
@@ -58,7 +59,7 @@ class DomainSFT(EvaluatedModule):
         revision: Commit, tag or branch of a hub model.
         architecture: In place of ``pretrained``: ``model_type`` and fields of a configuration, for random weights.
         tokenizer: Folder or hub name of the tokenizer, where it is not the one of ``pretrained``.
-        lora: Train low-rank adapters in place of the weights.
+        adapter: Train an adapter in place of the weights: ``LoRA``, ``OFT``, ...
         compute: How the model is computed: attention, head, recomputation, compilation.
         arithmetic: What all scores of the run are computed in: as the forward pass of ``training``, in ``fp32``, or in ``bf16`` with weights rounded to it.
         generation: How ``test`` generates responses.
@@ -78,7 +79,7 @@ class DomainSFT(EvaluatedModule):
         revision: str | None = None,
         architecture: dict[str, Any] | None = None,
         tokenizer: str | None = None,
-        lora: LoRA | None = None,
+        adapter: Adapter | None = None,
         compute: Compute = Compute(),
         arithmetic: Arithmetic = "training",
         generation: Generation = Generation(),
@@ -90,14 +91,14 @@ class DomainSFT(EvaluatedModule):
         self.optimizer = optimizer or partial(AdamW, lr=1e-6, weight_decay=0.0, fused=True)
         self.pretrained, self.revision, self.architecture, self.tokenizer = pretrained, revision, architecture, tokenizer
         self.source = Source(pretrained, revision, architecture)
-        self.lora, self.compute, self.arithmetic, self.generation, self.bf16_weights = lora, compute, arithmetic, generation, bf16_weights
+        self.adapter, self.compute, self.arithmetic, self.generation, self.bf16_weights = adapter, compute, arithmetic, generation, bf16_weights
         self.backbone, self.base, self.guard, self.record = None, BaseNumbers(), Guard(non_finite), RunRecord()
         self.loaded_step: int | None = None  # optimizer steps of the loaded checkpoint
         self.register_load_state_dict_post_hook(ignore_loss_state)
 
     def check(self, trainer: Trainer) -> None:
         """Refuses combinations that are not supported, before weights are loaded."""
-        check_run(trainer, self.loss, self.pretrained is not None, self.lora is not None, self.compute.compile_layers, self.bf16_weights)
+        check_run(trainer, self.loss, self.pretrained is not None, self.adapter is not None, self.compute.compile_layers, self.bf16_weights)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -105,19 +106,19 @@ class DomainSFT(EvaluatedModule):
             self.check(self.trainer)
             adopt_monitors(self.trainer)
             base = self.base_model() if self.pretrained and not self.source.architecture else None  # both are refused later
-            self.base = prepare_base(self.trainer, self.data, self.loss, base, self.lora is not None)
+            self.base = prepare_base(self.trainer, self.data, self.loss, base, self.adapter is not None)
         set_engine_defaults(self.trainer.strategy)
         check_before_loading(self.trainer.strategy)
 
     def base_model(self) -> BaseModel:
         """The base model, not loaded yet, in the dtype that training uses."""
         assert self.pretrained is not None
-        return BaseModel(self.pretrained, self.revision, self.compute.attention, base_dtype(self.trainer, self.lora is not None))
+        return BaseModel(self.pretrained, self.revision, self.compute.attention, base_dtype(self.trainer, self.adapter is not None))
 
     def configure_model(self) -> None:
         if self.backbone is None:
             vocab_size = len(self.data.encoder.tokenizer)
-            options = self.source, self.compute, self.lora, vocab_size, self.data.batching
+            options = self.source, self.compute, self.adapter, vocab_size, self.data.batching
             self.backbone = build_backbone(self.trainer, *options, exact=self.arithmetic == "fp32")
             say_positions(self.backbone, self.data, self.generation.max_new_tokens)
             if self.trainer.state.fn == "fit":
@@ -127,7 +128,7 @@ class DomainSFT(EvaluatedModule):
         optimizer = self.optimizer(trained_weights(self))
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # gradients are unscaled before hooks and clipping
         check_optimizer(optimizer, self.trainer)
-        tell_parts(optimizer, self.trainer)
+        tell_parts(optimizer, self.trainer, self, self.loss, self.base.fishers)
         say_high_rate(optimizer)
         self.record.describe(self, optimizer)
         self.guard.attach(optimizer, self.trainer, self.data)  # before the penalties, which then see no gradient in a skipped step
@@ -156,13 +157,14 @@ class DomainSFT(EvaluatedModule):
         base = numbers.logits(batch, self.backbone) if needs & RUNNING_BASE else None
         output = self(batch, needs - {"base_nll"}, base)
         base_nll = numbers.nll.of_batch(batch, output.nll.detach(), mask) if numbers.nll is not None else None
-        return TokenStats(output.nll, mask, batch["sequence_ids"], output.entropy, output.top_entropy, base_nll, output.base_kl, output.masked_kl)
+        optional = output.entropy, output.top_entropy, base_nll, output.base_kl, output.masked_kl, data_weights(batch, output.nll)
+        return TokenStats(output.nll, mask, batch["sequence_ids"], *optional)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the loss, times ``layout_factor``, and for callbacks the tokens' statistics and weights, detached."""
         skipped = can_skip(batch, batch_idx, self.trainer)
         stats = empty_stats(batch, self, self.loss.needs) if skipped else self.token_stats(batch)
-        weights = torch.where(stats.mask, check_weights(self.loss, self.loss.weights(stats), stats), 0)
+        weights = token_weights(self.loss, stats)
         self.loss.observe(stats, weights)
         loss = self.loss(stats, weights) / batch["num_items_in_batch"]
         sums = torch.stack([loss.detach(), stats.nll.detach().sum() / batch["num_items_in_batch"]])
@@ -189,7 +191,7 @@ class DomainSFT(EvaluatedModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues after the checkpoint's last step; refuses one of another model or run."""
-        check_model(checkpoint, self.lora, self.state_dict(), self.trainer)
+        check_model(checkpoint, self, self.trainer)
         self.loaded_step = checkpoint["global_step"]
         self.source_weights = WeightsIdentity(**checkpoint["weights"])
         if self.trainer.training:

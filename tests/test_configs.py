@@ -11,6 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from lit_talr.cli.command_line import main
+from lit_talr.cli.fit_parser import fit_parser
 from lit_talr.lab.skill_items import SKILLS
 from lit_talr.modeling.loading import load_model
 from lit_talr.utils.files import read_json_lines
@@ -190,8 +191,8 @@ def test_losses_and_data(models: dict[str, Path], domains: dict[str, list[str]],
 
 @pytest.mark.parametrize("family", [family if family == "qwen2" else pytest.param(family, marks=pytest.mark.slow) for family in ARCHITECTURES])
 def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path], own_rows: list[str], tmp_path: Path, family: str) -> None:
-    words = [*configs("base", "data/records", "loss/talr", "lora"), "--model.pretrained", str(models[family]), *own_rows]
-    run = one_step(tmp_path / "run", *words, "--model.lora.r", "2", "--model.optimizer.lr", "1e-2", *figures(family == "qwen2"))
+    words = [*configs("base", "data/records", "loss/talr", "adapter/lora"), "--model.pretrained", str(models[family]), *own_rows]
+    run = one_step(tmp_path / "run", *words, "--model.adapter.r", "2", "--model.optimizer.lr", "1e-2", *figures(family == "qwen2"))
     assert "LoRA(r=2, alpha=64" in (run / "export" / "README.md").read_text()
     before, after = load_file(models[family] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
     assert before.keys() == after.keys()
@@ -203,6 +204,12 @@ def test_lora_trains_and_exports_a_model_and_an_adapter(models: dict[str, Path],
     reloaded = load_model(str(run / "export"), None, None, 0, None).state_dict()
     for name, weight in reloaded.items():
         torch.testing.assert_close(weight, merged[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in names("adapter") if name != "lora"])
+def test_every_other_adapter_is_read(name: str) -> None:
+    options = fit_parser()(configs("base", "model/tiny", "data/records", "loss/standard", f"adapter/{name}") + ["--model.tokenizer", "t"])
+    assert options.model.adapter.class_path.startswith("lit_talr.")
 
 
 def test_finch_takes_the_place_of_the_schedule(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
@@ -228,6 +235,14 @@ def test_mofo_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict
     before, after = load_file(models["qwen2"] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
     moved = {name: float((after[name] != before[name]).double().mean()) for name in before if "_proj.weight" in name}
     assert all(0 < share < 0.16 for share in moved.values())
+
+
+def test_half_fine_tuning_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
+    words = [*configs("base", "data/records", "loss/talr", "hft"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
+    run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-2")
+    before, after = load_file(models["qwen2"] / "model.safetensors"), load_file(run / "export" / "model.safetensors")
+    moved = [not torch.equal(after[name], before[name]) for name in before if "self_attn" in name and name.endswith("weight")]
+    assert 2 * sum(moved) == len(moved) > 0
 
 
 def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models: dict[str, Path], medcalc: list[str], tmp_path: Path) -> None:

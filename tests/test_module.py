@@ -173,18 +173,18 @@ def test_a_trainer_that_breaks_the_accounting_is_refused(options: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("strategy", "lora", "message"),
+    ("strategy", "adapter", "message"),
     [
         (FSDPStrategy(), False, "`trainer.strategy` FSDPStrategy is not supported; use one of configs/strategy"),
         (DeepSpeedStrategy(stage=0), False, "DeepSpeed is supported with ZeRO stage 1, 2 or 3"),
-        (FSDP2Strategy(), True, "`model.lora` is not supported where every weight is sharded"),
+        (FSDP2Strategy(), True, "`model.adapter` is not supported where every weight is sharded"),
     ],
 )
-def test_an_unsupported_strategy_is_refused_by_name(strategy: Strategy, lora: bool, message: str) -> None:
+def test_an_unsupported_strategy_is_refused_by_name(strategy: Strategy, adapter: bool, message: str) -> None:
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False)
     trainer._accelerator_connector.strategy = strategy
     with pytest.raises(ValueError, match=message):
-        check_strategy(trainer, lora)
+        check_strategy(trainer, adapter)
 
 
 def test_bf16_weights_can_be_insisted_on() -> None:

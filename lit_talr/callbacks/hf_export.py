@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -23,7 +22,7 @@ from lit_talr.callbacks.base import exported_generation
 from lit_talr.checkpoint.export import RECORD, SKELETON, copy_skeleton
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import Weights, merged_weights, widest, write_shards
-from lit_talr.modeling.lora import save_adapters
+from lit_talr.modeling.adapting import adapter_names, adapter_record, save_adapters
 from lit_talr.modeling.sharded import whole
 from lit_talr.modeling.strategies import is_deepspeed
 from lit_talr.module import DomainSFT
@@ -38,8 +37,8 @@ logger = getLogger(__name__)
 class HFExport(Callback):
     """Writes weights, tokenizer and a model card to ``export/`` of the run folder at the end of ``fit``; ``test`` adds its scores to the card.
 
-    Works under every strategy. Weights are written tensor by tensor: one rank holds one file of the export in memory. With LoRA, ``export/`` has the adapters
-    merged into the weights, and ``adapter/`` has them alone, as PEFT reads them. ``skeleton/``, written as training starts, has everything but the weights,
+    Works under every strategy. Weights are written tensor by tensor: one rank holds one file of the export in memory. With an adapter, ``export/`` has it
+    merged into the weights, and ``adapter/`` has it alone, as PEFT reads it. ``skeleton/``, written as training starts, has everything but the weights,
     for ``lit-talr export`` of any checkpoint.
 
     Args:
@@ -56,19 +55,19 @@ class HFExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
         assert pl_module.backbone is not None
-        model, lora = pl_module.backbone.model, pl_module.lora
+        model, config = pl_module.backbone.model, pl_module.backbone.adapter_config
         weights = live_weights(model, torch.float32 if is_deepspeed(trainer.strategy) else None)
         names = file_names(model)
         with ended_by_exception():
             write_skeleton(trainer, pl_module, names)  # again, for a run that began without this callback
-            self.write_export(trainer, pl_module, names, merged_weights(weights, lora.alpha / lora.r) if lora else weights)
-            if lora is not None:
+            self.write_export(trainer, pl_module, names, merged_weights(weights, config) if config else weights)
+            if config is not None:
                 self.write_adapter(trainer, pl_module, weights)
 
     def write_adapter(self, trainer: Trainer, module: DomainSFT, weights: Weights) -> None:
         """Write the adapters alone on rank zero. Collective."""
         assert module.backbone is not None
-        adapters = {name: weights.read(name) for name in weights.shapes if ".lora_" in name}
+        adapters = {name: weights.read(name) for name in adapter_names(module.backbone.model)}
         if trainer.is_global_zero:
             with new_folder(Path(trainer.default_root_dir) / "adapter") as folder:
                 save_adapters(module.backbone.model, adapters, folder, base=str(module.pretrained), revision=module.revision)
@@ -148,9 +147,9 @@ def file_names(model: PreTrainedModel) -> dict[str, str]:
     Every rank calls it: FSDP2 frees gathered weights where a state dict is taken, and a single rank would then gather alone.
     """
     names: dict[str, str] = {}
-    seen: set[int] = set()
+    seen, adapters = set[int](), set(adapter_names(model))
     for name, value in model.state_dict(keep_vars=True).items():
-        if ".lora_" not in name and id(value) not in seen:
+        if name not in adapters and id(value) not in seen:
             seen.add(id(value))
             plain = name.replace(".base_layer.", ".")
             shape = getattr(value, "ds_shape", value.shape)
@@ -160,7 +159,7 @@ def file_names(model: PreTrainedModel) -> dict[str, str]:
 
 
 def write_skeleton(trainer: Trainer, module: DomainSFT, names: dict[str, str]) -> None:
-    """Write on rank zero what ``lit-talr export`` needs next to a checkpoint: configuration, tokenizer, card, and a record of names, LoRA and base model."""
+    """Write on rank zero what ``lit-talr export`` needs next to a checkpoint: configuration, tokenizer, card, and a record of names, adapter and base model."""
     if not trainer.is_global_zero:
         return
     assert module.backbone is not None
@@ -168,13 +167,13 @@ def write_skeleton(trainer: Trainer, module: DomainSFT, names: dict[str, str]) -
     if not path.exists():
         base = str(Path(module.pretrained).resolve()) if module.pretrained and Path(module.pretrained).is_dir() else module.pretrained
         with new_folder(path) as folder:
-            config = deepcopy(model.config)
+            config, dtype = deepcopy(model.config), str(module.backbone.head.weight.dtype).removeprefix("torch.")
             config.architectures = [type(model).__name__]
             config.save_pretrained(folder)
             exported_generation(module).save_pretrained(folder)
             module.data.encoder.tokenizer.save_pretrained(folder)
-            lora = asdict(module.lora) if module.lora else None
-            write_json(folder / RECORD, {"pretrained": base, "revision": module.revision, "lora": lora, "names": names})
+            adapter = adapter_record(module.backbone.adapter_config) if module.backbone.adapter_config else None
+            write_json(folder / RECORD, {"pretrained": base, "revision": module.revision, "adapter": adapter, "dtype": dtype, "names": names})
             write_manifest(folder)
     write_text(path / "README.md", model_card(trainer, module))
 
@@ -191,7 +190,7 @@ def model_card(trainer: Trainer, module: DomainSFT) -> str:
 
 # {Path(trainer.default_root_dir).name}
 
-Fine-tuned by lit_talr with the loss {module.loss.description}{f", through {module.lora}" if module.lora else ""}.
+Fine-tuned by lit_talr with the loss {module.loss.description}{f", through {module.adapter}" if module.adapter else ""}.
 
 | | | licence |
 |---|---|---|

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lit_talr.data.batch_plan import BatchPlan
+from lit_talr.data.encoded import EncodedExamples
 from lit_talr.domains.base import format_counts
 from lit_talr.module import DomainSFT
 from lit_talr.utils.identity import WeightsIdentity
@@ -89,7 +90,7 @@ def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
     train, val, epoch = data.encoded["train"], data.encoded["val"], plan.order(0)
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
-        "parameters": f"{trained:,} trained of {total:,}" + (f", {module.lora}" if module.lora else ""),
+        "parameters": f"{trained:,} trained of {total:,}" + (f", {module.adapter}" if module.adapter else ""),
         "loss": module.loss.description,
         "data": " and ".join(f"{type(source).__name__}: {source.source_name}" for source in data.sources),
         "train rows": f"{len(train):,}"
@@ -97,7 +98,7 @@ def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
         + dropped(data.counts["train"])
         + "".join(f"; {len(general.encoded['train']):,} of them {type(general).__name__}{dropped(general.counts['train'])}" for general in data.sources[1:]),
         "val rows": f"{len(val):,}" + dropped(data.counts["val"]),
-        "tokens": f"{train.lengths[epoch].sum():,} per epoch, {train.num_supervised[epoch].sum():,} supervised" + replayed(plan),
+        "tokens": f"{train.lengths[epoch].sum():,} per epoch, {train.num_supervised[epoch].sum():,} supervised" + replayed(plan) + weighted(train),
         "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} per epoch) of up to {data.batching.batch_size} examples: "
         f"{plan.accumulate} micro-batch(es) on {trainer.world_size} rank(s)",
         "strategy": f"{type(trainer.strategy).__name__.removesuffix('Strategy')}, precision {trainer.precision}, scores in {module.scored_in()}",
@@ -111,6 +112,13 @@ def replayed(plan: BatchPlan) -> str:
     epoch = plan.order(0)
     general = plan.num_supervised[epoch[epoch >= plan.mixture.num_own]]
     return f" ({general.sum() / plan.num_supervised[epoch].sum():.1%} in {len(general):,} general rows)"
+
+
+def weighted(encoded: EncodedExamples) -> str:
+    if encoded.weights is None:
+        return ""
+    weights = encoded.weights[encoded.supervised]
+    return f", of weights from {weights.min():g} to {weights.max():g} in the data"
 
 
 def dropped(counts: Any) -> str:

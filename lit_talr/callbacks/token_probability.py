@@ -39,6 +39,7 @@ class TokenProbability(Callback):
     The table has a row for each epoch, ``set`` and group: ``all`` tokens, each ``bin`` of probability, each ``cohort``, and each of the ``hardest`` tokens
     of the probe with its text. Columns: ``num_tokens``, the means of ``probability``, ``nll`` (nats), ``weight`` and ``weighted_nll``, the shares above the
     ``threshold`` and at the least weight of the loss, and for ``all`` the mean over the epoch's steps of the loss's own metrics (``talr/temperature``).
+    Weights of the data are part of ``weight``, not of whether it is the least.
 
     The tokens of probe and ``held_out`` are also grouped by difficulty: ``noise``; and of the others ``hard`` (p < 0.2 under the base model), ``easy``
     (p > 0.95) and ``between``. Their columns: ``num_tokens``, the means of ``nll``, ``base_nll``, ``probability`` and ``weight``, and ``gradient_share``, of
@@ -102,7 +103,9 @@ class TokenProbability(Callback):
     ) -> None:
         assert self.sums is not None
         stats, loss = outputs["stats"], pl_module.loss
-        self._open += token_sums(bins(stats.nll, self.num_bins), self.num_bins, stats.nll, stats.mask, self.threshold, outputs["weights"], loss.least_weight)
+        least = loss.least_weight
+        least = least if least is None or stats.data_weights is None else least * stats.data_weights
+        self._open += token_sums(bins(stats.nll, self.num_bins), self.num_bins, stats.nll, stats.mask, self.threshold, outputs["weights"], least)
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             opened, self._open = self._open, torch.zeros_like(self._open)
             if pl_module.guard.skips:  # NaN would spoil the epoch's sums; all ranks agree

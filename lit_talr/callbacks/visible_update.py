@@ -29,7 +29,7 @@ class VisibleUpdate(Callback):
     Before the first step of Adam or AdamW, a line says where rate times steps cannot move half of the weights to another number. A run that ends below .5
     says what that means, and the ways out.
 
-    There is nothing to measure, and nothing is logged, in full precision, with random weights, with LoRA (which keeps the update apart from the weights),
+    There is nothing to measure, and nothing is logged, in full precision, with random weights, with an adapter (which keeps the update apart from the weights),
     and where no weight has moved.
     """
 
@@ -103,7 +103,7 @@ def trained_weights(trainer: Trainer, module: DomainSFT) -> dict[str, tuple[Tens
 
 def is_rounded(trainer: Trainer, module: DomainSFT) -> bool:
     """Whether a base model's own weights are trained, and rounded to two bytes or fewer where the run computes."""
-    return module.pretrained is not None and module.lora is None and compute_dtype(trainer).itemsize <= 2
+    return module.pretrained is not None and module.adapter is None and compute_dtype(trainer).itemsize <= 2
 
 
 def publish(trainer: Trainer, values: dict[str, float]) -> None:

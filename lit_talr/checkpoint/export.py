@@ -8,28 +8,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from peft import PeftConfig
 
-from lit_talr.checkpoint.checkpoint_weights import checkpoint_weights
+from lit_talr.checkpoint.checkpoint_weights import checkpoint_record, checkpoint_weights
 from lit_talr.checkpoint.find import checkpoints, hold_last, hold_whole, step_of
 from lit_talr.checkpoint.mean import decayed_shares, mean_identity, mean_weights
 from lit_talr.checkpoint.rounding import Rounding
-from lit_talr.checkpoint.weights import Weights, merged_weights, write_shards
+from lit_talr.checkpoint.weights import Weights, merged_weights, over_base, widest, write_shards
+from lit_talr.modeling.loading import load_model
 from lit_talr.utils.errors import check_in
 from lit_talr.utils.files import new_folder, read_json, run_around, write_text
 from lit_talr.utils.locks import Lock
 from lit_talr.utils.manifest import MANIFEST, is_made, write_manifest
-from lit_talr.utils.weight_files import check_files
+from lit_talr.utils.weight_files import BASE_HASH, check_files, fingerprint, model_folder
 
 SKELETON = "skeleton"
 """Folder of a run with all files of a model but its weights."""
 RECORD = "export.json"
-"""File in it with the base model, the LoRA, and the names of tensors in files and in the model."""
+"""File in it with the base model, the adapter, and the names of tensors in files and in the model."""
 
 
 def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16"] | None = None, decay: float | None = None) -> None:
     """Write the weights of a checkpoint, of any strategy, as a Hugging Face folder; on one machine, without a GPU, with one file of it in memory.
 
-    With LoRA the update is merged in: W + alpha / r * B A. For a dtype of half precision it also prints how much of the update is lost to rounding.
+    An adapter is merged in, for which the base model is loaded into memory: a checkpoint has the adapter alone. For a dtype of half precision it also
+    prints how much of the update is lost to rounding.
     With ``decay`` the exponential mean of all checkpoints of a run is written: m = theta_1, then m <- decay * m + (1 - decay) * theta_k, from the oldest to
     the newest. Keep many with ``WholeCheckpoint``'s ``every_n_train_steps`` and ``save_top_k: -1``; one after every step gives the usual mean (EMA).
 
@@ -62,7 +65,8 @@ def write_export(shares: Mapping[Path, float], out: Path, dtype: str | None, opt
     skeleton = newest.resolve().parents[1] / SKELETON
     opened = {path: checkpoint_weights(path) for path in shares}  # what is no checkpoint at all has no skeleton either
     record = read_record(skeleton)
-    weights = mean_weights({path: exported_weights(part, path, record, skeleton) for path, part in opened.items()}, shares)
+    base = base_weights(record, newest) if record["adapter"] else None
+    weights = mean_weights({path: exported_weights(part, path, record, skeleton, base) for path, part in opened.items()}, shares)
     target: torch.dtype = getattr(torch, dtype) if dtype else weights.dtype
     name = str(target).removeprefix("torch.")
     about, command = mean_identity(shares).about(), shlex.join(["lit-talr", "export", *options, "--out", str(out), "--dtype", name])
@@ -81,14 +85,27 @@ def write_export(shares: Mapping[Path, float], out: Path, dtype: str | None, opt
         print(rounding)
 
 
-def exported_weights(weights: Weights, path: Path, record: dict[str, Any], skeleton: Path) -> Weights:
-    """The weights of a whole checkpoint, adapters merged in.
+def base_weights(record: Mapping[str, Any], path: Path) -> Weights:
+    """The weights of the base model, as the run of a checkpoint had them.
+
+    Raises:
+        ValueError: If it is not there, or is another one by now.
+    """
+    pretrained, revision = record["pretrained"], record["revision"]
+    if (found := fingerprint(model_folder(pretrained, revision))[:16]) != (trained := checkpoint_record(path)["configuration"][BASE_HASH]):
+        raise ValueError(f"{pretrained} is not the base model that {path} has adapters for (hash {found} in place of {trained}); put that one there again.")
+    state = load_model(pretrained, revision, None, 0, None, getattr(torch, record["dtype"])).state_dict()
+    return Weights({name: tuple(value.shape) for name, value in state.items()}, widest(value.dtype for value in state.values()), state.__getitem__)
+
+
+def exported_weights(weights: Weights, path: Path, record: dict[str, Any], skeleton: Path, base: Weights | None) -> Weights:
+    """The weights of a whole checkpoint; where it has adapters alone, they are merged into those of the base model.
 
     Raises:
         ValueError: If it lacks a tensor that the run's record names.
     """
-    if record["lora"]:
-        weights = merged_weights(weights, record["lora"]["alpha"] / record["lora"]["r"])
+    if base is not None:
+        weights = merged_weights(over_base(weights, base), PeftConfig.from_peft_type(**record["adapter"]))
     if missing := [name for name in record["names"].values() if name not in weights.shapes]:
         raise ValueError(f"{path} has no tensor `{missing[0]}`, which {skeleton / RECORD} names; give a checkpoint of the run that wrote both.")
     return weights

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
+from peft import PeftConfig
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_talr.checkpoint.rounding import Rounding
+from lit_talr.modeling.adapting import merged_weight
 from lit_talr.utils.files import read_json, write_json
 from lit_talr.utils.progress import track
 
@@ -37,27 +39,43 @@ def widest(dtypes: Iterable[torch.dtype], least: torch.dtype | None = None) -> t
     return reduce(torch.promote_types, floating, least or floating[0])
 
 
-def merged_weights(weights: Weights, scaling: float) -> Weights:
-    """The weights of the model without adapters: ``W + scaling * B A``, tensor by tensor in float32 (float64 for a float64 model).
+def merged_weights(weights: Weights, config: PeftConfig) -> Weights:
+    """The weights of the model without adapters, which are merged in, tensor by tensor in float32 (float64 for a float64 model).
 
     Args:
         weights: With adapters, as PEFT names them.
-        scaling: alpha / r.
+        config: Of the adapters.
     """
-    shapes = {name.replace(".base_layer.", "."): shape for name, shape in weights.shapes.items() if ".lora_" not in name}
+    parts: dict[str, list[str]] = {name.removesuffix(".base_layer.weight"): [] for name in weights.shapes if name.endswith(".base_layer.weight")}
+    for name in weights.shapes:
+        if layer := next((above for above in parents(name) if above in parts), None):
+            parts[layer].append(name)
+    own = {name for layer, names in parts.items() for name in names if not name.startswith(f"{layer}.base_layer.")}
+    shapes = {name.replace(".base_layer.", "."): shape for name, shape in weights.shapes.items() if name not in own}
 
     def read(name: str) -> Tensor:
         layer, _, kind = name.rpartition(".")
+        if kind == "weight" and layer in parts:
+            return merged_weight(config, {part.removeprefix(f"{layer}."): weights.read(part) for part in parts[layer]})
         base = f"{layer}.base_layer.{kind}"
         value = weights.read(base if base in weights.shapes else name)
-        if value.is_floating_point():
-            value = value.to(torch.promote_types(value.dtype, torch.float32))
-        if base in weights.shapes and kind == "weight":
-            first, second = (weights.read(f"{layer}.lora_{part}.default.weight") for part in "AB")
-            value = value + scaling * (second @ first)
-        return value
+        return value.to(torch.promote_types(value.dtype, torch.float32)) if value.is_floating_point() else value
 
     return Weights(shapes, widest([weights.dtype], torch.float32), read)
+
+
+def over_base(adapters: Weights, base: Weights) -> Weights:
+    """Joins the tensors of adapters with those of the model that they are for, named as in the adapted model."""
+    layers = {layer for name in adapters.shapes if (layer := next((above for above in parents(name) if f"{above}.weight" in base.shapes), None))}
+    names = {f"{layer}.base_layer.{kind}" if layer in layers else name: name for name in base.shapes for layer, _, kind in [name.rpartition(".")]}
+    shapes = {**{name: base.shapes[own] for name, own in names.items()}, **adapters.shapes}
+    return Weights(shapes, widest([adapters.dtype, base.dtype]), lambda name: base.read(names[name]) if name in names else adapters.read(name))
+
+
+def parents(name: str) -> Iterator[str]:
+    """The modules above a tensor, the nearest first: ``a.b`` and ``a`` for ``a.b.c``."""
+    while name := name.rpartition(".")[0]:
+        yield name
 
 
 def write_shards(

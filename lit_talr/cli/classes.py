@@ -25,7 +25,7 @@ BASES: dict[str, type] = {
 """The class that an option takes, by the last word of its name."""
 SHOWN = (
     *("lit_talr.losses", "lit_talr.domains", "lit_talr.lab", "lit_talr.training.schedules", "lit_talr.callbacks"),
-    *("lit_talr.training.mofo", "lit_talr.training.own_samples"),
+    *("lit_talr.training.hft", "lit_talr.training.mofo", "lit_talr.training.own_samples"),
     *("torch.optim", "lightning.pytorch.callbacks", "lightning.pytorch.loggers", "lightning.pytorch.strategies"),
     "lightning.pytorch.profilers",
 )

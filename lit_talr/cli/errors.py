@@ -100,5 +100,5 @@ def explain_library_error(message: str) -> str | None:
             "take fewer, and continue with `--ckpt_path auto`."
         )
     if "Error(s) in loading state_dict" in message:
-        return "`ckpt_path`: the checkpoint is of another model (its weights have other names or shapes); give the model, and the `model.lora`, of its run."
+        return "`ckpt_path`: the checkpoint is of another model (its weights have other names or shapes); give the model, and the `model.adapter`, of its run."
     return None

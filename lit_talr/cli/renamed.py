@@ -11,6 +11,8 @@ OPTIONS = {
         for name in ("attention", "head_kernel", "kept_logits", "liger_layers", "gradient_checkpointing", "checkpoint_every", "compile_layers")
     },
     **{"data.domain": "data", "data.general": "data.replay.general", "data.share": "data.replay.share"},
+    "model.lora": "model.adapter",
+    **{f"model.lora.{name}": f"model.adapter.{name}" for name in ("r", "alpha", "dropout", "targets")},
 }
 """Options by their dotted names, without ``init_args``; those of other commands than ``fit`` and ``test`` without dots."""
 CLASSES = {
@@ -21,10 +23,11 @@ CLASSES = {
 }
 """Classes whose path is not that of their module."""
 MODULES = {
-    **{name: f"modeling.{name}" for name in ("backbone", "evaluation_mode", "generation", "lora", "sharded", "strategies", "vllm_engine")},
+    **{name: f"modeling.{name}" for name in ("backbone", "evaluation_mode", "generation", "sharded", "strategies", "vllm_engine")},
     **{name: f"training.{name}" for name in ("base_text", "non_finite", "resume", "schedules", "supported")},
     **{f"data.{name}": f"domains.{name}" for name in ("base", "esci", "gsm8k", "medcalc", "metamath", "prompts", "records")},
     **{f"data.{name}": f"lab.{name}" for name in ("clinic", "clinic_notes", "skill_items", "skills")},
+    **dict.fromkeys(("lora", "modeling.lora"), "modeling.adapters"),
     "example": "data.example",
     **{name: f"utils.{name}" for name in ("files", "weight_files")},
     **{f"export.{name}": f"checkpoint.{name}" for name in ("checkpoint_weights", "rounding", "weights")},

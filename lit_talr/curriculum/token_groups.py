@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 def token_sums(
-    group: Tensor, num_groups: int, nll: Tensor, mask: Tensor, threshold: float, weights: Tensor | None = None, least_weight: float | None = None
+    group: Tensor, num_groups: int, nll: Tensor, mask: Tensor, threshold: float, weights: Tensor | None = None, least_weight: Tensor | float | None = None
 ) -> Tensor:
     """``[num_groups, len(FIELDS)]`` float64 sums over the tokens of each group, without gradient or device synchronization.
 
@@ -34,7 +34,7 @@ def token_sums(
         mask: bool, the tokens that count.
         threshold: Tokens of a higher probability count in ``share_above``.
         weights: Weights of the loss strategy; 0 where left out.
-        least_weight: Tokens with no higher weight count in ``share_at_floor``.
+        least_weight: Tokens with no higher weight count in ``share_at_floor``; one for all, or one for each.
     """
     probability = probabilities(nll)
     weights = torch.zeros_like(nll) if weights is None else weights

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_talr.data.batch_plan import MicroBatch
-from lit_talr.data.encoder import Encoded
+from lit_talr.data.encoder import Encoded, join_weights
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 
 
@@ -31,10 +31,16 @@ class Batch(TypedDict):
     packing: Packing | None  # None if each example has a row, padded on the right, where causal attention never looks
     labels: Tensor  # [B, T] int64, the token that position t predicts, IGNORE_INDEX where it carries no loss
     supervised: Tensor | None  # [N] int64, indices into the flattened rows that carry loss, which spare a device synchronization; None: not known
+    weights: Tensor | None  # [B, T] int32, the bits of float32 weights of the data, which `data_weights` reads; None: all are 1
     sequence_ids: Tensor  # [B, T] int64, the example of the micro-batch that a token belongs to
     ids: list[int]  # the index of each example in its split; empty for an empty micro-batch
     num_tokens: int  # tokens of this micro-batch that are not padding
     num_items_in_batch: int  # supervised tokens of the whole optimizer step, over micro-batches and ranks
+
+
+def data_weights(batch: Batch, like: Tensor) -> Tensor | None:
+    """``[B, T]`` what the loss's weights of a batch's tokens are multiplied by, with the dtype of ``like``; None: 1 everywhere."""
+    return None if batch["weights"] is None else batch["weights"].view(torch.float32).to(like.dtype)
 
 
 class Identity(Dataset):
@@ -52,6 +58,7 @@ class EncodedExamples(Dataset):
         tokens: Token ids.
         supervised: True for tokens whose prediction carries loss.
         noise: True for tokens of insertions.
+        weights: Weights of the data for each token, float32; None where all are 1.
         lengths: ``[n]`` positions of each example, one less than its tokens.
         num_supervised: ``[n]`` supervised tokens of each example.
     """
@@ -63,6 +70,7 @@ class EncodedExamples(Dataset):
         self.tokens = np.concatenate([row.input_ids for row in encoded]).astype(np.int32, copy=False)
         self.supervised = np.concatenate([row.supervised for row in encoded])
         self.noise = np.concatenate([row.noise for row in encoded])
+        self.weights = join_weights(encoded)
         self.lengths = lengths - 1  # the last token is never an input
         self.num_supervised = np.add.reduceat(self.supervised, self.offsets[:-1], dtype=np.int64)
 
@@ -71,7 +79,14 @@ class EncodedExamples(Dataset):
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of all examples in their order: their tokens, which of them are supervised, and which are noise if there is any."""
+        """Hash of all examples in their order: ``token_hash``, and weights if there are any."""
+        if self.weights is None:
+            return self.token_hash
+        return hashlib.sha256(self.token_hash.encode() + np.ascontiguousarray(self.weights, dtype="<f4").tobytes()).hexdigest()
+
+    @cached_property
+    def token_hash(self) -> str:
+        """Hash of what is scored, in its order: tokens, which of them are supervised, and which are noise if there is any."""
         digest = hashlib.sha256()
         arrays = [(self.offsets, "<i8"), (self.tokens, "<i4"), (self.supervised, "?")] + [(self.noise, "?")] * bool(self.noise.any())
         for array, dtype in arrays:
@@ -81,10 +96,13 @@ class EncodedExamples(Dataset):
     def followed_by(self, other: "EncodedExamples") -> "EncodedExamples":
         """The concatenation of both."""
         both = copy(self)
-        vars(both).pop("content_hash", None)
+        for name in ("content_hash", "token_hash"):
+            vars(both).pop(name, None)
         both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
         for name in ("tokens", "supervised", "noise", "lengths", "num_supervised"):
             setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        if self.weights is not None or other.weights is not None:
+            both.weights = np.concatenate([np.ones(len(one.tokens), np.float32) if one.weights is None else one.weights for one in (self, other)])
         return both
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
@@ -101,6 +119,10 @@ class EncodedExamples(Dataset):
         input_ids, labels = (np.full(shape, value, dtype=np.int64) for value in (self.pad_token_id, IGNORE_INDEX))
         input_ids[target] = self.tokens[source]
         labels[target] = np.where(self.supervised[source + 1], self.tokens[source + 1], IGNORE_INDEX)
+        weights = None
+        if self.weights is not None:
+            weights = np.ones(shape, dtype=np.float32)
+            weights[target] = self.weights[source + 1]
         sequence_ids = sequence[None] if packed else np.arange(shape[0])[:, None].repeat(shape[1], axis=1)
         boundaries = np.append(starts, columns).astype(np.int32)
         return Batch(
@@ -108,6 +130,7 @@ class EncodedExamples(Dataset):
             packing=Packing(torch.from_numpy(position[None]), torch.from_numpy(boundaries), int(widths.max())) if packed else None,
             labels=torch.from_numpy(labels),
             supervised=torch.from_numpy(np.flatnonzero(labels != IGNORE_INDEX)),
+            weights=None if weights is None else torch.from_numpy(weights.view(np.int32)),
             sequence_ids=torch.from_numpy(sequence_ids),
             ids=ids,
             num_tokens=int(widths.sum()),

@@ -18,6 +18,7 @@ from lit_talr.data.insertions import Seams, check_insertions, start_of
 from lit_talr.data.learned import check_context, check_learned
 from lit_talr.data.messages import GUARD, check_messages, content_text, map_texts, texts_in, with_text
 from lit_talr.data.turns import AssistantTurn, Ends, Mismatch, assistant_turn, find_ends
+from lit_talr.data.weights import check_weights, spans_of, token_weights, turn_weight
 
 
 class Encoded(NamedTuple):
@@ -27,13 +28,14 @@ class Encoded(NamedTuple):
     supervised: np.ndarray  # [L] bool, True for tokens whose prediction carries loss
     truncated: int  # prompt tokens cut away
     noise: np.ndarray  # [L] bool, True for the tokens of insertions
+    weights: np.ndarray | None = None  # [L] float32, what the loss's weights are multiplied by, above 0 where supervised; None: 1 everywhere
 
 
 class Tokens(NamedTuple):
     """A row as lists of equal length."""
 
     input_ids: list[int]
-    supervised: list[bool]
+    weights: list[float]  # 0: carries no loss
     noise: list[bool]
 
 
@@ -120,9 +122,18 @@ class ChatEncoder:
             if not content_text(example.messages[index]).strip() and not example.messages[index].get("tool_calls"):
                 raise ValueError(f"Turn {index} has an empty response; fill it in, or leave the row out.")
         check_insertions(example)
+        check_weights(example)
         row, truncated = self.fit(example, self.encoding.max_length)
-        supervised, noise = (np.array(mask, dtype=bool) for mask in (row.supervised, row.noise))
-        return Encoded(np.array(row.input_ids, dtype=np.int32), supervised, truncated, noise)
+        weights = example.weight * np.array(row.weights)
+        weights[0] = 0  # nothing predicts the first token
+        supervised, rounded = weights != 0, weights.astype(np.float32)
+        if not (np.isfinite(rounded).all() and rounded[supervised].all()):
+            lowest, highest = weights[supervised].min(), weights.max()
+            raise ValueError(
+                f"The weights of its tokens, as products, reach from {lowest:g} to {highest:g}, which float32 cannot hold; bring them nearer to 1."
+            )
+        own = rounded if (rounded[supervised] != 1).any() else None
+        return Encoded(np.array(row.input_ids, dtype=np.int32), supervised, truncated, np.array(row.noise, dtype=bool), own)
 
     def encode_prompt(
         self,
@@ -204,14 +215,17 @@ class ChatEncoder:
         messages, supervised = example.messages, example.supervised
         turns = {index: self.assistant_turn(template, messages[: index + 1]) for index in range(1, len(messages)) if is_response(messages[index])}
         whole = self.whole(template, example, turns)
-        row, done = Tokens(list(self.start), [False] * len(self.start), [False] * len(self.start)), 0
+        prompt = self.encoding.prompt_weight
+        row, done = Tokens(list(self.start), [prompt] * len(self.start), [False] * len(self.start)), 0
+        left_out = {turn for turn, value, span in example.weights if value == 0 and span is None} if prompt else set()
 
-        def add(text: str, is_learned: bool = False, insertions: Sequence[tuple[int, list[int]]] = ()) -> None:
+        def add(text: str, weight: float, spans: Sequence[float] = (), insertions: Sequence[tuple[int, list[int]]] = ()) -> None:
             tokens, last = self.tokenize(text, start=done == 0), 0
+            weights = [weight * own for own in spans] if spans else [weight] * len(tokens)
             for index, inserted in (*insertions, (len(tokens), [])):
                 row.input_ids.extend([*tokens[last:index], *inserted])
                 row.noise.extend([False] * (index - last) + [True] * len(inserted))
-                row.supervised.extend([is_learned] * (index - last + len(inserted)))
+                row.weights.extend([*weights[last:index], *[weight] * len(inserted)])
                 last = index
 
         for index, turn in turns.items():
@@ -221,12 +235,21 @@ class ChatEncoder:
                 continue  # this earlier turn was rewritten, and is plain context
             if index in supervised:
                 check_learned(template, messages[: index + 1], turn, self.special)
-            add(whole[done : len(turn.before)])
+            add(whole[done : len(turn.before)], prompt)
             done = len(turn.before)
-            add(turn.text, index in supervised, self.insertions_of(example, index, turn.text))
+            if index in supervised:
+                add(turn.text, turn_weight(example, index), self.span_weights(example, index, turn), self.insertions_of(example, index, turn))
+            else:
+                add(turn.text, 0 if index in left_out else prompt)
+            left_out.discard(index)
             done += len(turn.text)
         if done < len(whole):
-            add(whole[done:])
+            add(whole[done:], prompt)
+        if left_out:
+            raise ValueError(
+                f"Turn {min(left_out)} is not to be learned, but `encoding.prompt_weight` is {prompt}, and of the turns before a response only an assistant's "
+                "that the chat template renders alike throughout can be left out; leave out its `train` and `weight`, or set `encoding.prompt_weight` to 0."
+            )
         return row
 
     def whole(self, template: ChatTemplate, example: Example, turns: Mapping[int, AssistantTurn | Mismatch]) -> str:
@@ -256,7 +279,7 @@ class ChatEncoder:
             ValueError: For a tokenizer that does not know the places of its tokens.
         """
         if not self.tokenizer.is_fast:
-            raise ValueError(f"Insertions need a fast tokenizer, which knows the places of its tokens, got {type(self.tokenizer).__name__}.")
+            raise ValueError(f"Insertions and weights of spans need a fast tokenizer, which knows where its tokens are, got {type(self.tokenizer).__name__}.")
         input_ids, spans, start = [], [], 0
         for piece in filter(None, text.split(GUARD)):
             encoded = self.tokenizer(self.anchor + piece, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
@@ -271,17 +294,35 @@ class ChatEncoder:
         input_ids = self.tokenize(self.guard(text) + behind, start=False)
         return input_ids[:-1] if last and input_ids[-1:] == last else self.tokenize(self.guard(text), start=False)
 
-    def insertions_of(self, example: Example, turn: int, rendered: str) -> list[tuple[int, list[int]]]:
+    def span_weights(self, example: Example, index: int, turn: AssistantTurn) -> list[float]:
+        """The weight that each token of a turn has by its spans; empty where the turn has none.
+
+        Raises:
+            ValueError: For a turn that the template changes.
+        """
+        spans = spans_of(example, index)
+        if not spans:
+            return []
+        seams, content = self.seams(turn.text), content_text(example.messages[index]).replace(GUARD, "")
+        start, body = start_of(content, seams.text, turn.end, index), content.strip()
+        whole = start >= 0 and seams.text.startswith(content, start)  # else the template removes white space around it
+        first, last = (0, len(content)) if whole else (content.index(body), content.index(body) + len(body))
+        characters = np.ones(len(seams.text))
+        for begin, end, weight in spans:
+            characters[start + max(begin, first) : start + max(min(end, last), first)] = weight
+        return token_weights(characters, seams.begins, seams.ends)
+
+    def insertions_of(self, example: Example, index: int, turn: AssistantTurn) -> list[tuple[int, list[int]]]:
         """The insertions of a turn as token ids, each with the number of the turn's tokens before it.
 
         Raises:
             ValueError: For a turn that the template changes, and an insertion inside a token.
         """
-        insertions = sorted((insertion for insertion in example.insertions if insertion.turn == turn), key=lambda insertion: insertion.at)
+        insertions = sorted((insertion for insertion in example.insertions if insertion.turn == index), key=lambda insertion: insertion.at)
         if not insertions:
             return []
-        seams = self.seams(rendered)
-        start = start_of(content_text(example.messages[turn]).replace(GUARD, ""), seams.text, turn)
+        seams = self.seams(turn.text)
+        start = start_of(content_text(example.messages[index]).replace(GUARD, ""), seams.text, turn.end, index)
         places = [start + insertion.at for insertion in insertions]
         return [(seams.num_tokens_before(at), self.tokenize_at(seams, at, insertion.text)) for at, insertion in zip(places, insertions, strict=True)]
 
@@ -313,6 +354,13 @@ class ChatEncoder:
 
 def is_response(message: Message) -> bool:
     return message["role"] == "assistant" and bool(content_text(message).strip() or message.get("tool_calls"))
+
+
+def join_weights(rows: Sequence[Encoded]) -> np.ndarray | None:
+    """The weights of many rows one after the other, float32; None where no row has any."""
+    if all(row.weights is None for row in rows):
+        return None
+    return np.concatenate([np.ones(len(row.input_ids), dtype=np.float32) if row.weights is None else row.weights for row in rows])
 
 
 def without_middle(text: str, cut: int) -> str:

@@ -30,6 +30,14 @@ class Insertion(NamedTuple):
     text: str
 
 
+class Weight(NamedTuple):
+    """A number that the loss's weights of a turn's tokens are multiplied by; 0 leaves them out."""
+
+    turn: int  # index into ``messages``
+    value: float
+    span: tuple[int, int] | None = None  # characters [start, end) of the turn's content; None: the whole turn, with its end
+
+
 @dataclass(frozen=True)
 class Example:
     """A conversation, and which of its turns are learned.
@@ -41,6 +49,9 @@ class Example:
         tools: The functions that the model may call, as JSON schemas.
         template_arguments: Arguments of the chat template for this row, over those of ``encoding.template_arguments``.
         insertions: Noise for training; those at one place follow one another in this order. Prompts of generation have none.
+        weights: Weights of learned turns and of spans within them, 1 by default; a token's weight is the product of its turn's and its span's. A whole turn
+            that is not learned may have 0, which ``encoding.prompt_weight`` then does not supervise either.
+        weight: Weight of the whole row, above 0; multiplies those of all its tokens.
     """
 
     messages: Sequence[Message]
@@ -49,6 +60,8 @@ class Example:
     tools: Sequence[Mapping[str, Any]] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     insertions: Sequence[Insertion] = ()
+    weights: Sequence[Weight] = ()
+    weight: float = 1.0
 
     @classmethod
     def from_prompt(cls, prompt: str, response: str, system: str | None = None, meta: Mapping[str, Any] | None = None) -> "Example":

@@ -63,16 +63,22 @@ def check_insertions(example: Example) -> None:
             raise ValueError(f"An insertion into turn {turn} must be text that is not empty, got {text!r}.")
 
 
-def start_of(content: str, rendered: str, turn: int) -> int:
-    """The number of characters before a content in its rendered turn, white space around it aside.
+def start_of(content: str, rendered: str, end: int, turn: int) -> int:
+    """The number of characters before a content in its rendered turn, which may lack the white space around it (so the number may be negative).
+
+    Args:
+        content: The text.
+        rendered: The turn.
+        end: The number of its characters up to the end of the content, white space aside.
+        turn: The turn's number.
 
     Raises:
-        ValueError: If the template does not write it once, as it is.
+        ValueError: If the template does not write it as it is.
     """
     body = content.strip()
-    if rendered.count(body) != 1:
+    if rendered[max(0, end - len(body)) : end] != body:
         raise ValueError(
-            f"The chat template must write the text of turn {turn} once and as it is, since it has insertions, got it {rendered.count(body)} times; "
-            "leave the insertions out, or give another `encoding.chat_template`."
+            f"The chat template must write the text of turn {turn} as it is, since places in it are named (insertions, or weights of spans); "
+            "leave them out, or give another `encoding.chat_template`."
         )
-    return rendered.index(body) - content.index(body)
+    return end - len(content.rstrip())

@@ -36,7 +36,7 @@ def check_messages(messages: Sequence[Message]) -> None:
         if unknown := [key for key in message if key not in KEYS]:
             raise ValueError(
                 f"Turn {index} has the key `{unknown[0]}`, which no chat template is given; rename it to one of {', '.join(KEYS)} (in a file of rows also "
-                "train, weight), or leave it out."
+                "train, weight, weights), or leave it out."
             )
         if not (isinstance(content, str) or is_parts(content) or (role == "assistant" and content is None and message.get("tool_calls"))):
             raise ValueError(f"Turn {index} must have a text as `content` (or a list of text parts), {not_text(content, 'fill it in, or leave the row out')}.")

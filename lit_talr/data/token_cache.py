@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lit_talr.data import chat_template, encoding, insertions, learned, messages, turns
+from lit_talr.data import chat_template, encoding, insertions, learned, messages, turns, weights
 from lit_talr.data import encoder as encoder_module
-from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
+from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong, join_weights
 from lit_talr.data.example import Example, Message, place
 from lit_talr.data.tokenizer import tokenizer_hash
 from lit_talr.utils.cache import ContentCache, Entry
 from lit_talr.utils.progress import track
 
 logger = logging.getLogger(__name__)
-SOURCES = [chat_template, encoder_module, encoding, insertions, learned, messages, turns]
+SOURCES = [chat_template, encoder_module, encoding, insertions, learned, messages, turns, weights]
 CODE = hashlib.sha256(b"".join(Path(str(source.__file__)).read_bytes() for source in SOURCES)).hexdigest()
 MANY = 4096
 """Number of examples from which starting processes and caching is worth it: some seconds of one process."""
@@ -81,7 +81,7 @@ def token_cache(run: str | Path, coder: ChatEncoder, examples: Sequence[Example]
     options, template = coder.encoding, coder.template
     short = [Message(role="user", content="a"), Message(role="assistant", content="b")]
     about = [version("transformers"), version("tokenizers"), CODE, tokenizer_hash(coder.tokenizer)]
-    about += [str(options.max_length), options.too_long, repr(sorted(options.template_arguments.items()))]
+    about += [str(options.max_length), options.too_long, str(options.prompt_weight), repr(sorted(options.template_arguments.items()))]
     for conversation in (short, [Message(role="system", content="c"), *short]):
         try:
             about.append(template.render(conversation, prompt=False))
@@ -90,7 +90,7 @@ def token_cache(run: str | Path, coder: ChatEncoder, examples: Sequence[Example]
     digest = hashlib.sha256()
     for example in examples:
         parts = list(example.messages), example.supervised, list(example.tools), dict(example.template_arguments), [*map(tuple, example.insertions)]
-        digest.update(repr(parts).encode())
+        digest.update(repr((*parts, [*map(tuple, example.weights)], example.weight)).encode())
     return ContentCache(run, "tokens", *about, digest.digest())
 
 
@@ -103,6 +103,8 @@ def pack_rows(rows: Sequence[Row]) -> Entry:
         "lengths": np.array([len(row.input_ids) if isinstance(row, Encoded) else -row.num_tokens for row in rows]),  # negative: too long
         "truncated": np.array([row.truncated if isinstance(row, Encoded) else 0 for row in rows]),
     }
+    if (joined := join_weights(encoded)) is not None:
+        arrays["weights"] = joined
     return Entry({name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
@@ -110,8 +112,9 @@ def unpack_rows(entry: Entry) -> list[Row]:
     names = ("tokens", "supervised", "noise", "lengths", "truncated")
     tokens, supervised, noise, lengths, truncated = (entry.tensors[name].numpy() for name in names)
     ends = np.cumsum(np.maximum(lengths, 0))[:-1]
-    parts = zip(lengths.tolist(), truncated.tolist(), *(np.split(array, ends) for array in (tokens, supervised, noise)), strict=True)
-    return [Encoded(ids, mask, cut, inserted) if length > 0 else TooLong(-length, 0) for length, cut, ids, mask, inserted in parts]
+    own = np.split(entry.tensors["weights"].numpy(), ends) if "weights" in entry.tensors else [None] * len(lengths)
+    parts = zip(lengths.tolist(), truncated.tolist(), *(np.split(array, ends) for array in (tokens, supervised, noise)), own, strict=True)
+    return [Encoded(ids, mask, cut, inserted, weight) if length > 0 else TooLong(-length, 0) for length, cut, ids, mask, inserted, weight in parts]
 
 
 def encoded_pieces(encoder: ChatEncoder, examples: Sequence[Example]) -> Iterator[list[Row]]:

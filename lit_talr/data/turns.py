@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 
 from lit_talr.data.chat_template import ChatTemplate
 from lit_talr.data.example import Message
-from lit_talr.data.messages import MARK, REASONING, content_text, with_text
+from lit_talr.data.messages import GUARD, MARK, REASONING, content_text, with_text
 
 CALL_ID = "call00001"
 
@@ -25,6 +25,7 @@ class AssistantTurn(NamedTuple):
     text: str  # the turn with its end of turn
     body: str  # the part of it that the template writes where the conversation ends with this turn
     ended: bool
+    end: int  # characters of the turn up to the end of its content, white space and guards aside
 
 
 class Mismatch(NamedTuple):
@@ -117,11 +118,12 @@ def assistant_turn(template: ChatTemplate, messages: Sequence[Message], ends: En
         return Mismatch(before, after.replace(MARK, ""))
     content, _, rest = after[len(before) :].rpartition(MARK)
     content = content.replace(MARK, "")
+    end = len(content.replace(GUARD, ""))
     if ends.written and ends.written in rest:
         body = content + rest[: rest.index(ends.written) + len(ends.written)]
-        return AssistantTurn(before, body, body, ended=True)
+        return AssistantTurn(before, body, body, True, end)
     body = content + rest.rstrip() + trailing_space(messages[-1], rest)
-    return AssistantTurn(before, body + (ends.added or ""), body, ended=ends.added is not None)
+    return AssistantTurn(before, body + (ends.added or ""), body, ends.added is not None, end)
 
 
 def trailing_space(message: Message, rest: str) -> str:

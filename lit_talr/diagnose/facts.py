@@ -44,4 +44,4 @@ class Facts(NamedTuple):
     trained: HardTokens  # rows that were trained on
     visible: float | None  # share of the update that rounding leaves (VisibleUpdate); None if not logged
     drift: float | None  # KL to the base model in nats per token (Drift); None if not logged
-    adapters: bool  # LoRA was trained
+    adapters: bool  # an adapter was trained

@@ -38,7 +38,7 @@ def read_facts(folder: Path) -> Facts:
         sets = {name: hard_tokens(table[table["set"] == key], last) for key, name in SETS.items()}
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / TABLE} lacks what `diagnose` reads ({error}); run the short run again with this version.") from error
-    facts = Facts(last, trial["rate"], **sets, visible=read_visible(folder), drift=read_drift(folder), adapters=trial["remedy"].startswith("lora"))
+    facts = Facts(last, trial["rate"], **sets, visible=read_visible(folder), drift=read_drift(folder), adapters=trial["adapter"])
     refuse_few(folder, facts)
     return facts
 
@@ -56,7 +56,7 @@ def read_trial(folder: Path) -> dict[str, Any]:
         trial = configured_trial(folder)
     except LeftOutError as error:
         raise ValueError(f"{folder} {error}; give the folder of a short Standard run.") from error
-    if trial["remedy"] not in ("standard", "lora"):
+    if trial["loss"] != "standard":
         raise ValueError(
             f"{folder} was trained with the loss {trial['remedy']}; the rule was found on Standard, so give a run with configs/loss/standard.yaml."
         )

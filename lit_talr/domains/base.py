@@ -340,7 +340,7 @@ class DomainDataModule(LightningDataModule):
     def token_items(self, split: Split) -> Items:
         """The supervised tokens of a split, as the things that a score is over."""
         encoded = self.encoded[split]
-        return Items(int(encoded.num_supervised.sum()), "tokens", encoded.content_hash)
+        return Items(int(encoded.num_supervised.sum()), "tokens", encoded.token_hash)
 
     def response_items(self, split: Split) -> Items:
         """The prompts of a split and their right answers, as the things that a score is over."""

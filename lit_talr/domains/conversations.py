@@ -3,11 +3,12 @@
 import json
 from typing import Any, Literal, cast
 
-from lit_talr.data.example import Example, Message
+from lit_talr.data.example import Example, Message, Weight
 from lit_talr.data.messages import check_messages, content_text
+from lit_talr.data.weights import read_spans, read_weight
 
-LEARNED = ("train", "weight")
-"""The keys by which an assistant turn says whether it is learned."""
+LEARNED = ("train", "weight", "weights")
+"""The keys by which an assistant turn says whether it is learned, and with which weight."""
 
 
 def conversation(turns: object, column: str, choice: Literal["all", "last"], system: str | None, where: str) -> Example:
@@ -32,14 +33,17 @@ def conversation(turns: object, column: str, choice: Literal["all", "last"], sys
     try:
         check_messages(messages)
         flags = [is_learned(index, turn) for index, turn in enumerate(turns)]
+        weights = [weights_of(index, turn, flag) for index, (turn, flag) in enumerate(zip(turns, flags, strict=True))]
     except ValueError as error:
         raise ValueError(f"{where}: `{column}`: {error}") from error
     if system and messages[0]["role"] != "system":
-        messages, flags = [Message(role="system", content=system), *messages], [None, *flags]
+        messages, flags, weights = [Message(role="system", content=system), *messages], [None, *flags], [[], *weights]
     supervised = learned_turns(messages, flags, choice)
     if not supervised:
         raise ValueError(f"{where}: `{column}` has no turn of the role `assistant` that is learned, so there is nothing to learn; leave the row out.")
-    return Example(messages[: supervised[-1] + 1], supervised, {"where": where, "answer": content_text(messages[supervised[-1]])})
+    messages = messages[: supervised[-1] + 1]
+    own = [weight._replace(turn=index) for index, weights_of_turn in enumerate(weights[: len(messages)]) for weight in weights_of_turn]
+    return Example(messages, supervised, {"where": where, "answer": content_text(messages[-1])}, weights=own)
 
 
 def learned_turns(messages: list[Message], flags: list[bool | None], choice: Literal["all", "last"]) -> tuple[int, ...]:
@@ -55,17 +59,54 @@ def is_learned(index: int, turn: dict[str, Any]) -> bool | None:
     Raises:
         ValueError: For another value, two that differ, and a turn of another role that is to be learned.
     """
-    train, weight = turn.get("train"), turn.get("weight")
+    train, weight, spans = turn.get("train"), turn.get("weight"), turn.get("weights")
     if train is not None and not isinstance(train, bool):
         raise ValueError(f"Turn {index} must have true or false as `train`, got {train!r}; correct it, or leave it out.")
-    if weight is not None and weight not in (0, 1):
-        raise ValueError(f"Turn {index} must have 0 or 1 as `weight`, got {weight!r}; a turn is learned or not, so leave others out.")
-    flags = {bool(flag) for flag in (train, weight) if flag is not None}
-    if len(flags) > 1:
-        raise ValueError(f"Turn {index} has `train` {train!r} and `weight` {weight!r}, of which one learns it and one does not; leave one out.")
-    if True in flags and turn["role"] != "assistant":
-        raise ValueError(f"Turn {index} of the role `{turn['role']}` is to be learned, but only an assistant's turn can be; leave out `train` and `weight`.")
-    return flags.pop() if flags else None
+    values = {"train": train, "weight": None if weight is None else number(index, weight), "weights": spans or None}
+    flags = {name: bool(value) for name, value in values.items() if value is not None}
+    if len(set(flags.values())) > 1:
+        said = " and ".join(f"`{name}` {turn[name]!r:.80}" for name in flags)
+        raise ValueError(f"Turn {index} has {said}, of which one learns it and one does not; leave one out.")
+    if any(flags.values()) and turn["role"] != "assistant":
+        raise ValueError(
+            f"Turn {index} of the role `{turn['role']}` is to be learned, but only an assistant's turn can be; leave out {' and '.join(map(quoted, flags))}, "
+            "or give all prompts a weight by `encoding.prompt_weight`."
+        )
+    return next(iter(flags.values()), None)
+
+
+def quoted(name: str) -> str:
+    return f"`{name}`"
+
+
+def number(index: int, weight: object) -> float:
+    """The weight of a turn.
+
+    Raises:
+        ValueError: By turn, for a text and for what is no weight.
+    """
+    if isinstance(weight, str):
+        raise ValueError(f"Turn {index}: `weight` must be a number, got the text {weight!r:.80}; write it without quotes.")
+    try:
+        return read_weight(weight, "weight")
+    except ValueError as error:
+        raise ValueError(f"Turn {index}: {error}") from error
+
+
+def weights_of(index: int, turn: dict[str, Any], flag: bool | None) -> list[Weight]:
+    """The weights that a turn gives itself and spans of its content.
+
+    Raises:
+        ValueError: By turn.
+    """
+    if flag is False:
+        return [Weight(index, 0.0)]
+    try:
+        spans = read_spans(turn.get("weights"), "weights", turn.get("content"))
+    except ValueError as error:
+        raise ValueError(f"Turn {index}: {error}") from error
+    whole = number(index, turn.get("weight", 1))
+    return [Weight(index, whole)] * (whole != 1) + [Weight(index, value, (start, end)) for start, end, value in spans]
 
 
 def read_object(value: object, column: str, kind: type, where: str) -> Any:

@@ -4,6 +4,7 @@ from lit_talr.losses.asft import ASFT
 from lit_talr.losses.base import LossStrategy, TokenStats
 from lit_talr.losses.dft import DFT
 from lit_talr.losses.eaft import EAFT
+from lit_talr.losses.ewc import EWC
 from lit_talr.losses.flow import FLOW
 from lit_talr.losses.gce import GCE
 from lit_talr.losses.infosft import InfoSFT
@@ -23,6 +24,7 @@ __all__ = [
     "ASFT",
     "DFT",
     "EAFT",
+    "EWC",
     "FLOW",
     "GCE",
     "IWSFT",

@@ -10,8 +10,8 @@ from lit_talr.utils.errors import check_in
 class ASFT(LossStrategy):
     """``w = p``, as DFT, ``+ coefficient * KL(p_0 || p)`` per supervised token, over the whole vocabulary; p_0 is the base model's distribution.
 
-    The divergence carries gradient and is not weighted. The base model runs at every step too. That costs one more forward and its frozen weights on the
-    device, in the precision of training. With LoRA they are there already: its adapters are switched off for that forward.
+    The divergence carries gradient. Neither DFT nor the data weight it. The base model runs at every step too. That costs one more forward and its frozen
+    weights on the device, in the precision of training. With an adapter they are there already: it is switched off for that forward.
 
     Source: Zhu et al., "Anchored Supervised Fine-Tuning", arXiv:2509.23753; the coefficient is its code's default.
 

@@ -24,6 +24,7 @@ class TokenStats(NamedTuple):
         base_nll: ``[B, T]`` NLL under the base model, detached.
         base_kl: ``[B, T]`` KL(base || model) of the next token in nats, with the dtype of ``nll``; carries gradient.
         masked_kl: ``[B, T]`` the same without the label: both distributions are renormalised over all other tokens; carries gradient.
+        data_weights: ``[B, T]`` weights of the data, above 0 where supervised, which multiply those of any strategy afterwards; None where all are 1.
     """
 
     nll: Tensor
@@ -34,6 +35,7 @@ class TokenStats(NamedTuple):
     base_nll: Tensor | None = None
     base_kl: Tensor | None = None
     masked_kl: Tensor | None = None
+    data_weights: Tensor | None = None
 
     def detach(self) -> "TokenStats":
         """The same numbers without gradient."""
@@ -44,7 +46,7 @@ class Setting(NamedTuple):
     """The properties of a run that a strategy may have to refuse."""
 
     pretrained: bool = True  # training starts from a base model, not from random weights
-    lora: bool = False  # adapters are trained, not the model's own weights
+    adapter: bool = False  # adapters are trained, not the model's own weights
     sharded: bool = False  # the optimizer's state is split among ranks (ZeRO, FSDP2)
     precision: str = "bf16-mixed"  # the trainer's
     sharded_weights: bool = False  # no rank has the whole model (ZeRO-3, FSDP2)
@@ -180,23 +182,25 @@ def check_loss(loss: LossStrategy) -> None:
             raise ValueError(f"{type(part).__name__}.needs must be a set such as `frozenset({{'entropy'}})`, got {part.needs!r}.")
 
 
-def check_weights(loss: LossStrategy, weights: Tensor, stats: TokenStats) -> Tensor:
-    """Detaches weights, and refuses those of another shape than the NLL, which would broadcast to wrong ones.
+def token_weights(loss: LossStrategy, stats: TokenStats) -> Tensor:
+    """Computes the factor of each token's NLL, ``[B, T]``: the loss's weight times that of the data, 0 where unsupervised; detached.
 
     Raises:
-        ValueError: Naming the strategy.
+        ValueError: For weights of another shape than the NLL, which would broadcast to wrong ones, naming the strategy.
     """
+    weights = loss.weights(stats)
     if not isinstance(weights, Tensor) or weights.shape != stats.nll.shape:
         returned = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
         raise ValueError(f"{type(loss).__name__}.weights returned {returned}; it must return one weight for each token, [B, T] = {list(stats.nll.shape)}.")
-    return weights.detach()
+    weights = torch.where(stats.mask, weights.detach(), 0)
+    return weights if stats.data_weights is None else weights * stats.data_weights
 
 
 def measured_weights(loss: LossStrategy, stats: TokenStats) -> Tensor:
     """Computes the masked weights of tokens that are not trained on. Attributes that ``weights`` sets, such as TALR's median for the log, are put back."""
     before = [(part, dict(vars(part))) for part in loss.modules()]
     try:
-        return torch.where(stats.mask, check_weights(loss, loss.weights(stats), stats), 0)
+        return token_weights(loss, stats)
     finally:
         for part, attributes in before:
             vars(part).clear()

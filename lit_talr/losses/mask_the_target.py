@@ -10,7 +10,7 @@ class MaskTheTarget(DivergenceWrapper):
     """``loss + coefficient * KL(q_0 || q)``, q being p over all tokens but the label, renormalised: ``q = p / (1 - p_label)``; q_0 is the base model's.
 
     Plain KL also holds the label's own probability back, against the loss. This leaves it free, and holds how the rest is shared among the other tokens.
-    Exact, per supervised token, not weighted, and with the costs of ``KL``.
+    Exact, per supervised token, weighted by neither the loss nor the data, and with the costs of ``KL``.
 
     Source: Xu et al., "Mask the Target: A Plug-and-Play Regularizer Against LoRA Forgetting", arXiv:2605.29498, after its abstract. The direction and the
     coefficient are not in it: both are those of ``KL`` here.

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import Trainer
-from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
+from lit_talr.modeling.adapting import ADAPTER, merged_weight
 from lit_talr.modeling.sharded import whole
 from lit_talr.modeling.strategies import is_deepspeed, shards_weights, splits_optimizer
 
@@ -100,14 +101,17 @@ def weights_in(model: nn.Module, dtype: torch.dtype, masters: bool) -> Iterator[
         dtype: The dtype.
         masters: Whether an engine keeps more precise weights elsewhere, which are read then.
     """
-    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)] if dtype.itemsize < 4 else []
+    adapted = [module for module in model.modules() if isinstance(module, BaseTunerLayer)] if dtype.itemsize < 4 else []
     disabled = [module.disable_adapters for module in adapted]
+    config: Any = next((module.peft_config[ADAPTER] for module in model.modules() if hasattr(module, "peft_config")), None)  # type: ignore[index]
     merged = {id(layer.get_base_layer().weight): layer for layer in adapted}
     places = [(module, name, weight) for module in model.modules() for name, weight in module._parameters.items() if weight is not None]
     scored: dict[int, nn.Parameter] = {}  # a tied weight once
     for _, _, weight in places:
         if weight.is_floating_point() and id(weight) not in scored:
-            value = merged_weight(merged[id(weight)]) if id(weight) in merged else whole(weight) if masters else weight.detach()
+            value = whole(weight) if masters else weight.detach()
+            if id(weight) in merged:
+                value = merged_weight(config, {name: whole(part) for name, part in merged[id(weight)].state_dict(keep_vars=True).items()})
             scored[id(weight)] = nn.Parameter(value.to(dtype), requires_grad=False)
     try:
         for module, name, weight in places:
@@ -120,9 +124,3 @@ def weights_in(model: nn.Module, dtype: torch.dtype, masters: bool) -> Iterator[
             module._parameters[name] = weight
         for layer, was_disabled in zip(adapted, disabled, strict=True):
             layer.enable_adapters(not was_disabled)
-
-
-def merged_weight(layer: LoraLayer) -> Tensor:
-    """``W + alpha / r * B A`` in float32."""
-    (adapter,) = layer.active_adapters
-    return layer.get_base_layer().weight.float() + layer.get_delta_weight(adapter).float()  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -14,9 +15,10 @@ from transformers.utils import is_liger_kernel_available
 from lit_talr.data.encoded import Packing
 from lit_talr.kernels.token_kl import TokenKL
 from lit_talr.kernels.token_nll import IGNORE_INDEX, KEPT_BYTES, TokenNLL
+from lit_talr.modeling.adapters import Adapter
+from lit_talr.modeling.adapting import ADAPTER, adapter_names, add_adapters
 from lit_talr.modeling.evaluation_mode import evaluation_mode
 from lit_talr.modeling.head import BaseLogits, Head, HeadKernel
-from lit_talr.modeling.lora import LoRA, add_adapters
 
 
 class BackboneOutput(NamedTuple):
@@ -37,7 +39,7 @@ class Backbone(nn.Module):
 
     Args:
         model: As loaded by ``load_model``.
-        lora: Adapters to train in place of the weights, which are frozen then.
+        adapter: Trained in place of the weights, which are frozen then.
         head_kernel: Function for the NLL where it carries gradient; elsewhere it is always ``own``.
         kept_logits: Bytes of a micro-batch's logits up to which ``own`` keeps them for the gradient, at least 0; larger ones are computed twice.
 
@@ -45,7 +47,7 @@ class Backbone(nn.Module):
         ValueError: For a model without a linear head. Whether its logits are otherwise what this class computes, ``load_model`` has checked.
     """
 
-    def __init__(self, model: PreTrainedModel, lora: LoRA | None = None, head_kernel: HeadKernel = "own", kept_logits: int = KEPT_BYTES) -> None:
+    def __init__(self, model: PreTrainedModel, adapter: Adapter | None = None, head_kernel: HeadKernel = "own", kept_logits: int = KEPT_BYTES) -> None:
         super().__init__()
         config = model.config.get_text_config()
         linear = model.get_output_embeddings()
@@ -56,9 +58,11 @@ class Backbone(nn.Module):
         Head.from_linear(linear, *logit_options(config), head_kernel, kept_logits)
         trained = {id(parameter) for module in (self.decoder, self.head) for parameter in module.parameters()}
         for parameter in model.parameters():
-            parameter.requires_grad_(id(parameter) in trained and lora is None)
-        if lora is not None:
-            add_adapters(model, self.decoder, self.head, lora)
+            parameter.requires_grad_(id(parameter) in trained and adapter is None)
+        if adapter is not None:
+            add_adapters(model, self.decoder, self.head, adapter)
+            self.register_state_dict_post_hook(leave_out_base)
+            self.register_load_state_dict_post_hook(allow_no_base)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Backbone":
         """Moves buffers without casting them: rotary frequencies in bfloat16 alias distant positions."""
@@ -71,6 +75,12 @@ class Backbone(nn.Module):
         return self
 
     @property
+    def adapter_config(self) -> PeftConfig | None:
+        """PEFT's configuration of the adapter, if there is one."""
+        configs: dict[str, PeftConfig] = getattr(self.model, "peft_config", {})
+        return configs.get(ADAPTER)
+
+    @property
     def decoder(self) -> nn.Module:
         return self.model.get_decoder()
 
@@ -80,7 +90,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def base_logits(self, input_ids: Tensor, packing: Packing | None = None) -> BaseLogits:
-        """Runs this model without its adapters, in evaluation mode, on tokens ``[B, T]``: with LoRA, that is the base model."""
+        """Runs this model without its adapters, in evaluation mode, on tokens ``[B, T]``: with adapters, that is the base model."""
         adapted = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
         for module in adapted:
             module.enable_adapters(False)
@@ -134,6 +144,19 @@ class Backbone(nn.Module):
         masked: TokenKL | None = self.head(chosen, labels.flatten()[index], base=base) if masked_kl else None
         values = (*tokens, whole and whole.kl, masked and masked.kl)
         return BackboneOutput(*(value if value is None else scatter(value, index, shape) for value in values))  # type: ignore[arg-type]
+
+
+def leave_out_base(backbone: Backbone, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Keeps the adapters alone in a checkpoint; the frozen weights are the base model's, which is loaded first."""
+    own = {f"{prefix}model.{name}" for name in adapter_names(backbone.model)}
+    for name in [name for name in state if name.startswith(prefix) and name not in own]:
+        del state[name]
+
+
+def allow_no_base(backbone: Backbone, keys: Any) -> None:
+    """Lets a checkpoint lack the frozen weights, which ``leave_out_base`` left out; all of the adapters must be there."""
+    base = set(backbone.model.state_dict()) - set(adapter_names(backbone.model))
+    keys.missing_keys[:] = [name for name in keys.missing_keys if name.partition("model.")[2] not in base]
 
 
 def logit_options(config: PretrainedConfig) -> tuple[float | None, float]:

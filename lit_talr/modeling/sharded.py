@@ -27,6 +27,7 @@ from lit_talr.modeling.families import check_family
 from lit_talr.modeling.generation import read_valid
 from lit_talr.modeling.loading import read_config
 from lit_talr.modeling.strategies import is_zero3, whole_models
+from lit_talr.utils.collectives import local
 from lit_talr.utils.errors import without_code
 from lit_talr.utils.weight_files import TensorInfo, read_tensor, tensors
 
@@ -37,6 +38,7 @@ class Part(NamedTuple):
     number: int  # of the parameter, in the order in which the optimizer got them
     start: int  # in the flattened tensor
     end: int
+    first: int  # index of the first of them in the flattened parameter
 
 
 @contextmanager
@@ -187,6 +189,18 @@ def read_own_part(target: Tensor, info: TensorInfo) -> None:
         target.copy_(read_tensor(info))
 
 
+def parts_of_weights(parameters: Sequence[Tensor]) -> dict[Tensor, list[Part]]:
+    """Where this rank's parts of the parameters lie, where the optimizer steps these themselves: whole, or their rows under FSDP2."""
+    return {weight: [Part(number, 0, local(weight).numel(), first_element(weight))] for number, weight in enumerate(parameters)}
+
+
+def first_element(weight: Tensor) -> int:
+    """The index of the first element that this rank owns, in the flattened weight."""
+    if not isinstance(weight, DTensor):
+        return 0
+    return compute_local_shape_and_global_offset(weight.shape, weight.device_mesh, weight.placements)[1][0] * prod(weight.shape[1:])
+
+
 def parts_of_flat(parameters: Sequence[Tensor], engine: Any) -> dict[Tensor, list[Part]]:
     """Where this rank's parts of the parameters lie in the flat fp32 tensors that DeepSpeed's optimizer steps; padding belongs to none.
 
@@ -197,13 +211,14 @@ def parts_of_flat(parameters: Sequence[Tensor], engine: Any) -> dict[Tensor, lis
     found: dict[Tensor, list[Part]] = {flat: [] for flat in getattr(engine, "fp32_partitioned_groups_flat", None) or engine.single_partition_of_fp32_groups}
     for number, parameter in enumerate(parameters):
         if hasattr(parameter, "ds_id"):
-            index, start, length = engine.grad_position[engine.get_param_id(parameter)]
-            length = min(length, max(0, parameter.ds_numel - length * dist.get_rank()))  # type: ignore[attr-defined]
-            found[engine.fp32_partitioned_groups_flat[index]].append(Part(number, start, start + length))
+            index, start, width = engine.grad_position[engine.get_param_id(parameter)]
+            first = width * dist.get_rank()
+            length = min(width, max(0, parameter.ds_numel - first))  # type: ignore[attr-defined]
+            found[engine.fp32_partitioned_groups_flat[index]].append(Part(number, start, start + length, first))
         elif parameter._hp_mapping is not None:  # type: ignore[attr-defined]
             fragment = parameter._hp_mapping  # type: ignore[attr-defined]
             address, flat = fragment.hp_fragment_address, engine.single_partition_of_fp32_groups[fragment.param_group_index]
-            found[flat].append(Part(number, address.start, address.start + address.numel))
+            found[flat].append(Part(number, address.start, address.start + address.numel, fragment.lp_fragment_address.start))
     return found
 
 

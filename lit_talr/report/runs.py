@@ -168,21 +168,28 @@ def configured_trial(folder: Path) -> dict[str, Any]:
         remedy, variant = remedy_name(config["model"]), config["data"]["init_args"].get("target")
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise LeftOutError("has a config.yaml that is not one of `lit-talr fit`") from error
-    return {"remedy": remedy, "rate": rate, "seed": seed if type(seed) is int else None, "variant": variant}
+    about = {"loss": loss_name(config["model"]["loss"]), "adapter": bool(config["model"].get("adapter"))}
+    return {**about, "remedy": remedy, "rate": rate, "seed": seed if type(seed) is int else None, "variant": variant}
 
 
 def remedy_name(model: dict[str, Any]) -> str:
-    """The loss of a model's configuration, after ``lora`` for adapters: ``lora``, ``talr``, ``lora-l2-talr``."""
-    parts = [*(["lora"] if model.get("lora") else []), loss_name(model["loss"])]
+    """The loss of a model's configuration, after its adapter, all in small letters: ``lora``, ``talr``, ``lora-l2-talr``."""
+    parts = [*([class_word(model["adapter"])] if model.get("adapter") else []), loss_name(model["loss"])]
     return "-".join(part for part in parts if part != "standard" or len(parts) == 1)
 
 
 def loss_name(loss: dict[str, Any]) -> str:
     """The class in small letters, with that of a loss that it holds, unless that is the standard one."""
     inner = (loss.get("init_args") or {}).get("loss")
-    name = loss["class_path"].rsplit(".", 1)[-1].lower()
+    name = class_word(loss)
     inner_name = loss_name(inner) if isinstance(inner, dict) else "standard"
     return name if inner_name == "standard" else f"{name}-{inner_name}"
+
+
+def class_word(member: dict[str, Any]) -> str:
+    """The class of a part of a configuration, in small letters."""
+    word: str = member["class_path"].rsplit(".", 1)[-1].lower()
+    return word
 
 
 def fit_commands(folder: Path) -> list[str]:

@@ -121,7 +121,7 @@ def merged_point(trial: Point, method: str, alpha: float, base_model: str, out: 
     merged = str(out / name / "merged")
     merge = ["merge", "--base", base_model, "--tuned", str(out / trial.name / "export"), "--alpha", f"{alpha:g}"]
     merge += [*([] if method == "linear" else ["--method", method]), "--out", merged]
-    model = ["--model.pretrained", merged, "--model.tokenizer", "null", "--model.lora", "null"]  # the export has the tokenizer and merged adapters
+    model = ["--model.pretrained", merged, "--model.tokenizer", "null", "--model.adapter", "null"]  # the export has the tokenizer and merged adapters
     test = ["test", "-c", str(out / trial.name / "config.yaml"), *model, "--run", str(out / name)]
     key = digest(trial.key, alpha, *([] if method == "linear" else [method]))[:DIGITS]
     return Point(name, trial.variant, MERGES[method], trial.rate, trial.seed, trial.base, [merge, test], key, alpha, trial.name, trial.remedy)

@@ -1,4 +1,4 @@
-"""The base model: the one that training starts from, and what a loss needs of it."""
+"""The base model: the one that training starts from."""
 
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -7,16 +7,11 @@ import torch
 from lightning.pytorch import Trainer
 from torch.distributed.device_mesh import init_device_mesh
 
-from lit_talr.data.encoded import Batch
-from lit_talr.domains.base import DomainDataModule
-from lit_talr.losses.base import RUNNING_BASE, LossStrategy
 from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, forward_context, weights_dtype
 from lit_talr.modeling.backbone import Backbone
-from lit_talr.modeling.head import BaseLogits
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.sharded import empty_model, load_shards, shard
 from lit_talr.modeling.strategies import shards_weights, splits_optimizer
-from lit_talr.training.base_nll import BaseNLL, load_base_nll
 from lit_talr.utils.waiting import on_rank_zero
 from lit_talr.utils.weight_files import fingerprint, model_folder, weight_files
 
@@ -27,7 +22,7 @@ class BaseModel(NamedTuple):
     pretrained: str  # folder or hub name
     revision: str | None
     attention: str | None
-    dtype: torch.dtype | None  # of its weights where training rounds them (an engine, LoRA); else the trainer's
+    dtype: torch.dtype | None  # of its weights where training rounds them (an engine, adapters); else the trainer's
     arithmetic: Arithmetic = "training"  # what it is run in
 
     def scored_in(self, trainer: Trainer, arithmetic: Arithmetic) -> "BaseModel":
@@ -65,37 +60,9 @@ class BaseModel(NamedTuple):
         return f"{self.weights_hash(trainer)} {trainer.precision} {arithmetic_name(trainer, self.arithmetic)} {self.dtype} {self.attention}"
 
 
-class BaseNumbers(NamedTuple):
-    """Numbers that a run keeps of its base model."""
-
-    nll: BaseNLL | None = None  # of every training token, where the loss needs it
-    backbone: Backbone | None = None  # runs next to the trained model where the loss needs its distributions; with LoRA the trained model, adapters off, serves
-    weights_hash: str | None = None  # None for random weights
-
-    def logits(self, batch: Batch, trained: Backbone | None) -> BaseLogits:
-        """Runs the base model on a batch; with LoRA, that is the trained model without its adapters."""
-        backbone = self.backbone or trained
-        assert backbone is not None
-        return backbone.base_logits(batch["input_ids"], batch["packing"])
-
-
-def prepare_base(trainer: Trainer, data: DomainDataModule, loss: LossStrategy, base: BaseModel | None, lora: bool) -> BaseNumbers:
-    """Computes or loads what the loss needs of the base model, before training loads any weight. Collective."""
-    if base is None:
-        return BaseNumbers()
-    nll = None
-    if "base_nll" in loss.needs:
-        encoded = data.encoded["train"]
-        nll = load_base_nll(trainer, encoded, data.batching, base.identity(trainer), base.load)
-        loss.prepare(nll.nll.numpy(), encoded.num_supervised)
-    runs = loss.needs & RUNNING_BASE
-    backbone = base.load(trainer).requires_grad_(False) if runs and not lora else None
-    return BaseNumbers(nll, backbone, base.weights_hash(trainer))
-
-
-def base_dtype(trainer: Trainer, lora: bool) -> torch.dtype | None:
+def base_dtype(trainer: Trainer, adapter: bool) -> torch.dtype | None:
     """The dtype of the base's weights, where it is not the trainer's default."""
-    return mixed_dtype(trainer) if lora or splits_optimizer(trainer.strategy) else None
+    return mixed_dtype(trainer) if adapter or splits_optimizer(trainer.strategy) else None
 
 
 def mixed_dtype(trainer: Trainer) -> torch.dtype | None:

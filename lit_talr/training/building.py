@@ -1,6 +1,7 @@
 """Builds the backbone that a run trains or tests, from the module's options and the trainer's strategy."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -9,21 +10,24 @@ from typing import Any, NamedTuple, get_args
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from lit_talr.data.batch_plan import Batching
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.kernels.token_nll import KEPT_BYTES
+from lit_talr.losses.base import LossStrategy
+from lit_talr.modeling.adapters import Adapter
 from lit_talr.modeling.backbone import Backbone, compile_layers, use_liger_layers
 from lit_talr.modeling.families import check_packing
 from lit_talr.modeling.head import HeadKernel
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.lora import LoRA
-from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, parts_of_flat, shard, zero3_drawing
+from lit_talr.modeling.sharded import empty_model, exact_buffers, exact_masters, load_shards, parts_of_flat, parts_of_weights, shard, zero3_drawing
 from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3, shards_weights
 from lit_talr.training.base_model import compute_dtype, mixed_dtype
-from lit_talr.training.mofo import MoFO
+from lit_talr.training.fisher import Fisher, fisher_losses, owned_fisher
+from lit_talr.training.parts import PartsOptimizer
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.identity import WeightsIdentity, folder_weights
 from lit_talr.utils.score import digest
@@ -94,14 +98,16 @@ class Source(NamedTuple):
         return on_rank_zero(trainer, lambda: folder_weights(self.folder), f"reads {self.folder}")
 
 
-def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoRA | None, vocab_size: int, batching: Batching, exact: bool = False) -> Backbone:
+def build_backbone(
+    trainer: Trainer, source: Source, compute: Compute, adapter: Adapter | None, vocab_size: int, batching: Batching, exact: bool = False
+) -> Backbone:
     """Loads or draws the weights, and prepares the model for the trainer's strategy.
 
     Args:
         trainer: Knows strategy, precision and whether the model is trained.
         source: Where weights come from.
         compute: How the model is computed.
-        lora: Adapters to train in place of the weights.
+        adapter: Trained in place of the weights.
         vocab_size: Size of the tokenizer's vocabulary.
         batching: Whether rows are packed.
         exact: Keep frozen weights in the dtype of trained ones, so that they can be scored in it.
@@ -110,12 +116,14 @@ def build_backbone(trainer: Trainer, source: Source, compute: Compute, lora: LoR
         ValueError: For a head smaller than the tokenizer, and for a kernel or attention that cannot do what is asked.
     """
     strategy, fits = trainer.strategy, trainer.state.fn == "fit"
-    model = load_weights(trainer, source, compute, lora is not None and not exact, vocab_size)
+    model = load_weights(trainer, source, compute, adapter is not None and not exact, vocab_size)
     if compute.liger_layers:
         use_liger_layers(model)
     if is_zero3(strategy):
         exact_buffers(model)
-    backbone = Backbone(model, lora, compute.head_kernel, compute.kept_logits)
+    if is_deepspeed(strategy) and adapter is not None:
+        strategy.exclude_frozen_parameters = True  # from its checkpoints, as Backbone does
+    backbone = Backbone(model, adapter, compute.head_kernel, compute.kept_logits)
     if backbone.head.out_features < vocab_size:
         raise ValueError(f"The tokenizer has {vocab_size} tokens, the model's head {backbone.head.out_features}; give the model's own tokenizer.")
     if batching.packing:
@@ -175,10 +183,24 @@ def try_head_kernel(trainer: Trainer, backbone: Backbone, needs: frozenset[str])
         backbone.head.try_kernel(trainer.strategy.root_device, compute_dtype(trainer), "entropy" in needs, "top_entropy" in needs)
 
 
-def tell_parts(optimizer: Optimizer, trainer: Trainer) -> None:
-    """Tells an optimizer that looks at whole parameters where they lie once DeepSpeed has replaced them by flat tensors."""
-    if isinstance(optimizer, MoFO) and is_deepspeed(trainer.strategy):
-        optimizer.split(lambda: parts_of_flat(optimizer.parameters, trainer.optimizers[0]))
+def tell_parts(optimizer: Optimizer, trainer: Trainer, module: nn.Module, loss: LossStrategy, fishers: Sequence[Fisher]) -> None:
+    """Tells a new optimizer and a loss that look at whole parameters where they lie, also once DeepSpeed has replaced them by flat tensors.
+
+    Args:
+        optimizer: Of the module's trained weights.
+        trainer: With its strategy.
+        module: Has the backbone.
+        loss: The loss.
+        fishers: What its parts that need a Fisher information get, in their order.
+    """
+    trained = {name.removeprefix("backbone."): weight for name, weight in module.named_parameters() if weight.requires_grad}
+    weights, is_flat = list(trained.values()), is_deepspeed(trainer.strategy)
+    if isinstance(optimizer, PartsOptimizer):
+        optimizer.name_parameters(list(trained))
+        if is_flat:
+            optimizer.split(lambda: parts_of_flat(weights, trainer.optimizers[0]))
+    for ewc, fisher in zip(fisher_losses(loss), fishers, strict=True):
+        ewc.fisher = owned_fisher(fisher, list(trained), lambda: parts_of_flat(weights, trainer.optimizers[0]) if is_flat else parts_of_weights(weights))
 
 
 def restore_masters(trainer: Trainer, backbone: Backbone, source: Source) -> None:

@@ -1,23 +1,22 @@
 """MoFO: AdamW that moves only the weights with the largest momentum."""
 
-from collections.abc import Callable, Iterable, Mapping
-from math import prod, sqrt
+from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
 
 from lit_talr.modeling.sharded import Part
-from lit_talr.utils.collectives import sum_over_ranks
+from lit_talr.training.parts import PartsOptimizer, average, move
+from lit_talr.utils.collectives import local, sum_over_ranks
 from lit_talr.utils.errors import check_in
 
 INTEGERS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 """The integers of the same size: numbers that are not negative have the order of their bits."""
 
 
-class MoFO(Optimizer):
+class MoFO(PartsOptimizer):
     """AdamW in which a matrix's update is ``where(|m| >= t, m, 0) / (sqrt(v) + eps)``, t the k-th largest ``|m|`` of the matrix, k a fraction of its size.
 
     m and v are AdamW's averages of all gradients, with its bias correction. Norms and biases, which have one dimension, are updated whole, as in the authors'
@@ -53,60 +52,30 @@ class MoFO(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         check_in("fraction", fraction, "(0, 1]", "1 updates all weights")
-        for name, value, interval in (("lr", lr, "[0, inf)"), ("eps", eps, "[0, inf)"), ("weight_decay", weight_decay, "[0, inf)")):
-            check_in(name, value, interval)
-        for beta in betas:
-            check_in("betas", beta, "[0, 1)")
-        super().__init__(params, {"lr": lr, "fraction": fraction, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self.parameters = [weight for group in self.param_groups for weight in group["params"]]
+        super().__init__(params, lr, betas, eps, weight_decay, {"fraction": fraction})
         shapes = [tuple(getattr(weight, "ds_shape", weight.shape)) for weight in self.parameters]  # whole, also under ZeRO-3
         fractions = [group["fraction"] for group in self.param_groups for _ in group["params"]]
         self.sizes = [max(1, int(share * prod(shape))) if len(shape) > 1 else prod(shape) for share, shape in zip(fractions, shapes, strict=True)]
         self.filtered = [len(shape) > 1 for shape in shapes]
-        self.sharded = any(isinstance(weight, DTensor) for weight in self.parameters)
-        self.locate = self.whole_parts
 
-    def whole_parts(self) -> dict[Tensor, list[Part]]:
-        """The parts in each tensor that is stepped, where these are the parameters themselves."""
-        return {weight: [Part(number, 0, local(weight).numel())] for number, weight in enumerate(self.parameters)}
-
-    def split(self, locate: Callable[[], dict[Tensor, list[Part]]]) -> None:
-        """Tells an optimizer whose tensors an engine replaces, and splits among ranks, where each parameter lies in them."""
-        self.locate, self.sharded = locate, True
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        with torch.enable_grad():
-            loss = closure() if closure is not None else None
-        stepped = [(weight, group) for group in self.param_groups for weight in group["params"] if weight.grad is not None]
-        for weight, group in stepped:
-            self.average(weight, group["betas"])
-        parts = self.locate() if stepped else {}
+    def change(self, stepped: list[tuple[Tensor, dict[str, Any]]], parts: Mapping[Tensor, list[Part]]) -> None:
+        states = [{name: local(value) for name, value in self.state[weight].items()} for weight, _ in stepped]
+        for (weight, group), state in zip(stepped, states, strict=True):
+            average(state["exp_avg"], state["exp_avg_sq"], local(weight.grad), group["betas"])  # type: ignore[arg-type]
         owned = {
-            number: local(self.state[weight]["exp_avg"]).view(-1)[start:end]
-            for weight, _ in stepped
-            for number, start, end in parts[weight]
+            number: state["exp_avg"].view(-1)[start:end]
+            for (weight, _), state in zip(stepped, states, strict=True)
+            for number, start, end, _ in parts[weight]
             if self.filtered[number]
         }
         thresholds = self.thresholds(owned)
-        for weight, group in stepped:
-            moved = local(self.state[weight]["exp_avg"]).clone()
-            for number, start, end in parts[weight]:
+        for (weight, group), state in zip(stepped, states, strict=True):
+            moved = state["exp_avg"].clone()
+            for number, start, end, _ in parts[weight]:
                 if self.filtered[number]:
                     part = moved.view(-1)[start:end]
                     part.masked_fill_(bits(part) < thresholds[number], 0)
-            self.move(weight, moved, group)
-        return loss
-
-    def average(self, weight: Tensor, betas: tuple[float, float]) -> None:
-        """Takes a gradient into the running averages."""
-        state = self.state[weight]
-        if "exp_avg" not in state:
-            state |= {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
-        gradient = local(weight.grad)  # type: ignore[arg-type]
-        state["step"] += 1
-        local(state["exp_avg"]).lerp_(gradient, 1 - betas[0])
-        local(state["exp_avg_sq"]).mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+            move(local(weight), moved, state["exp_avg_sq"], state["step"].item(), group)
 
     def thresholds(self, owned: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
         """The bits of the smallest ``|m|`` that is updated, by the number of the parameter."""
@@ -116,14 +85,6 @@ class MoFO(Optimizer):
         device = local(self.param_groups[0]["params"][0]).device
         dtype = local(self.param_groups[0]["params"][0]).dtype if like is None else like.dtype
         return dict(enumerate(kth_largest(owned, torch.tensor(self.sizes, device=device), dtype)))
-
-    def move(self, weight: Tensor, moved: Tensor, group: Mapping[str, Any]) -> None:
-        """Changes a weight along what is left of its momentum."""
-        state, (first, second), rate = self.state[weight], group["betas"], float(group["lr"])
-        step = state["step"].item()
-        local(weight).mul_(1 - rate * group["weight_decay"])
-        scale = (local(state["exp_avg_sq"]).sqrt() / sqrt(1 - second**step)).add_(group["eps"])
-        local(weight).addcdiv_(moved, scale, value=-rate / (1 - first**step))
 
 
 def kth_largest(owned: Mapping[int, Tensor], sizes: Tensor, dtype: torch.dtype) -> Tensor:
@@ -151,8 +112,3 @@ def kth_largest(owned: Mapping[int, Tensor], sizes: Tensor, dtype: torch.dtype) 
 def bits(values: Tensor) -> Tensor:
     """The magnitudes as integers of the same order."""
     return values.abs().view(INTEGERS[values.dtype])
-
-
-def local(value: Tensor) -> Tensor:
-    """This rank's part of a tensor, in the same memory."""
-    return value.to_local() if isinstance(value, DTensor) else value

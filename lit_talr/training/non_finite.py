@@ -12,15 +12,14 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lit_talr.domains.base import DomainDataModule
+from lit_talr.losses.anchored import run_closure
 from lit_talr.losses.base import TokenStats
-from lit_talr.losses.l2 import run_closure
 from lit_talr.modeling.strategies import is_deepspeed
-from lit_talr.utils.collectives import gather_lists, sum_over_ranks
+from lit_talr.utils.collectives import gather_lists, local, sum_over_ranks
 from lit_talr.utils.errors import check_least
 from lit_talr.utils.files import write_text
 
@@ -131,8 +130,7 @@ class Guard:
         """
         if self._total is None:
             assert self._sums is not None
-            local = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
-            spoiled = (~get_total_norm(local).isfinite()).to(self._sums).reshape(1)
+            spoiled = (~get_total_norm(list(map(local, gradients))).isfinite()).to(self._sums).reshape(1)
             total = sum_over_ranks(torch.cat([self._sums, spoiled]))
             self._total = total[:2]
             loss, self.nll, num_spoiled = total.tolist()  # the step's one device synchronization

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lit_talr.modeling.lora import LoRA
 from lit_talr.training.configuration import Options, describe
+from lit_talr.utils.weight_files import BASE_HASH, fingerprint
 
 WHERE = "a place; what lies there is compared by its content"
 HOW = "memory and speed; the gradient is the same up to rounding"
@@ -44,7 +44,7 @@ SHAPES = "the checkpoint's weights would not fit"
 STATE = "the optimizer's state in the checkpoint is of the old one"
 POSITION = "the position in the data follows from the number of steps"
 FIXED = {
-    **dict.fromkeys(("model.lora", "model.architecture"), SHAPES),
+    **dict.fromkeys(("model.adapter", "model.architecture"), SHAPES),
     "model.optimizer": STATE,
     **{f"model.optimizer.{name}": STATE for name in ("amsgrad", "centered", "fused", "foreach", "capturable", "differentiable")},
     **dict.fromkeys(("data.batching.batch_size", "data.replay.share"), POSITION),
@@ -78,7 +78,7 @@ def why_fixed(name: str) -> str | None:
     """The reason why an option cannot be changed on purpose; None if it can."""
     if " " in name:
         return "it is what the run has learned from"
-    above = next((tree for tree in ("model.lora", "model.architecture") if is_within(name, tree)), name)
+    above = next((tree for tree in ("model.adapter", "model.architecture") if is_within(name, tree)), name)
     return FIXED.get(above)
 
 
@@ -180,13 +180,12 @@ def check_same(name: str, loaded: Any, current: Any) -> None:
         raise ValueError(f"The checkpoint is of another run: its {name} is {loaded}, here {current}; resume with what it was started with, or start a new run.")
 
 
-def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping[str, Any], trainer: Trainer) -> None:
+def check_model(checkpoint: Mapping[str, Any], module: Any, trainer: Trainer) -> None:
     """Refuses a checkpoint of another model, by its adapters and the first tensor whose shape differs.
 
     Args:
         checkpoint: As Lightning loads it; DeepSpeed keeps its weights elsewhere.
-        lora: Adapters of this module.
-        state: State dict of this module.
+        module: The module that loads it.
         trainer: Knows the checkpoint's path, and whether it is continued or only read.
 
     Raises:
@@ -194,10 +193,14 @@ def check_model(checkpoint: Mapping[str, Any], lora: LoRA | None, state: Mapping
     """
     if "configuration" not in checkpoint:
         raise ValueError("The checkpoint does not say which run it is of: an older version wrote it; `lit-talr export` it, and start from the export.")
-    loaded = {name: value for name, value in checkpoint["configuration"].items() if is_within(name, "model.lora")}
-    if found := differences(loaded, describe("model.lora", lora)):
+    loaded = {name: value for name, value in checkpoint["configuration"].items() if is_within(name, "model.adapter")}
+    if found := differences(loaded, describe("model.adapter", module.adapter)):
         raise ValueError(refusal(found, None, way_to_read(trainer)))
-    shapes = {name: value.shape for name, value in state.items() if isinstance(value, Tensor)}
+    if module.adapter is not None and (way_out := way_to_read(trainer)):  # where it is continued, all options are compared
+        here = fingerprint(module.source.folder)[:16]
+        if found := differences({BASE_HASH: checkpoint["configuration"][BASE_HASH]}, {BASE_HASH: here}):
+            raise ValueError(refusal(found, None, way_out))
+    shapes = {name: value.shape for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     for name, value in checkpoint.get("state_dict", {}).items():
         if isinstance(value, Tensor) and shapes.get(name) != value.shape:
             raise ValueError(

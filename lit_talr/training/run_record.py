@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_talr.modeling.strategies import FSDP2Strategy
-from lit_talr.training.base_model import BaseNumbers
+from lit_talr.training.base_numbers import BaseNumbers
 from lit_talr.training.configuration import Options, data_options, module_options, optimizer_options, trainer_options
 from lit_talr.training.position import continue_plan
 from lit_talr.training.rates import GroupOptions, group_options, restore_options
 from lit_talr.training.resume import Change, check_options, why_may_differ
 from lit_talr.utils.identity import WeightsIdentity
 from lit_talr.utils.score import digest
+from lit_talr.utils.weight_files import BASE_HASH
 
 
 class RunRecord:
@@ -126,4 +127,5 @@ def ignore_loss_state(module: LightningModule, keys: Any) -> None:
 def base_options(base: BaseNumbers) -> Options:
     """The contents of the base model."""
     nll = {} if base.nll is None else {"base NLL (hash of base weights, rows, precision and attention)": base.nll.key[:16]}
-    return {"model.pretrained (hash of its weights)": base.weights_hash and base.weights_hash[:16], **nll}
+    fishers = {"base Fisher information (hash of base weights, examples and attention)": [fisher.key[:16] for fisher in base.fishers]} if base.fishers else {}
+    return {BASE_HASH: base.weights_hash and base.weights_hash[:16], **nll, **fishers}

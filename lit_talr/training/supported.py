@@ -24,7 +24,7 @@ from lit_talr.lab.muon import Muon
 from lit_talr.losses.base import LossStrategy, Setting, check_loss
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, is_deepspeed, is_zero3, shards_weights, splits_optimizer
-from lit_talr.training.mofo import MoFO
+from lit_talr.training.parts import PartsOptimizer
 from lit_talr.utils.errors import check_least
 
 COMPUTED = frozenset({"entropy", "top_entropy", "base_nll", "base_kl", "masked_kl"})
@@ -38,7 +38,7 @@ REFUSED: dict[type[Callback], str] = {
     LearningRateFinder: "a rate is judged here by what it learns and what it forgets; compare several with `lit-talr sweep`",
     StochasticWeightAveraging: AVERAGES,
     WeightAveraging: AVERAGES,
-    BaseFinetuning: "the optimizer is made once, for all trained weights; train few of them with `model.lora`",
+    BaseFinetuning: "the optimizer is made once, for all trained weights; train few of them with `model.adapter`",
     ModelPruning: "it changes weights outside of the optimizer's steps; prune the export of a run",
     SpikeDetection: "it leaves out micro-batches, and an optimizer step is accounted as a whole; `model.non_finite` says what becomes of a step that fails",
     OnExceptionCheckpoint: "it deletes its checkpoint as the run ends; `WholeCheckpoint` writes one where a callback fails",
@@ -47,14 +47,14 @@ REFUSED: dict[type[Callback], str] = {
 """Lightning's callbacks that cannot work here, with the reason and the way out."""
 
 
-def check_run(trainer: Any, loss: LossStrategy, pretrained: bool, lora: bool, compile_layers: bool, bf16_weights: bool) -> None:
+def check_run(trainer: Any, loss: LossStrategy, pretrained: bool, adapter: bool, compile_layers: bool, bf16_weights: bool) -> None:
     """Refuses a combination of trainer and module that is not supported.
 
     Args:
         trainer: With its strategy.
         loss: Its ``check`` is called too.
         pretrained: Whether training starts from a pretrained model.
-        lora: Whether adapters are trained.
+        adapter: Whether adapters are trained.
         compile_layers: Whether layers are compiled.
         bf16_weights: Whether weights in bf16 are allowed.
 
@@ -63,18 +63,18 @@ def check_run(trainer: Any, loss: LossStrategy, pretrained: bool, lora: bool, co
     """
     strategy = trainer.strategy
     check_loss(loss)
-    check_strategy(trainer, lora)
+    check_strategy(trainer, adapter)
     check_trainer(trainer, bf16_weights)
-    loss.check(Setting(pretrained, lora, splits_optimizer(strategy), str(trainer.precision), shards_weights(strategy)))
+    loss.check(Setting(pretrained, adapter, splits_optimizer(strategy), str(trainer.precision), shards_weights(strategy)))
     if compile_layers and shards_weights(strategy):
         raise ValueError("`model.compute.compile_layers` is not supported where every weight is sharded (ZeRO-3, FSDP2); leave it out.")
     if missing := loss.needs - COMPUTED:
         raise ValueError(f"{type(loss).__name__} needs {', '.join(sorted(missing))}, which is not computed; there are {', '.join(sorted(COMPUTED))}.")
-    if lora and not pretrained:
-        raise ValueError("`model.lora` adapts frozen weights, and random ones are of no use; give `model.pretrained`, or leave it out.")
+    if adapter and not pretrained:
+        raise ValueError("`model.adapter` adapts frozen weights, and random ones are of no use; give `model.pretrained`, or leave it out.")
 
 
-def check_strategy(trainer: Any, lora: bool = False) -> None:
+def check_strategy(trainer: Any, adapter: bool = False) -> None:
     """Refuses strategies, and settings of theirs, that are not supported."""
     strategy = trainer.strategy
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, DeepSpeedStrategy, FSDP2Strategy)):
@@ -88,8 +88,8 @@ def check_strategy(trainer: Any, lora: bool = False) -> None:
     if is_deepspeed(strategy) and not isinstance(strategy, DeepSpeedCPUStrategy) and not isinstance(trainer.accelerator, CUDAAccelerator):
         stage = (strategy.config or {}).get("zero_optimization", {}).get("stage", 2)
         raise ValueError(f"DeepSpeed needs GPUs; on CPU ranks use configs/strategy/zero{stage}-cpu.yaml.")
-    if lora and shards_weights(strategy):
-        raise ValueError("`model.lora` is not supported where every weight is sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml.")
+    if adapter and shards_weights(strategy):
+        raise ValueError("`model.adapter` is not supported where every weight is sharded (ZeRO-3, FSDP2); use configs/strategy/ddp.yaml or zero2.yaml.")
 
 
 def check_trainer(trainer: Any, bf16_weights: bool) -> None:
@@ -130,8 +130,9 @@ def check_optimizer(optimizer: Optimizer, trainer: Trainer) -> None:
             f"A fused {type(optimizer).__name__} is not supported under FSDP2, since torch has none for split weights; set `model.optimizer.fused: false`, "
             "or use AdamW."
         )
-    if isinstance(optimizer, MoFO) and is_deepspeed(trainer.strategy) and (offload := offloads(trainer.strategy)):
-        raise ValueError(f"MoFO is not supported with DeepSpeed's `{offload}`, which moves the optimizer to the CPU; leave it out, or use AdamW.")
+    if isinstance(optimizer, PartsOptimizer) and is_deepspeed(trainer.strategy) and (offload := offloads(trainer.strategy)):
+        name = type(optimizer).__name__
+        raise ValueError(f"{name} is not supported with DeepSpeed's `{offload}`, which moves the optimizer to the CPU; leave it out, or use AdamW.")
     if isinstance(optimizer, Muon) and splits_optimizer(trainer.strategy):
         raise ValueError("Muon is not supported where the optimizer is split among ranks: it makes whole matrices orthogonal; use DDP, or AdamW.")
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 STARTED_BY = "LIT_TALR_STARTED_BY"
@@ -54,6 +55,11 @@ def all_ranks_come(here: str, seconds: float = 30) -> bool:
             time.sleep(0.1)
         store.delete_key(marks[dist.get_rank()])  # for a rank that comes later, after this one has gone
     return False
+
+
+def local(value: Tensor) -> Tensor:
+    """This rank's part of a tensor, in the same memory."""
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def has_ranks() -> bool:

@@ -92,6 +92,10 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+BASE_HASH = "model.pretrained (hash of its weights)"
+"""The option under which checkpoints have the first digits of the base model's ``fingerprint``."""
+
+
 def fingerprint(folder: Path) -> str:
     """Hashes a model's configuration and weights."""
     digest = hashlib.sha256()

@@ -22,9 +22,9 @@ from lit_talr.callbacks.drift import corpus_name, pad_blocks, read_text
 from lit_talr.checkpoint.merge import merge
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
+from lit_talr.modeling.adapters import LoRA
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.loading import load_model, new_config
-from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.module import DomainSFT
 from lit_talr.theory.code_length import bits_per_byte
@@ -113,11 +113,11 @@ def test_every_kind_of_model_is_no_distance_from_itself(tmp_path: Path, name: st
     write_data(tmp_path)
     torch.manual_seed(0)
     load_model(None, None, architecture, 300 if "padded" in name else 259, None).save_pretrained(tmp_path / "model")
-    lora, precision = (LoRA(r=2, alpha=2) if name == "lora" else None), ("bf16-mixed" if name in ("padded in bf16", "lora") else "32-true")
-    run(tmp_path, small(), steps=1, lora=lora, trainer={"precision": precision})
+    adapter, precision = (LoRA(r=2, alpha=2) if name == "lora" else None), ("bf16-mixed" if name in ("padded in bf16", "lora") else "32-true")
+    run(tmp_path, small(), steps=1, adapter=adapter, trainer={"precision": precision})
     first, last = rows(tmp_path)
     assert first["kl"] == 0 and first["agreement"] == 1
-    assert lora is not None or last["kl"] > 1e-7  # adapters hardly move in their first step
+    assert adapter is not None or last["kl"] > 1e-7  # adapters hardly move in their first step
 
 
 def test_training_is_bitwise_the_same_with_and_without(own: Path, watched: dict[str, Tensor]) -> None:
@@ -126,7 +126,7 @@ def test_training_is_bitwise_the_same_with_and_without(own: Path, watched: dict[
 
 
 def test_training_with_drawn_weights_and_dropout_is_too(own: Path) -> None:
-    options: dict[str, Any] = {"lora": LoRA(r=2, alpha=2, dropout=0.5), "steps": 2}
+    options: dict[str, Any] = {"adapter": LoRA(r=2, alpha=2, dropout=0.5), "steps": 2}
     with_drift = run(own, small(every_n_steps=1, seed=5), "adapters", **options)
     without = fit(own, Standard(), optimizer=ADAM, **options)
     assert all(torch.equal(with_drift[name], without[name]) for name in without)

@@ -26,9 +26,9 @@ from lit_talr.cli.command_line import main
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.domains import Records
 from lit_talr.losses import Standard
+from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.lora import LoRA
 from lit_talr.module import DomainSFT
 from lit_talr.report.tables import collect
 from lit_talr.tasks.base import Benchmark
@@ -105,20 +105,20 @@ def asked(folder: Path, tasks: dict[str, Benchmark], batch_size: int = 3, code: 
 
 
 def watched(
-    folder: Path, run: str, *callbacks: Callback, epochs: int = 1, lora: LoRA | None = None, precision: Any = "32-true", attention: str | None = None
+    folder: Path, run: str, *callbacks: Callback, epochs: int = 1, adapter: Adapter | None = None, precision: Any = "32-true", attention: str | None = None
 ) -> tuple[Trainer, DomainSFT, Records]:
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
     options: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "num_sanity_val_steps": 0, "default_root_dir": folder / run}
-    model: dict[str, Any] = {"pretrained": str(folder / "model"), "lora": lora, "compute": Compute(attention=attention)}
+    model: dict[str, Any] = {"pretrained": str(folder / "model"), "adapter": adapter, "compute": Compute(attention=attention)}
     module = DomainSFT(Standard(), partial(torch.optim.SGD, lr=0.5), Constant(), **model)
     module.generation = Generation(max_new_tokens=4)
     return Trainer(callbacks=list(callbacks), precision=precision, **quiet, **options), module, records(folder)
 
 
 def fit(
-    folder: Path, run: str, *callbacks: Callback, epochs: int = 1, lora: LoRA | None = None, precision: Any = "32-true", attention: str | None = None
+    folder: Path, run: str, *callbacks: Callback, epochs: int = 1, adapter: Adapter | None = None, precision: Any = "32-true", attention: str | None = None
 ) -> tuple[Trainer, DomainSFT]:
-    trainer, module, data = watched(folder, run, *callbacks, epochs=epochs, lora=lora, precision=precision, attention=attention)
+    trainer, module, data = watched(folder, run, *callbacks, epochs=epochs, adapter=adapter, precision=precision, attention=attention)
     trainer.fit(module, datamodule=data)
     return trainer, module
 
@@ -180,9 +180,9 @@ def test_training_is_not_disturbed(folder: Path) -> None:
     assert ends[0][2:] == ends[1][2:]
 
 
-@pytest.mark.parametrize("lora", [None, LoRA(r=2, alpha=64)])
-def test_the_model_in_memory_answers_as_its_export(folder: Path, lora: LoRA | None) -> None:
-    fit(folder, "run", asked(folder, BOTH), HFExport(), lora=lora)
+@pytest.mark.parametrize("adapter", [None, LoRA(r=2, alpha=64)])
+def test_the_model_in_memory_answers_as_its_export(folder: Path, adapter: Adapter | None) -> None:
+    fit(folder, "run", asked(folder, BOTH), HFExport(), adapter=adapter)
     model, tokenizer = load_model(str(folder / "run" / "export"), None, None, 0, None), load_tokenizer(str(folder / "run" / "export"))
     manager = harness.find_tasks([*BOTH], str(folder / "tasks"))
     rows = read_json_lines(folder / "run" / "answers" / "general-epoch-1.jsonl")
@@ -192,7 +192,7 @@ def test_the_model_in_memory_answers_as_its_export(folder: Path, lora: LoRA | No
         samples, _ = harness.ask(harness.SplitLM(model, tokenizer, 3), loaded, benchmark.limit, False, False)
         resps = json.loads(json.dumps([sample["resps"] for sample in samples["samples"][name]]))
         own = [row["resps"] for row in rows if row["suite"] == name]
-        if lora is None or name == "written":
+        if adapter is None or name == "written":
             assert own == resps
         else:
             numbers = [np.array([[part[0][0] for part in item] for item in items]) for items in (own, resps)]
@@ -218,7 +218,7 @@ def test_another_dtype_attention_or_tokenizer_is_another_base_model(folder: Path
     fit(folder, "full", callback(), precision="bf16-mixed")
     fit(folder, "again", callback(), precision="bf16-mixed")
     assert num_cached() == 1
-    fit(folder, "lora", callback(), precision="bf16-mixed", lora=LoRA(r=2, alpha=2))
+    fit(folder, "lora", callback(), precision="bf16-mixed", adapter=LoRA(r=2, alpha=2))
     assert num_cached() == 2
     fit(folder, "eager", callback(), precision="bf16-mixed", attention="eager")
     assert num_cached() == 3

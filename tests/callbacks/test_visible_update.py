@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from lit_talr.callbacks import Drift, DriftBudget, HFExport, Summary, VisibleUpdate
 from lit_talr.checkpoint.rounding import PIECE, PIECES, Rounding, boundary_distance, median_distance
 from lit_talr.losses import Standard
-from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.adapters import LoRA
 from lit_talr.utils.weight_files import tensors
 from tests.helpers.fits import QWEN3, fit, write_data
 from tests.helpers.scores import read_values
@@ -92,7 +92,7 @@ def test_it_is_logged_after_each_epoch_and_at_the_end(own: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "options", [{"precision": "32-true"}, {"lora": LoRA(r=2, alpha=2)}, {"architecture": QWEN3}, {"rate": 0.0}], ids=["fp32", "lora", "random", "still"]
+    "options", [{"precision": "32-true"}, {"adapter": LoRA(r=2, alpha=2)}, {"architecture": QWEN3}, {"rate": 0.0}], ids=["fp32", "lora", "random", "still"]
 )
 def test_where_there_is_nothing_to_measure_nothing_is_logged(own: Path, tmp_path: Path, options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "lit_talr"):

@@ -25,9 +25,9 @@ from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import merged_weights, write_shards
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
+from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.lora import LoRA
 from lit_talr.utils.files import UMASK, write_json
 from lit_talr.utils.manifest import MANIFEST, write_manifest
 from lit_talr.utils.weight_files import tensors
@@ -66,8 +66,8 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({"architecture": {**QWEN3, "tie_word_embeddings": True}}, None),
         ({"architecture": {**QWEN3, "tie_word_embeddings": False}}, "bfloat16"),
-        ({"lora": SMALL}, None),
-        ({"lora": SMALL, "precision": "bf16-mixed"}, None),
+        ({"adapter": SMALL}, None),
+        ({"adapter": SMALL, "precision": "bf16-mixed"}, None),
         ({"precision": "bf16-mixed"}, "float16"),
         ({"precision": "64-true"}, None),
     ],
@@ -153,16 +153,17 @@ def test_a_model_that_did_not_move_loses_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
-@pytest.mark.parametrize("lora", [None, SMALL])
-def test_the_names_are_those_that_transformers_writes(tmp_path: Path, family: str, lora: LoRA | None) -> None:
+@pytest.mark.parametrize("adapter", [None, SMALL])
+def test_the_names_are_those_that_transformers_writes(tmp_path: Path, family: str, adapter: Adapter | None) -> None:
     torch.manual_seed(0)
     plain = load_model(None, None, ARCHITECTURES[family], 43, None)
     plain.save_pretrained(tmp_path / "start")
-    model = Backbone(load_model(str(tmp_path / "start"), None, None, 43, None), lora).model
+    backbone = Backbone(load_model(str(tmp_path / "start"), None, None, 43, None), adapter)
+    model, config = backbone.model, backbone.adapter_config
     (tmp_path / "out").mkdir()
     shutil.copy(tmp_path / "start" / "config.json", tmp_path / "out")
     weights = live_weights(model, None)
-    write_shards(tmp_path / "out", file_names(model), merged_weights(weights, 3.0) if lora else weights, torch.float32)
+    write_shards(tmp_path / "out", file_names(model), merged_weights(weights, config) if config else weights, torch.float32)
     first, second = state(tmp_path / "start"), state(tmp_path / "out")
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -185,7 +186,8 @@ def test_merged_one_by_one_is_merged_as_a_whole() -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     whole = merged(backbone.model, backbone.model.state_dict())
-    weights = merged_weights(live_weights(backbone.model, None), 3.0)
+    assert backbone.adapter_config is not None
+    weights = merged_weights(live_weights(backbone.model, None), backbone.adapter_config)
     assert weights.shapes == {name: tuple(value.shape) for name, value in whole.items()}
     assert all(torch.equal(weights.read(name), value) for name, value in whole.items())
 

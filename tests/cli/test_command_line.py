@@ -54,9 +54,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ),
         (["--model.loss", "FLOW"], "FLOW compares with the base model, and random weights say nothing; give `model.pretrained`"),
         (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),
-        (["-c", "configs/lora.yaml"], "`model.lora` adapts frozen weights, and random ones are of no use; give `model.pretrained`"),
-        (["--model.lora.r", "0"], "`lora.r` must be at least 1, got 0."),
-        (["-c", "configs/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to the base model's, but LoRA's begin at random"),
+        (["-c", "configs/adapter/lora.yaml"], "`model.adapter` adapts frozen weights, and random ones are of no use; give `model.pretrained`"),
+        (["--model.adapter", "LoRA", "--model.adapter.r", "0"], "`adapter.r` must be at least 1, got 0."),
+        (["-c", "configs/adapter/lora.yaml", "-c", "configs/loss/l2.yaml"], "L2 pulls the weights back to the base model's, and an adapter's are others"),
         (["--model.loss", "IWSFT", "--model.loss.bounds", "0.2,1.8"], "`model.loss.bounds` must be a list of numbers, such as [0.2,1.8], got 0.2,1.8."),
         (
             ["--data", "MedCal"],
@@ -90,7 +90,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ),
         (["--model.loss", "tests.cli.Power"], "`model.loss`: there is no class Power in tests.cli; there are ASFT"),
         (["--model.loss", "{class_path: TALR, floor: 0.1}"], "Option 'class_path' is not accepted; the options of a class stand under `init_args`"),
-        (["--model.lora", "{r: 8, r: 16}"], "`--model.lora`: the key `r` stands in line 1 and again in line 1; join the two."),
+        (["--model.adapter", "{r: 8, r: 16}"], "`--model.adapter`: the key `r` stands in line 1 and again in line 1; join the two."),
         (["--trainer.logger", "CSVLogger"], "`trainer.logger` needs `save_dir`; give it, such as `--trainer.logger.save_dir VALUE`."),
         (
             ["--trainer.logger.project", "x"],
@@ -313,10 +313,10 @@ def test_a_trained_run_is_not_scored_with_other_weights(words: list[str], capsys
 @pytest.mark.slow
 def test_scores_are_never_those_of_other_adapters(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     start = ["--model.architecture", "null", "--model.pretrained", str(tmp_path / "model")]
-    main(["fit", *words, *start, "-c", "configs/lora.yaml", "--model.lora.r", "2", "--trainer.max_steps", "1"])
+    main(["fit", *words, *start, "-c", "configs/adapter/lora.yaml", "--model.adapter.r", "2", "--trainer.max_steps", "1"])
     test = ["test", "-c", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last"]
-    sentence = f"its model.lora.alpha is 64, here 6400; test it by `-c {tmp_path / 'run' / 'config.yaml'}`, the configuration of its run."
-    assert sentence in refused(capsys, *test, "--model.lora.alpha", "6400")
+    sentence = f"its model.adapter.alpha is 64, here 6400; test it by `-c {tmp_path / 'run' / 'config.yaml'}`, the configuration of its run."
+    assert sentence in refused(capsys, *test, "--model.adapter.alpha", "6400")
     main(test)
     adapter = ["--model.tokenizer", "null", "--model.pretrained", str(tmp_path / "run" / "adapter"), "--run", str(tmp_path / "other")]
     assert "adapter holds an adapter (adapter_config.json); give a model with its update merged in" in refused(capsys, *test[:3], *adapter)

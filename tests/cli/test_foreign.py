@@ -71,6 +71,7 @@ def test_the_options_here_exist() -> None:
     values = {"trainer.precision": "32-true", "model.schedule": "Cosine", "trainer.logger": "true", "model.compute.gradient_checkpointing": "true"}
     values |= {"model.optimizer": "torch.optim.AdamW", "model.optimizer.betas": "[0.9,0.999]", "trainer.callbacks": "Summary", "trainer.deterministic": "true"}
     values |= {f"model.compute.{name}": "true" for name in ("compile_layers", "liger_layers")} | {"data.turns": "all", "ckpt_path": "last"}
-    values |= {"data.batching.packing": "false", "model.lora.targets": "[q_proj]", "data.encoding.too_long": "drop", "model.schedule.warmup_steps": "0"}
+    values |= {"model.adapter.use_dora": "true", "model.adapter.use_rslora": "true"}
+    values |= {"data.batching.packing": "false", "model.adapter.targets": "[q_proj]", "data.encoding.too_long": "drop", "model.schedule.warmup_steps": "0"}
     options = sorted({option for answer in ANSWERS.values() for option in re.findall(r"`([\w.]+)(?:: [\w-]+)?`", answer)})
-    parse([*FIT[1:], "-c", "configs/lora.yaml", *(word for option in options for word in (f"--{option}", values.get(option, "1")))])
+    parse([*FIT[1:], "-c", "configs/adapter/lora.yaml", *(word for option in options for word in (f"--{option}", values.get(option, "1")))])

@@ -23,6 +23,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (["--model.attention", "sdpa"], "`model.attention` is now `model.compute.attention`."),
         (["--model.gradient_checkpointing=true"], "`model.gradient_checkpointing` is now `model.compute.gradient_checkpointing`."),
+        (["--model.lora.r", "8"], "`model.lora.r` is now `model.adapter.r`."),
+        (["--model.lora", "{r: 8}"], "`model.lora` is now `model.adapter`."),
         (["--data", "lit_talr.data.MedCalc"], "`lit_talr.data.MedCalc` is now `lit_talr.domains.MedCalc`."),
         (["--model.schedule=lit_talr.schedules.Linear"], "`lit_talr.schedules.Linear` is now `lit_talr.training.schedules.Linear`."),
         (["--model.optimizer", "lit_talr.optimizers.Muon"], "`lit_talr.optimizers.Muon` is now `lit_talr.lab.Muon`."),

@@ -15,9 +15,9 @@ def test_a_negative_number_belongs_to_its_option() -> None:
 
 
 def test_a_repeated_key_in_a_typed_value_is_refused() -> None:
-    refuse_repeated_keys(["--model.lora", "{r: 8, alpha: 16}", "--x={", "--data.train", "a: b: c"])
-    with pytest.raises(ValueError, match="`--model.lora`: the key `r` stands in line 1 and again"):
-        refuse_repeated_keys(["fit", "--model.lora={r: 8, r: 16}"])
+    refuse_repeated_keys(["--model.adapter", "{r: 8, alpha: 16}", "--x={", "--data.train", "a: b: c"])
+    with pytest.raises(ValueError, match="`--model.adapter`: the key `r` stands in line 1 and again"):
+        refuse_repeated_keys(["fit", "--model.adapter={r: 8, r: 16}"])
 
 
 def test_callbacks_that_are_replaced_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from lit_talr.data import token_cache
 from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
 from lit_talr.data.encoding import Encoding
-from lit_talr.data.example import Example, Insertion
+from lit_talr.data.example import Example, Insertion, Weight
 from lit_talr.data.token_cache import encode_many, encode_row
 from lit_talr.losses import Standard
 from tests.helpers.fits import fit, write_data
@@ -75,6 +75,19 @@ def test_processes_and_the_cache_give_the_rows_of_one_process_in_order(run: Path
     assert [int(row.noise.sum()) for row in cached if isinstance(row, Encoded)][:4] == [0, 0, 1, 0]
 
 
+def test_weights_are_cached_where_there_are_any(run: Path, request: pytest.FixtureRequest) -> None:
+    weighted = [*EXAMPLES[:3], replace(EXAMPLES[3], weight=0.5), EXAMPLES[9], replace(EXAMPLES[4], weights=[Weight(1, 3.0, (1, 2))])]
+    alone = [encode_row(encoder(), example) for example in weighted]
+    encode_all(encoder(), run, weighted)
+    request.getfixturevalue("never_encoded")
+    for row, cached in zip(alone, encode_many(encoder(), weighted, run, "", show=False), strict=True):
+        assert type(row) is type(cached)
+        if isinstance(row, Encoded) and isinstance(cached, Encoded) and row.weights is not None:
+            assert cached.weights is not None and cached.weights.dtype == np.float32 and cached.weights.tolist() == row.weights.tolist()
+        elif isinstance(row, Encoded) and isinstance(cached, Encoded) and cached.weights is not None:
+            assert (cached.weights == 1).all()
+
+
 def test_rows_that_are_all_too_long_are_cached(run: Path, request: pytest.FixtureRequest) -> None:
     rows = encode_all(encoder("drop", max_length=2), run)
     assert all(isinstance(row, int) for row in rows)
@@ -95,7 +108,10 @@ def test_everything_of_a_row_is_part_of_the_key(run: Path) -> None:
     thinking = replace(first, messages=[first.messages[0], {**first.messages[1], "reasoning_content": "hm"}])
     rows = [first, thinking, replace(first, tools=[{"name": "f"}]), replace(first, template_arguments={"day": 1})]
     rows += [replace(first, insertions=[Insertion(1, at, text)]) for at, text in ((0, "?"), (1, "?"), (1, "-"))]
-    assert len({token_cache.token_cache(run, encoder(), [row]).path for row in rows}) == 7
+    rows += [replace(first, weight=2.0), *(replace(first, weights=[Weight(1, 2.0, span)]) for span in (None, (0, 1)))]
+    assert len({token_cache.token_cache(run, encoder(), [row]).path for row in rows}) == 10
+    other = ChatEncoder(byte_tokenizer(), Encoding(max_length=40, too_long="truncate_prompt", prompt_weight=1))
+    assert token_cache.token_cache(run, other, [first]).path != token_cache.token_cache(run, encoder(), [first]).path
 
 
 def test_an_entry_that_is_not_whole_is_computed_again(run: Path) -> None:

@@ -9,7 +9,7 @@ CONFIG = """
 seed_everything: 0
 model:
   loss: {{class_path: lit_talr.{loss}}}
-  lora: {lora}
+  adapter: {adapter}
   optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.002}}}}
 data: {{class_path: Clinic, init_args: {{target: cot, held_out: 0.2, batching: {{batch_size: 8}}}}}}
 """
@@ -41,10 +41,10 @@ def token_rows(
     return [{"set": name, "threshold": threshold, **row} for row in rows]
 
 
-def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, loss: str = "Standard", lora: str = "null") -> Path:
+def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, loss: str = "Standard", adapter: str = "null") -> Path:
     """A run of noise by default: three quarters of the unseen hard tokens are still hard, a tenth of the trained ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(CONFIG.format(loss=loss, lora=lora))
+    (folder / "config.yaml").write_text(CONFIG.format(loss=loss, adapter=adapter))
     if rows is None:
         rows = [*token_rows("probe", num_still=40), *token_rows("held_out")]
     write_table(folder / "token_probability.parquet", rows)

@@ -69,7 +69,7 @@ def write_earlier(folder: Path) -> None:
         (lambda folder: (write_run(folder) / "config.yaml").write_text("a: b"), "has a config.yaml that is not one of `lit-talr fit`; give"),
         (without(set="held_out"), "held no training rows out, .* train with `--data.held_out 0.2`"),
         (lambda folder: write_run(folder, loss="TALR"), "was trained with the loss talr; the rule was found on Standard"),
-        (lambda folder: write_run(folder, loss="TALR", lora="{r: 8}"), "was trained with the loss lora-talr; "),
+        (lambda folder: write_run(folder, loss="TALR", adapter="{class_path: LoRA}"), "was trained with the loss lora-talr; "),
         (both(last=0), "has not finished an epoch; continue it"),
         (both(threshold=0.5), "was watched with `threshold: 0.5`, the rule was found with 0.2; leave"),
         (both(num_hard=30, num_still=20), r"has 30 unseen token\(s\) that the base finds hard, and 100 are needed; hold out at least 4 times as many rows"),
@@ -98,7 +98,7 @@ def test_a_part_of_an_epoch_does_not_count(tmp_path: Path, steps: int, epochs: i
 
 
 def test_adapters_are_said(tmp_path: Path) -> None:
-    assert read_facts(write_run(tmp_path, lora="{r: 8}")).adapters
+    assert read_facts(write_run(tmp_path, adapter="{class_path: LoRA}")).adapters
 
 
 def test_the_run_around_an_export_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Run by torchrun on two CPU ranks: ten steps of each remedy that is an optimizer or a schedule, whole and resumed, whose weights rank 0 keeps."""
+"""Run by torchrun on two CPU ranks: ten steps of each remedy that is an optimizer, a schedule or a penalty, whole and resumed, whose weights rank 0 keeps."""
 
 import os
 import sys
@@ -26,7 +26,8 @@ if __name__ == "__main__":
             options: dict[str, Any] = {"strategy": STRATEGIES[strategy](), "devices": 2, "precision": precision(strategy), "default_root_dir": str(run)}
             options |= {"enable_checkpointing": True, "callbacks": [keep]} if stop == STEPS else {}
             checkpoint = None if stop == STEPS else str(run / "checkpoints" / f"last-step={stop}.ckpt")
-            weights = fit(folder, Standard(), STEPS, batching={"micro_batch_size": 2}, ckpt_path=checkpoint, trainer=options, **REMEDIES[name]())
+            remedy = {"loss": Standard(), **REMEDIES[name]()}
+            weights = fit(folder, steps=STEPS, batching={"micro_batch_size": 2}, ckpt_path=checkpoint, trainer=options, **remedy)
             if os.environ["RANK"] == "0":
                 save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{strategy}_{name}_{stop}.safetensors")
             torch.distributed.barrier()

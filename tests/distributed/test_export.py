@@ -20,11 +20,12 @@ from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.strategies import end_process
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
 from tests.distributed.worker import STRATEGIES
-from tests.helpers.fits import LORA, fit
+from tests.helpers.fits import ADAPTERS, fit
 
 FAST = ["zero2:32-true:full", "zero3:32-true:full", "fsdp2:32-true:full", "zero2:bf16-mixed:lora"]
 CASES = [*FAST, *(f"{strategy}:bf16-mixed:full" for strategy in ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2"))]
-CASES += ["zero1:32-true:full", "zero1:bf16-true:full", "ddp:bf16-mixed:lora", "zero1:32-true:lora"]
+CASES += ["zero1:32-true:full", "zero1:bf16-true:full", "ddp:bf16-mixed:lora", "zero1:32-true:lora", "ddp:bf16-mixed:dora"]
+CASES += [f"zero2:bf16-mixed:{name}" for name in ADAPTERS if name != "lora"]
 pytestmark = pytest.mark.ranks
 
 
@@ -38,7 +39,11 @@ def out(folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.
 @pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
 def test_what_is_written_is_what_was_in_memory(folder: Path, out: Path, tmp_path: Path, case: str) -> None:
     run, memory = out / case.replace(":", "_"), load_file(out / f"{case.replace(':', '_')}.safetensors")
-    expected = logits(Backbone(load_model(str(folder / "model"), None, None, 259, None), LORA if case.endswith("lora") else None).model, memory)
+    adapter = ADAPTERS.get(case.rsplit(":", 1)[1])
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    weights = checkpoint_weights(checkpoint)
+    buffers = {name: weights.read(name) for name in weights.shapes if name not in memory}  # what an adapter began with
+    expected = logits(Backbone(load_model(str(folder / "model"), None, None, 259, None), adapter).model, {**memory, **buffers})
     export(run, tmp_path / "out")
     for path in (run / "export", tmp_path / "out"):
         model = AutoModelForCausalLM.from_pretrained(path)
@@ -46,15 +51,15 @@ def test_what_is_written_is_what_was_in_memory(folder: Path, out: Path, tmp_path
         torch.testing.assert_close(logits(model, {}), expected, rtol=0, atol=1e-5)
     first, second = (load_file(path / "model.safetensors") for path in (run / "export", tmp_path / "out"))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-    (checkpoint,) = (run / "checkpoints").iterdir()
-    weights = checkpoint_weights(checkpoint)
-    assert all(torch.equal(weights.read(name).to(value.dtype), value) for name, value in memory.items())
-    assert (run / "adapter" / "adapter_model.safetensors").is_file() == case.endswith("lora")
+    own = {name: value for name, value in memory.items() if adapter is None or name in weights.shapes}
+    assert own and all(torch.equal(weights.read(name).to(value.dtype), value) for name, value in own.items())
+    assert not any(".base_layer." in name for name in weights.shapes)
+    assert (run / "adapter" / "adapter_model.safetensors").is_file() == (adapter is not None)
 
 
 @torch.no_grad()
 def logits(model: torch.nn.Module, weights: dict[str, Tensor]) -> Tensor:
-    named = dict(model.named_parameters())
+    named = model.state_dict(keep_vars=True)
     for name, weight in weights.items():
         named[name].copy_(weight)
     return model.eval()(input_ids=torch.arange(200).reshape(4, 50)).logits
@@ -74,10 +79,9 @@ if __name__ == "__main__":
             "callbacks": [HFExport(), WholeCheckpoint()],
             "default_root_dir": str(run),
         }
-        lora = LORA if kind == "lora" else None
         adam = partial(torch.optim.AdamW, lr=0.01)
         loss = TALR(scope="step")  # which has a state of its own in the checkpoint
-        weights = fit(data, loss, steps=2, lora=lora, optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
+        weights = fit(data, loss, steps=2, adapter=ADAPTERS.get(kind), optimizer=adam, batching={"micro_batch_size": 2}, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, f"{run}.safetensors")
     end_process()

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_talr.callbacks import TokenProbability
-from lit_talr.losses import Standard
+from lit_talr.losses import LossStrategy, Standard
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
-from tests.helpers.fits import ADAPTED, BESIDE_BASE, LORA, LOSSES, ON_RANKS, distance, fit
+from tests.helpers.fits import ADAPTED, ADAPTERS, BESIDE_BASE, LOSSES, ON_RANKS, WEIGHTED, distance, fit, records, weighted_records
 
 
 def in_turn(strategies: Iterable[str], losses: Iterable[str]) -> list[str]:
@@ -21,13 +21,16 @@ def in_turn(strategies: Iterable[str], losses: Iterable[str]) -> list[str]:
     return [f"{strategy}:{loss}:{(1, 4)[(row + column) % 2]}" for row, strategy in enumerate(strategies) for column, loss in enumerate(losses)]
 
 
-CASES = in_turn(("ddp", "zero2"), [*LOSSES, *ADAPTED]) + in_turn(("zero3", "fsdp2", "zero1"), ("standard", "talr-step", "l2"))
+CASES = in_turn(("ddp", "zero2"), [*LOSSES, "lora"]) + in_turn(("zero3", "fsdp2", "zero1"), ("standard", "talr-step", "l2"))
 CASES += [f"{strategy}:{loss}:4" for strategy in ("ddp", "zero3", "fsdp2") for loss in ON_RANKS]
 CASES += in_turn(("ddp", "zero2"), BESIDE_BASE)
+CASES += [f"{strategy}:{name}:{size}" for strategy, size in (("ddp", 4), ("zero2", 1)) for name in ADAPTERS if name != "lora"]
 CASES += ["zero3-offload:standard:4", "zero3:flow:4", "fsdp2:flow:4"]
 CASES += [f"{strategy}:talr-step:packed" for strategy in ("ddp", "zero2", "zero3", "fsdp2")]
-SLOW = {"ddp:rho1:1", "zero2:flow:1", "zero2:lora:1", "zero1:standard:1", "zero1:l2:1", "ddp:mask:4", "zero2:kl:4"}
+CASES += ["ddp:weighted:1", "zero2:weighted:4", "fsdp2:weighted:packed"]
+SLOW = {"zero2:weighted:4", "fsdp2:weighted:packed", "ddp:rho1:1", "zero2:flow:1", "zero2:lora:1", "zero1:standard:1", "zero1:l2:1", "ddp:mask:4", "zero2:kl:4"}
 SLOW |= {"ddp:talr-ranks-normalize:4", "zero3:talr-ranks-normalize:4", "ddp:talr-step:packed", "zero2:talr-step:packed", "fsdp2:talr-step:packed"}
+SLOW |= {case for case in CASES if case.split(":")[1] in ADAPTERS.keys() - {"lora", "osf"}}
 STEPS = 5
 pytestmark = pytest.mark.ranks
 
@@ -35,8 +38,9 @@ pytestmark = pytest.mark.ranks
 @pytest.fixture(scope="module")
 def start(folder: Path) -> dict[str, dict[str, Tensor]]:
     options: dict[str, Any] = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0), "steps": 1, "trainer": {"precision": "32-true"}}
-    plain, adapted = fit(folder, Standard(), **options), fit(folder, Standard(), lora=LORA, **options)
-    return {**dict.fromkeys([*LOSSES, *ON_RANKS, *BESIDE_BASE], plain), **dict.fromkeys(ADAPTED, adapted)}
+    plain = fit(folder, Standard(), **options)
+    adapted = {name: fit(folder, Standard(), adapter=adapter, **options) for name, adapter in ADAPTERS.items()}
+    return {**dict.fromkeys([*LOSSES, *ON_RANKS, *BESIDE_BASE, *WEIGHTED], plain), **adapted}
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +54,11 @@ def one_process(folder: Path, alone: Path) -> dict[str, dict[str, Tensor]]:
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
         return {"precision": "32-true", "callbacks": [watch], "default_root_dir": str(alone / name)}
 
-    return {
-        name: fit(folder, loss(), steps=STEPS, lora=LORA if name in ADAPTED else None, batching={"micro_batch_size": 8}, trainer=trainer(name))
-        for name, loss in {**LOSSES, **ON_RANKS, **BESIDE_BASE, **ADAPTED}.items()
-    }
+    def weights_of(name: str, loss: LossStrategy) -> dict[str, Tensor]:
+        data = weighted_records if name in WEIGHTED else records
+        return fit(folder, loss, steps=STEPS, adapter=ADAPTERS.get(name), batching={"micro_batch_size": 8}, data=data, trainer=trainer(name))
+
+    return {name: weights_of(name, loss()) for name, loss in {**LOSSES, **ON_RANKS, **BESIDE_BASE, **ADAPTED, **WEIGHTED}.items()}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_two_ranks_equal_one_process(two_ranks: Path, one_process: Any, start: A
 def test_two_ranks_count_the_tokens_that_one_process_counts(two_ranks: Path, one_process: Any, alone: Path, case: str) -> None:
     both = pd.read_parquet(two_ranks / case.replace(":", "_") / "run" / "token_probability.parquet")
     one = pd.read_parquet(alone / case.split(":")[1] / "token_probability.parquet")
-    assert one.query("set == 'train' and group == 'all' and epoch == 1")["num_tokens"].item() == 304
+    assert one.query("set == 'train' and group == 'all' and epoch == 1")["num_tokens"].item() == (1821 if ":weighted:" in case else 304)
     assert both["num_tokens"].tolist() == one["num_tokens"].tolist()
     sums = both["group"] != "hardest"  # whose order rests on the last digit where tokens are equally hard
     pd.testing.assert_frame_equal(both[sums], one[sums], rtol=1e-4)

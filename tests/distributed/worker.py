@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import lit_talr.domains.base
 from lit_talr.callbacks import TokenProbability
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy, end_process
-from tests.helpers.fits import ADAPTED, BESIDE_BASE, LORA, LOSSES, ON_RANKS, fit
+from tests.helpers.fits import ADAPTED, ADAPTERS, BESIDE_BASE, LOSSES, ON_RANKS, WEIGHTED, fit, records, weighted_records
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
     "ddp": partial(DDPStrategy, process_group_backend="gloo"),
@@ -36,9 +36,9 @@ if __name__ == "__main__":
         name = case.replace(":", "_")
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
         options = {"strategy": strategy, "devices": 2, "precision": "32-true", "callbacks": [watch], "default_root_dir": str(out / name / "run")}
-        loss = {**LOSSES, **ON_RANKS, **BESIDE_BASE, **ADAPTED}[loss_name]()
-        lora = LORA if loss_name in ADAPTED else None
-        weights = fit(folder, loss, steps=steps, lora=lora, batching=batching, trainer=options)
+        loss = {**LOSSES, **ON_RANKS, **BESIDE_BASE, **ADAPTED, **WEIGHTED}[loss_name]()
+        data = weighted_records if loss_name in WEIGHTED else records
+        weights = fit(folder, loss, steps=steps, adapter=ADAPTERS.get(loss_name), batching=batching, data=data, trainer=options)
         if os.environ["RANK"] == "0":
             save_file({name: weight.contiguous() for name, weight in weights.items()}, out / f"{name}.safetensors")
     end_process()

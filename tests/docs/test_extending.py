@@ -1,4 +1,4 @@
-"""The loss and the domain in docs/extending.md and in README.md run, as their commands run them."""
+"""The loss, the adapter and the domain in docs/extending.md and in README.md run, as their commands run them."""
 
 import json
 import re
@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from peft import PeftModel
 
 from lit_talr.cli.command_line import main
+from lit_talr.modeling.loading import load_model
 from tests.helpers.tiny import save_tokenizer
 
 PAGES = [Path(__file__).parents[2] / name for name in ("README.md", "docs/extending.md")]
@@ -25,12 +28,43 @@ def common(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return ["fit", *tiny, "--trainer.max_steps", "2", "--run", str(tmp_path / "run")]
 
 
-def test_a_loss_of_ones_own(common: list[str], tmp_path: Path) -> None:
+@pytest.fixture
+def rows(tmp_path: Path) -> list[str]:
+    """Options of eight rows."""
     rows = [json.dumps({"prompt": "a", "response": "b" * length}) + "\n" for length in range(1, 9)]
     files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(tmp_path / "rows.jsonl"))]
     (tmp_path / "rows.jsonl").write_text("".join(rows))
-    main([*common, "-c", "configs/data/records.yaml", *files, "--model.loss", "my_losses.Power", "--model.loss.power", "0.7"])
+    return ["-c", "configs/data/records.yaml", *files]
+
+
+def test_a_loss_of_ones_own(common: list[str], rows: list[str], tmp_path: Path) -> None:
+    main([*common, *rows, "--model.loss", "my_losses.Power", "--model.loss.power", "0.7"])
     assert "power: 0.7" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("common", PAGES[1:], indirect=True)
+def test_a_penalty_of_ones_own(common: list[str], rows: list[str], tmp_path: Path) -> None:
+    main([*common, *rows, "--model.loss", "my_penalties.Spring", "--model.loss.stiffness", "0.5", "--model.loss.loss", "TALR"])
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["fit"]["spring/distance"]["value"] > 0
+
+
+@pytest.mark.parametrize("common", PAGES[1:], indirect=True)
+def test_an_optimizer_of_ones_own(common: list[str], rows: list[str], tmp_path: Path) -> None:
+    main([*common, *rows, "-c", "configs/loss/standard.yaml", "--model.optimizer", "my_optimizers.FrozenNorms", "--model.optimizer.lr", "0.1"])
+    (checkpoint,) = (tmp_path / "run").rglob("last*.ckpt")
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(bool((weight == 1).all()) == ("norm" in name) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("common", PAGES[1:], indirect=True, ids=["extending.md"])
+def test_an_adapter_of_ones_own(common: list[str], tmp_path: Path) -> None:
+    main([*common, "-c", "configs/loss/talr.yaml", "--data", "my_domains.Sums"])  # the base model
+    base = ["--model.architecture", "null", "--model.pretrained", str(tmp_path / "run" / "export"), "--model.tokenizer", "null"]
+    adapter = ["--model.adapter", "my_adapters.HRA", "--model.adapter.r", "2", "--model.optimizer.lr", "1e-2", "--run", str(tmp_path / "adapted")]
+    main([*common, "-c", "configs/loss/talr.yaml", "--data", "my_domains.Sums", *base, *adapter])
+    merged = PeftModel.from_pretrained(load_model(base[3], None, None, 0, None), str(tmp_path / "adapted" / "adapter")).merge_and_unload().state_dict()
+    exported = load_model(str(tmp_path / "adapted" / "export"), None, None, 0, None).state_dict()
+    assert all(torch.allclose(exported[name], merged[name], rtol=0, atol=1e-6) for name in exported)
 
 
 def test_a_domain_of_ones_own(common: list[str], tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_options_are_objects() -> None:
     names = run(block(PAGE, "batching=Batching("), Records=lit_talr.Records, DomainSFT=lit_talr.DomainSFT, TALR=lit_talr.TALR)
-    assert names["data"].batching.batch_size == 8 and names["module"].compute.gradient_checkpointing and names["adapted"].lora.r == 16
+    assert names["data"].batching.batch_size == 8 and names["module"].compute.gradient_checkpointing and names["adapted"].adapter.r == 16
 
 
 def test_the_readme_has_the_same_lines() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lit_talr.data.example import Weight
 from lit_talr.domains import Records
 from lit_talr.domains.conversations import conversation
 from tests.domains.test_records import records
@@ -29,6 +30,15 @@ def test_a_turn_says_whether_it_is_learned(turns: Any, choice: Any, supervised: 
     assert all(message.keys() == {"role", "content"} for message in example.messages)
 
 
+def test_a_turn_says_how_much_it_weighs() -> None:
+    turns: Any = [USER, {**ANSWER, "weight": 2}, USER, {**ANSWER, "content": "345", "weight": 0.5, "weights": [[1, 3, 0]]}, USER, NO]
+    example = conversation(turns, "messages", "last", "Be kind.", "row 1")
+    assert example.supervised == (2, 4) and all(message.keys() == {"role", "content"} for message in example.messages)
+    assert example.weights == [Weight(2, 2), Weight(4, 0.5), Weight(4, 0, (1, 3))]
+    assert conversation([USER, {**ANSWER, "weights": [[0, 1, 3]]}, USER, ANSWER], "messages", "last", None, "row 1").supervised == (1, 3)
+    assert conversation([USER, NO, USER, YES], "messages", "all", None, "row 1").weights == [Weight(1, 0)]
+
+
 @pytest.mark.parametrize(
     ("turns", "sentence"),
     [
@@ -36,7 +46,18 @@ def test_a_turn_says_whether_it_is_learned(turns: Any, choice: Any, supervised: 
         ([{"role": "human", "content": "1" * 200}, {"role": "gpt", "content": "2"}], "got 'human'; rename it to 'user' (the roles here are 'human', 'gpt')"),
         ([USER, {"role": "model", "content": "2"}], "Turn 1 must have a `role` out of system, user, assistant, tool, got 'model'; rename it to 'assistant'"),
         ([{**USER, "content": "x" * 200}, {"role": "assistant"}], "row 1: `messages`: Turn 1 must have a text as `content`"),
-        ([USER, {**ANSWER, "weight": 0.5}], "Turn 1 must have 0 or 1 as `weight`, got 0.5"),
+        (
+            [USER, {**ANSWER, "weight": -0.5}],
+            "row 1: `messages`: Turn 1: `weight` must be a finite number of at least 0 that float32 can hold, got -0.5; correct",
+        ),
+        ([USER, {**ANSWER, "weight": float("nan")}], "Turn 1: `weight` must be a finite number of at least 0 that float32 can hold, got nan"),
+        ([USER, {**ANSWER, "weight": True}], "Turn 1: `weight` must be a finite number of at least 0 that float32 can hold, got True"),
+        ([USER, {**ANSWER, "weight": "0.5"}], "Turn 1: `weight` must be a number, got the text '0.5'; write it without quotes"),
+        ([USER, {**ANSWER, "weights": [[0, 2, 0]]}], "Turn 1: `weights` must name spans within the 1 characters of the text, start < end, got [0, 2); correct"),
+        ([USER, {**ANSWER, "weights": [[0, 1]]}], "Turn 1: `weights` must be a list of [start, end, weight], with start and end in characters, got [[0, 1]]"),
+        ([USER, {**ANSWER, "weights": [[0, 1, "x"]]}], "Turn 1: `weights` must be a finite number of at least 0 that float32 can hold, got 'x'"),
+        ([USER, {**NO, "weights": [[0, 1, 2]]}], "Turn 1 has `train` False and `weights` [[0, 1, 2]], of which one learns it and one does not"),
+        ([{**USER, "weights": [[0, 1, 2]]}, ANSWER], "Turn 0 of the role `user` is to be learned, but only an assistant's turn can be; leave out `weights`"),
         ([USER, {**ANSWER, "train": "no"}], "Turn 1 must have true or false as `train`, got 'no'"),
         ([USER, {**NO, "weight": 1}], "Turn 1 has `train` False and `weight` 1"),
         ([{**USER, "train": True}, ANSWER], "Turn 0 of the role `user` is to be learned, but only an assistant's turn can be"),

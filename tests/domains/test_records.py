@@ -1,9 +1,11 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lit_talr.data.example import Weight
 from lit_talr.domains import Records
 
 TURNS = [
@@ -89,6 +91,48 @@ def test_what_is_not_read_is_named(tmp_path: Path, row: dict[str, Any], options:
     data = records(tmp_path, row, **options)
     data.examples("train")
     assert data.unread["train"] == [f"{tmp_path / 'rows.jsonl'}: {remark}" for remark in remarks]
+
+
+def test_columns_of_weights(tmp_path: Path) -> None:
+    spans = [[0, 2, 0.5], [3, 4, 0]]
+    rows = [{"prompt": "a", "response": "bcde", "w": 2, "s": own} for own in (spans, json.dumps(spans), [], None)]
+    data = records(tmp_path, *rows, weight="w", span_weights="s", system="Add.")
+    first, second, *others = data.examples("train")
+    assert first.weight == 2 and first.weights == second.weights == [Weight(2, 0.5, (0, 2)), Weight(2, 0, (3, 4))]
+    assert all(not example.weights for example in others) and not data.unread["train"]
+    (tmp_path / "rows.csv").write_text('prompt,response,w,s\na,bcde,0.5,"[[0, 2, 3]]"\na,b,2,\n')
+    (tmp_path / "val.csv").write_text("prompt,response\na,b\n")
+    data.train, data.val = str(tmp_path / "rows.csv"), str(tmp_path / "val.csv")
+    assert [(example.weight, example.weights) for example in data.examples("train")] == [(0.5, [Weight(2, 3, (0, 2))]), (2, [])]
+    assert [(example.weight, list(example.weights)) for example in data.examples("val")] == [(1, [])]
+    (example,) = records(tmp_path, {"messages": TURNS, "w": 0.25}, messages="messages", weight="w").examples("train")
+    assert example.weight == 0.25
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"w": None}, "rows.jsonl: row 1: `w` must be a finite number of at least 0 that float32 can hold, got None; fill it in, or remove the row."),
+        ({"w": "heavy"}, "rows.jsonl: row 1: `w` must be a finite number of at least 0 that float32 can hold, got 'heavy';"),
+        ({"w": -1}, "rows.jsonl: row 1: `w` must be a finite number of at least 0 that float32 can hold, got -1;"),
+        ({"w": float("nan")}, "rows.jsonl: row 1: `w` must be a finite number of at least 0 that float32 can hold, got nan;"),
+        ({"w": 1e60}, "rows.jsonl: row 1: `w` must be a finite number of at least 0 that float32 can hold, got 1e+60;"),
+        ({}, "rows.jsonl: column `w` is missing; the file has `prompt`, `response`, `s`; correct `data.weight` or `data.span_weights`, or leave it out."),
+        ({"w": 1, "s": [[0, 2, 1]]}, "rows.jsonl: row 1: `s` must name spans within the 1 characters of the text, start < end, got [0, 2);"),
+        ({"w": 1, "s": [[0.5, 1, 1]]}, "rows.jsonl: row 1: `s` must name spans within the 1 characters of the text, start < end, got [0.5, 1.0);"),
+        ({"w": 1, "s": [0, 1]}, "rows.jsonl: row 1: `s` must be a list of [start, end, weight], with start and end in characters, got [0, 1];"),
+        ({"w": 1, "s": "[[0, 1"}, "rows.jsonl: row 1: `s` must be a list of [start, end, weight], with start and end in characters, got '[[0, 1';"),
+        ({"w": 1, "s": [[0, 1, -1]]}, "rows.jsonl: row 1: `s` must be a finite number of at least 0 that float32 can hold, got -1;"),
+    ],
+)
+def test_a_bad_weight_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        records(tmp_path, {"prompt": "a", "response": "b", "s": None, **row}, weight="w", span_weights="s").examples("train")
+
+
+def test_spans_of_conversations_belong_to_their_turns(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`data.span_weights` is for prompts and responses, got 's' beside `data.messages`; give a turn `weights`"):
+        records(tmp_path, {"messages": TURNS, "s": []}, messages="messages", span_weights="s")
 
 
 def test_a_split_without_a_file_is_refused(tmp_path: Path) -> None:

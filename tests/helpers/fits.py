@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lit_talr.data.batch_plan import Batching
+from lit_talr.data.encoding import Encoding
 from lit_talr.data.example import Split
 from lit_talr.domains import Records
 from lit_talr.losses import FLOW, KL, L2, TALR, InfoSFT, LossStrategy, MaskTheTarget, Rho1, Standard
+from lit_talr.modeling.adapters import BOFT, OFT, OSF, Adapter, LoRA
+from lit_talr.modeling.adapting import ADAPTER
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.lora import ADAPTER, LoRA
 from lit_talr.modeling.sharded import whole
 from lit_talr.module import DomainSFT
 from lit_talr.training.schedules import Constant, Schedule
@@ -51,9 +54,19 @@ BESIDE_BASE: dict[str, Callable[[], LossStrategy]] = {
     "mask": lambda: MaskTheTarget(InfoSFT(), 2.0),
 }
 """With the base model beside the trained one."""
-ADAPTED: dict[str, Callable[[], LossStrategy]] = {"lora": Standard}
+WEIGHTED: dict[str, Callable[[], LossStrategy]] = {"weighted": partial(TALR, scope="step")}
+"""Over ``weighted_records``."""
+ADAPTERS: dict[str, Adapter] = {
+    "lora": LoRA(r=2, alpha=2),
+    "dora": LoRA(r=2, alpha=2, use_dora=True),
+    "pissa": LoRA(r=2, alpha=2, init_lora_weights="pissa"),
+    "oft": OFT(block_size=4),
+    "boft": BOFT(block_size=4),
+    "osf": OSF(),
+}
+ADAPTED: dict[str, Callable[[], LossStrategy]] = dict.fromkeys(ADAPTERS, Standard)
 """Trained through adapters."""
-LORA = LoRA(r=2, alpha=2)
+LORA = ADAPTERS["lora"]
 BATCH_SIZE = 8
 SGD = partial(torch.optim.SGD, lr=0.3)
 
@@ -70,11 +83,26 @@ def write_data(folder: Path, num_rows: int = 20) -> None:
     rows = [{"prompt": f"Repeat {n}: " + "ab" * draw.randint(1, 9), "response": "ba" * draw.randint(1, 12)} for n in range(num_rows)]
     for name, part in (("train", rows), ("val", rows[:4]), ("test", rows[:4])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    weighted = [{**row, "row_weight": draw.choice((0.5, 1, 3.7)), "spans": draw_spans(draw, len(row["response"]))} for row in rows]
+    (folder / "weighted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in weighted))
+
+
+def draw_spans(draw: random.Random, length: int) -> list[tuple[int, int, float]]:
+    """Half of the rows have a span or two, some of weight 0."""
+    places = sorted(draw.sample(range(length + 1), draw.choice((0, 0, 2, 2, 3))))
+    return [(start, end, draw.choice((0, 0.3, 2))) for start, end in pairwise(places)]
 
 
 def records(folder: Path, **batching: Any) -> Records:
     files = {split: str(folder / f"{split}.jsonl") for split in ("train", "val", "test")}
     return Records(str(folder / "tokenizer"), batching=Batching(**{"batch_size": BATCH_SIZE, **batching}), **files)
+
+
+def weighted_records(folder: Path, **batching: Any) -> Records:
+    """The same rows with weights of rows and spans, and prompts that are learned too."""
+    own, train = records(folder, **batching), str(folder / "weighted.jsonl")
+    options: dict[str, Any] = {"weight": "row_weight", "span_weights": "spans", "encoding": Encoding(prompt_weight=0.3)}
+    return Records(own.tokenizer, batching=own.batching, train=train, val=own.val, test=own.test, **options)
 
 
 class NoisyRecords(Records):
@@ -99,7 +127,7 @@ def fit(
     module_class: Callable[..., DomainSFT] = DomainSFT,
     optimizer: Any = SGD,
     architecture: dict[str, Any] | None = None,
-    lora: LoRA | None = None,
+    adapter: Adapter | None = None,
     batching: dict[str, Any] | None = None,
     ckpt_path: str | None = None,
     data: Callable[..., Records] = records,
@@ -109,7 +137,7 @@ def fit(
     """Train from one seed and give the weights at the end; over 20 rows, a step has 8, 8 and 4 examples in turn."""
     seed_everything(0, verbose=False)
     pretrained = None if architecture else str(folder / "model")
-    module = module_class(loss, optimizer=optimizer, schedule=schedule or Constant(), pretrained=pretrained, architecture=architecture, lora=lora)
+    module = module_class(loss, optimizer=optimizer, schedule=schedule or Constant(), pretrained=pretrained, architecture=architecture, adapter=adapter)
     options: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,

@@ -1,4 +1,4 @@
-"""Remedies that are an optimizer or a schedule: their options for ``fit``, and the naive loop that each must equal."""
+"""Remedies that are an optimizer, a schedule or a penalty: their options for ``fit``, and the naive loop that each must equal."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,15 +9,21 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from lit_talr.losses import EWC, Standard
+from lit_talr.training.hft import HalfFineTuning, chosen_half
 from lit_talr.training.mofo import MoFO
 from lit_talr.training.schedules import FINCH
 from tests.helpers import naive
+from tests.helpers.ewc import ADAMW, COEFFICIENT, LR, ROWS, naive_ewc
 
 STEPS = 10
-LR, CAP, FRACTION = 0.01, 0.43, 0.15
-ADAMW = partial(AdamW, lr=LR)
+CAP, FRACTION, STEPS_PER_ROUND = 0.43, 0.15, 4
+EPS = 1e-4
+"""Of half fine-tuning, each of whose rounds has a first step, the gradient by its own magnitude: 1e-8 would make rounding visible in float32."""
 REMEDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "mofo": lambda: {"optimizer": partial(MoFO, lr=LR, fraction=FRACTION, weight_decay=0.1)},
+    "hft": lambda: {"optimizer": partial(HalfFineTuning, lr=LR, steps_per_round=STEPS_PER_ROUND, seed=1, eps=EPS, weight_decay=0.1)},
+    "ewc": lambda: {"optimizer": ADAMW, "loss": EWC(Standard(), COEFFICIENT, ROWS, "train")},
     "finch": lambda: {"optimizer": ADAMW, "schedule": FINCH(cap=CAP)},
 }
 
@@ -60,5 +66,24 @@ def naive_mofo(folder: Path, steps: int, dtype: torch.dtype) -> dict[str, Tensor
     return naive.loop(folder, steps, lambda named: NaiveMoFO([weight for _, weight in named]), lambda *_: None, dtype)
 
 
+class NaiveHalf(Optimizer):
+    """A new AdamW of the chosen parameters alone in each round."""
+
+    def __init__(self, named: list[tuple[str, Tensor]]) -> None:
+        super().__init__([weight for _, weight in named], {})
+        self.names, self.num_done = tuple(name for name, _ in named), 0
+
+    def step(self) -> None:  # type: ignore[override]
+        if self.num_done % STEPS_PER_ROUND == 0:
+            chosen = chosen_half(self.names, 1, self.num_done // STEPS_PER_ROUND)
+            self.inner = AdamW([self.param_groups[0]["params"][number] for number in sorted(chosen)], lr=LR, eps=EPS, weight_decay=0.1)
+        self.inner.step()
+        self.num_done += 1
+
+
+def naive_hft(folder: Path, steps: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    return naive.loop(folder, steps, NaiveHalf, lambda *_: None, dtype)
+
+
 def naive_weights(name: str, folder: Path, steps: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {"finch": partial(naive_finch, means=[]), "mofo": naive_mofo}[name](folder, steps, dtype)
+    return {"hft": naive_hft, "ewc": naive_ewc, "finch": partial(naive_finch, means=[]), "mofo": naive_mofo}[name](folder, steps, dtype)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from lit_talr.data.encoded import Batch
 from lit_talr.losses import ASFT, DFT, L2, TokenStats
 from lit_talr.losses.base import Setting
-from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import QWEN3, distance, fit, write_data
 
@@ -91,7 +91,7 @@ class Seen(DomainSFT):
 
 
 @pytest.mark.parametrize(
-    ("lora", "precision"),
+    ("adapter", "precision"),
     [
         (None, "bf16-mixed"),
         (LoRA(r=2, alpha=2, dropout=0.5), "32-true"),
@@ -100,18 +100,18 @@ class Seen(DomainSFT):
     ],
     ids=["full-bf16", "lora-fp32", "full-fp32", "lora-bf16"],
 )
-def test_the_divergence_begins_at_nothing_and_grows(own: Path, lora: LoRA | None, precision: str) -> None:
+def test_the_divergence_begins_at_nothing_and_grows(own: Path, adapter: Adapter | None, precision: str) -> None:
     """Also with dropout in the adapters: they begin at 0, and the base model has none."""
-    fit(own, ASFT(), steps=4, module_class=Seen, lora=lora, trainer={"precision": precision}, optimizer=partial(torch.optim.SGD, lr=3.0))
+    fit(own, ASFT(), steps=4, module_class=Seen, adapter=adapter, trainer={"precision": precision}, optimizer=partial(torch.optim.SGD, lr=3.0))
     first, *_, last = [stats.base_kl for stats in Seen.last.stats if stats.mask.any()]
     assert first is not None and last is not None and first.dtype == torch.float32 and not last.requires_grad
     assert float(first.abs().max()) < 1e-9 < 1e-7 < float(last.max()) and float(last.min()) >= 0
     assert float(Seen.last.loss.metrics()["asft/kl"]) > 1e-8
-    assert (Seen.last.base.backbone is None) == (lora is not None), "LoRA's adapters are switched off, and there is no second model"
+    assert (Seen.last.base.backbone is None) == (adapter is not None), "LoRA's adapters are switched off, and there is no second model"
 
 
 def test_adapters_off_are_the_base_model_itself(own: Path) -> None:
-    options: dict[str, Any] = {"lora": LoRA(r=2, alpha=2), "optimizer": partial(torch.optim.AdamW, lr=0.05), "steps": 2}
+    options: dict[str, Any] = {"adapter": LoRA(r=2, alpha=2), "optimizer": partial(torch.optim.AdamW, lr=0.05), "steps": 2}
     switched = fit(own, ASFT(2.0), **options)
 
     class Second(DomainSFT):

@@ -22,6 +22,7 @@ from lit_talr.losses import (
     ASFT,
     DFT,
     EAFT,
+    EWC,
     FLOW,
     GCE,
     IWSFT,
@@ -39,13 +40,14 @@ from lit_talr.losses import (
     TokenStats,
     Truncation,
 )
+from lit_talr.losses.anchored import Anchored
 from lit_talr.losses.base import LossWrapper, Setting, check_loss
 from lit_talr.losses.divergence import DivergenceWrapper
 
 Make = Callable[[], LossStrategy]
 Example = list[tuple[float, float, float]]  # for each supervised token: NLL, NLL under the base model, entropy of the top twenty
 Naive = Callable[[Sequence[Example]], list[list[float]]]  # the examples of one micro-batch to the weights of their tokens
-NEVER_TRAINED = {LossStrategy, LossWrapper, DivergenceWrapper}
+NEVER_TRAINED = {LossStrategy, LossWrapper, Anchored, DivergenceWrapper}
 
 
 def each(weight: Callable[[float, float, float], float]) -> Naive:
@@ -122,6 +124,7 @@ CASES: dict[str, tuple[Make, Naive]] = {
     "MaskTheTarget": (lambda: MaskTheTarget(Standard()), each(lambda nll, reference, entropy: 1.0)),
     "MaskTheTarget TALR": (lambda: MaskTheTarget(TALR()), talr),
     "L2": (lambda: L2(DFT()), each(lambda nll, reference, entropy: math.exp(-nll))),
+    "EWC": (lambda: EWC(DFT()), each(lambda nll, reference, entropy: math.exp(-nll))),
     "TALR": (TALR, talr),
     "TALR token": (partial(TALR, floor=0.0, statistic="token"), partial(talr, floor=0.0, token=True)),
     "TALR fixed": (partial(TALR, temperature=0.5, floor=0.1), each(lambda nll, reference, entropy: max(math.exp(-nll / 0.5), 0.1))),
@@ -356,7 +359,7 @@ def test_a_step_is_the_same_however_it_is_split_where_that_is_promised(name: str
 def test_a_setting_is_refused_by_name_with_a_way_out(name: str) -> None:
     loss = CASES[name][0]()
     loss.check(Setting())
-    for change in ({"pretrained": False}, {"lora": True}, {"sharded": True}, {"precision": "bf16-true"}, {"sharded_weights": True}):
+    for change in ({"pretrained": False}, {"adapter": True}, {"sharded": True}, {"precision": "bf16-true"}, {"sharded_weights": True}):
         try:
             loss.check(Setting()._replace(**change))
         except ValueError as error:
@@ -445,13 +448,13 @@ def test_options_out_of_range_are_refused(make: Make, message: str) -> None:
 @pytest.mark.parametrize(
     ("loss", "setting", "message"),
     [
-        (L2(Standard()), Setting(lora=True), "leave out `model.lora`"),
+        (L2(Standard()), Setting(adapter=True), "leave out `model.adapter`"),
         (L2(Standard()), Setting(precision="bf16-true"), "use `bf16-mixed`"),
         (L2(L2(FLOW())), Setting(pretrained=False), "FLOW compares with the base model"),
         (Truncation(STM()), Setting(pretrained=False), "give `model.pretrained`"),
         (L2(KL(TALR())), Setting(pretrained=False), "KL compares with the base model"),
         (MaskTheTarget(L2(TALR())), Setting(sharded_weights=True), "MaskTheTarget runs the base model next to the trained one"),
-        (KL(L2(TALR())), Setting(lora=True), "leave out `model.lora`"),
+        (KL(L2(TALR())), Setting(adapter=True), "leave out `model.adapter`"),
     ],
 )
 def test_refusals_reach_through_wrappers(loss: LossStrategy, setting: Setting, message: str) -> None:

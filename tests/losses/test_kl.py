@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from lit_talr.data.encoded import Batch
 from lit_talr.losses import ASFT, DFT, KL, TALR, InfoSFT, LossStrategy, MaskTheTarget, TokenStats
 from lit_talr.losses.base import Setting
-from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import QWEN3, distance, fit, write_data
 
@@ -109,10 +109,10 @@ class Seen(DomainSFT):
         return output
 
 
-@pytest.mark.parametrize(("lora", "precision"), [(None, "bf16-mixed"), (LoRA(r=2, alpha=2, dropout=0.5), "32-true")], ids=["full-bf16", "lora-fp32"])
-def test_both_divergences_begin_at_nothing_and_grow(own: Path, lora: LoRA | None, precision: str) -> None:
+@pytest.mark.parametrize(("adapter", "precision"), [(None, "bf16-mixed"), (LoRA(r=2, alpha=2, dropout=0.5), "32-true")], ids=["full-bf16", "lora-fp32"])
+def test_both_divergences_begin_at_nothing_and_grow(own: Path, adapter: Adapter | None, precision: str) -> None:
     loss = KL(MaskTheTarget(TALR(scope="step")))
-    fit(own, loss, steps=4, module_class=Seen, lora=lora, trainer={"precision": precision}, optimizer=partial(torch.optim.SGD, lr=3.0))
+    fit(own, loss, steps=4, module_class=Seen, adapter=adapter, trainer={"precision": precision}, optimizer=partial(torch.optim.SGD, lr=3.0))
     first, *_, last = [stats for stats in Seen.last.stats if stats.mask.any()]
     for name in ("base_kl", "masked_kl"):
         began, ended = getattr(first, name), getattr(last, name)

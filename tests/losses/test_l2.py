@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from lit_talr.losses import L2, TALR, Standard
+from lit_talr.losses.anchored import add_pull
 
 
 def train(
@@ -110,3 +111,15 @@ def test_weights_without_gradient_are_left_alone(model: nn.Module) -> None:
 def test_refuses_a_negative_coefficient() -> None:
     with pytest.raises(ValueError, match="`coefficient` must lie in .0, inf., got -1"):
         L2(Standard(), coefficient=-1.0)
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 3), (2, 9), (0, 4)])
+def test_slices_add_up_to_the_whole(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_talr.losses.anchored.SLICE", 4)
+    weight, anchor, scale, gradient = (torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in range(4))
+    distance = weight - anchor
+    for factor, scaled in ((None, distance), (scale, scale * distance)):
+        changed = gradient.clone()
+        sums = add_pull(weight, anchor, factor, changed, 0.3)
+        torch.testing.assert_close(changed, gradient + 0.3 * scaled)
+        torch.testing.assert_close(sums, torch.stack([distance.square().sum(), (distance * scaled).sum()]))

@@ -23,9 +23,9 @@ from lit_talr.data.example import Example
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.domains import Records
 from lit_talr.losses import TALR, LossStrategy, Standard
+from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.twin import twin_errors
 from lit_talr.module import DomainSFT
 from lit_talr.training.schedules import Constant
@@ -75,7 +75,7 @@ def fit(
     rows: Path,
     folder: Path,
     loss: LossStrategy,
-    lora: LoRA | None = None,
+    adapter: Adapter | None = None,
     more: tuple[Callback, ...] = (),
     rate: float = 1e-4,
     precision: Literal["32-true", "64-true"] = "32-true",
@@ -84,7 +84,7 @@ def fit(
     seed_everything(0, verbose=False)
     losses = Losses()
     data = Records(train=str(rows), val=str(rows), test=str(rows), batching=Batching(batch_size=4, micro_batch_size=4), encoding=Encoding(max_length=256))
-    module = DomainSFT(loss, partial(torch.optim.SGD, lr=rate), Constant(), pretrained=str(model), lora=lora)
+    module = DomainSFT(loss, partial(torch.optim.SGD, lr=rate), Constant(), pretrained=str(model), adapter=adapter)
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     options |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "limit_val_batches": 0, "precision": precision}
     Trainer(**options, max_steps=NUM_STEPS, callbacks=[*more, losses], default_root_dir=str(folder)).fit(module, data)
@@ -165,7 +165,7 @@ def test_the_export_is_a_plain_transformers_model(real: Path, rows: Path, tmp_pa
 def test_the_adapter_loads_in_peft_and_its_merge_in_transformers(real: Path, rows: Path, tmp_path: Path) -> None:
     ids = AutoTokenizer.from_pretrained(real)(ROWS[1]["prompt"], return_tensors="pt").input_ids
     in_memory = Losses(ids)
-    fit(real, rows, tmp_path, Standard(), lora=LoRA(r=4, alpha=8), more=(HFExport(), in_memory), rate=0.5)
+    fit(real, rows, tmp_path, Standard(), adapter=LoRA(r=4, alpha=8), more=(HFExport(), in_memory), rate=0.5)
     base = AutoModelForCausalLM.from_pretrained(real, dtype=torch.float32).eval()
     with torch.no_grad():
         plain = base(ids).logits

@@ -62,9 +62,9 @@ def write_run(
     return folder
 
 
-def write_config(folder: Path, loss: dict[str, Any], lora: dict[str, Any] | None = None, **data: Any) -> None:
+def write_config(folder: Path, loss: dict[str, Any], adapter: dict[str, Any] | None = None, **data: Any) -> None:
     """The `config.yaml` of a fit, as far as a report reads it."""
-    model = {"loss": loss, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-4}}, "lora": lora}
+    model = {"loss": loss, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-4}}, "adapter": adapter}
     config = {"seed_everything": 7, "model": model, "data": {"class_path": "lit_talr.lab.Clinic", "init_args": data}}
     (folder / "config.yaml").write_text("# lightning.pytorch==2.6.6\n" + yaml.safe_dump(config))
 

@@ -45,19 +45,20 @@ def test_a_sweeps_run_is_what_its_trial_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "lora", "remedy"),
+    ("loss", "adapter", "remedy"),
     [
         (STANDARD, None, "standard"),
         (TALR, None, "talr"),
         ({"class_path": "L2", "init_args": {"coefficient": 1e-3, "loss": STANDARD}}, None, "l2"),
         ({"class_path": "L2", "init_args": {"coefficient": 1e-3, "loss": TALR}}, None, "l2-talr"),
-        (STANDARD, {"r": 8}, "lora"),
-        (TALR, {"r": 8}, "lora-talr"),
+        (STANDARD, {"class_path": "lit_talr.LoRA", "init_args": {"r": 8}}, "lora"),
+        (TALR, {"class_path": "LoRA"}, "lora-talr"),
+        (STANDARD, {"class_path": "OSF"}, "osf"),
     ],
 )
-def test_without_a_trial_the_configuration_says_what_it_is(tmp_path: Path, loss: dict[str, Any], lora: dict[str, Any] | None, remedy: str) -> None:
+def test_without_a_trial_the_configuration_says_what_it_is(tmp_path: Path, loss: dict[str, Any], adapter: dict[str, Any] | None, remedy: str) -> None:
     folder = write_run(tmp_path / "run", [1, 0], fit={"step": 3})
-    write_config(folder, loss, lora, target="label")
+    write_config(folder, loss, adapter, target="label")
     (folder / "provenance.json").write_text(json.dumps({"fits": [{"command": "lit-talr fit"}, {"command": "lit-talr fit --ckpt_path last"}]}))
     run = read_run(folder, "run")
     assert (run.remedy, run.rate, run.seed, run.variant, run.trained) == (remedy, 3e-4, 7, "label", True)

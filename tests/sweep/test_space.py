@@ -44,7 +44,7 @@ def test_rates_are_written_as_people_write_them() -> None:
         ),
         ({"remedies": {"a": ["-c", "nope.yaml"]}}, "nope.yaml: no such configuration file"),
         (
-            {"variants": {"a": [], "a-talr": ["--data.batching.seed", 1]}, "remedies": {"talr-b": TALR, "b": [*TALR, "-c", "configs/lora.yaml"]}},
+            {"variants": {"a": [], "a-talr": ["--data.batching.seed", 1]}, "remedies": {"talr-b": TALR, "b": [*TALR, "-c", "configs/adapter/lora.yaml"]}},
             "two points of the name `a-talr-b-1e-3-s0`",
         ),
         (

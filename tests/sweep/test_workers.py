@@ -147,7 +147,7 @@ def test_real_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.max_epochs", "1"),
     ]
     standard = ["-c", "configs/loss/standard.yaml"]
-    remedies = {"standard": standard, "lora": ["-c", "configs/lora.yaml", *standard, "--model.lora.r", 2]}
+    remedies = {"standard": standard, "lora": ["-c", "configs/adapter/lora.yaml", *standard, "--model.adapter.r", 2]}
     space = write_space(tmp_path, rates=["1e-2"], seeds=[0], remedies=remedies, alphas=[0.5], alphas_of=["lora"])
     given = ["sweep", *common, "--space", space, "--out", str(tmp_path / "out")]
     process = subprocess.Popen([sys.executable, "-m", "lit_talr", *given], cwd=ROOT, stdout=subprocess.DEVNULL)

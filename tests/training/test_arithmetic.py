@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from lit_talr.callbacks import DomainScore, Drift, GeneralScore, HFExport, Summary, TokenProbability, WholeCheckpoint
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses import Standard
+from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.modeling.arithmetic import Arithmetic, arithmetic_name, check_arithmetic
 from lit_talr.modeling.generation import Generation
-from lit_talr.modeling.lora import LoRA
 from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.module import DomainSFT
 from lit_talr.utils.score import read_scores
@@ -37,10 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, out: Path, arithmetic: Arithmetic, *callbacks: Callback, lora: LoRA | None = None, epochs: int = 1) -> tuple[DomainSFT, Trainer]:
+def run(folder: Path, out: Path, arithmetic: Arithmetic, *callbacks: Callback, adapter: Adapter | None = None, epochs: int = 1) -> tuple[DomainSFT, Trainer]:
     torch.manual_seed(0)
     sgd = lambda weights: torch.optim.SGD(weights, lr=0.05)  # noqa: E731
-    module = DomainSFT(Standard(), optimizer=sgd, pretrained=str(folder / "model"), arithmetic=arithmetic, lora=lora, generation=FEW)
+    module = DomainSFT(Standard(), optimizer=sgd, pretrained=str(folder / "model"), arithmetic=arithmetic, adapter=adapter, generation=FEW)
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": any(isinstance(part, WholeCheckpoint) for part in callbacks)}
     options |= {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     trainer = Trainer(**options, precision="bf16-mixed", max_epochs=epochs, default_root_dir=str(out), callbacks=list(callbacks))
@@ -65,9 +65,9 @@ def naive_nll(module: DomainSFT, model: Any, autocast: bool) -> float:
 
 
 @pytest.mark.parametrize("arithmetic", NAMES)
-@pytest.mark.parametrize("lora", [None, LoRA(r=4, alpha=8)])
-def test_validation_is_what_its_name_says(folder: Path, tmp_path: Path, arithmetic: Arithmetic, lora: LoRA | None) -> None:
-    module, _ = run(folder, tmp_path, arithmetic, Summary(), HFExport(), lora=lora)
+@pytest.mark.parametrize("adapter", [None, LoRA(r=4, alpha=8)])
+def test_validation_is_what_its_name_says(folder: Path, tmp_path: Path, arithmetic: Arithmetic, adapter: Adapter | None) -> None:
+    module, _ = run(folder, tmp_path, arithmetic, Summary(), HFExport(), adapter=adapter)
     score = read_scores(tmp_path / "metrics.json")["fit"]["val/nll"]
     assert score.arithmetic == NAMES[arithmetic] and score.step == 3 and score.unit == "tokens"
     exported = [AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=dtype).eval() for dtype in (torch.float32, torch.bfloat16)]

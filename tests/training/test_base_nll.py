@@ -22,7 +22,7 @@ import lit_talr.utils.cache
 from lit_talr.data.encoded import Batch
 from lit_talr.kernels.token_nll import IGNORE_INDEX
 from lit_talr.losses import FLOW, TALR, LossStrategy, Rho1, Standard
-from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import QWEN3, fit, noisy_records, write_data
 
@@ -115,10 +115,10 @@ def test_the_base_nll_is_the_models_own_before_the_first_step_and_stays(own: Pat
     assert (last.base_nll - last.nll).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("lora", [None, LoRA(r=2, alpha=2)], ids=["full", "lora"])
-def test_it_is_as_exact_as_training(own: Path, lora: LoRA | None) -> None:
+@pytest.mark.parametrize("adapter", [None, LoRA(r=2, alpha=2)], ids=["full", "lora"])
+def test_it_is_as_exact_as_training(own: Path, adapter: Adapter | None) -> None:
     """The frozen weights under LoRA are bf16, so those of the base model are too: before the first step no token has become more or less likely."""
-    fit(own, FLOW(), steps=1, module_class=Seen, trainer={"precision": "bf16-mixed"}, lora=lora)
+    fit(own, FLOW(), steps=1, module_class=Seen, trainer={"precision": "bf16-mixed"}, adapter=adapter)
     for _, stats, _ in Seen.last.batches:
         torch.testing.assert_close(stats.base_nll, stats.nll, rtol=0, atol=1e-6)
 

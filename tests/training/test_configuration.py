@@ -8,7 +8,7 @@ import torch
 
 from lit_talr.data.batch_plan import Batching
 from lit_talr.losses import L2, TALR, Standard
-from lit_talr.modeling.lora import LoRA
+from lit_talr.modeling.adapters import LoRA
 from lit_talr.module import DomainSFT
 from lit_talr.training.configuration import describe, flatten, module_options, optimizer_options
 from lit_talr.training.schedules import Cosine

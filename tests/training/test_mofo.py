@@ -72,7 +72,7 @@ def test_parts_of_one_flat_tensor_are_filtered_one_by_one() -> None:
     optimizer, other = MoFO(ours, lr=0.1, fraction=0.25), MoFO(theirs, lr=0.1, fraction=0.25)
     flat = nn.Parameter(torch.cat([*(weight.detach().flatten() for weight in ours), torch.full((2,), 5.0)]))
     optimizer.param_groups[0]["params"] = [flat]
-    optimizer.split(lambda: {flat: [Part(0, 0, 48), Part(1, 48, 51), Part(2, 51, 58)]})
+    optimizer.split(lambda: {flat: [Part(0, 0, 48, 0), Part(1, 48, 51, 0), Part(2, 51, 58, 0)]})
     for step in range(3):
         train(other, theirs, range(step, step + 1))
         flat.grad = torch.cat([*(weight.grad.flatten() for weight in theirs), torch.zeros(2)])

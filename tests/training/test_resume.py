@@ -113,7 +113,7 @@ def test_a_run_can_go_on_in_another_layout(folder: Path, tmp_path: Path, stop: i
         ({"trainer": {"gradient_clip_val": 0.5}}, "its trainer.gradient_clip_val is null, here 0.5"),
         ({"trainer": {"precision": "32-true"}}, "its trainer.precision is 64-true, here 32-true"),
         ({"trainer": {"limit_val_batches": 1}}, "its trainer.limit_val_batches is 0, here 1"),
-        ({"loss": Standard(), "lora": LORA}, "its model.lora is null, here LoRA; resume with what it was started with, or start a new run"),
+        ({"loss": Standard(), "adapter": LORA}, "its model.adapter is null, here LoRA; resume with what it was started with, or start a new run"),
         ({"architecture": {**QWEN3, "num_hidden_layers": 1}}, "The checkpoint is of another model"),
     ],
 )

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from lit_talr.callbacks import HFExport
 from lit_talr.losses import FLOW, L2, TALR, Standard
+from lit_talr.modeling.adapters import LoRA
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
-from lit_talr.modeling.lora import LoRA
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import QWEN3, distance, fit, merged, write_data
 from tests.helpers.models import ARCHITECTURES, OTHERS
@@ -63,7 +63,7 @@ def test_every_adapter_of_other_families_learns(family: str) -> None:
 
 def test_experts_get_no_adapters() -> None:
     message = (
-        r"`lora.targets` must be given for this model, whose experts \(`layers.0.mlp.experts.gate_up_proj`\) are no linear layers .*: there are k_proj, o_"
+        r"`adapter.targets` must be given for this model, whose experts \(`layers.0.mlp.experts.gate_up_proj`\) are no linear layers .*: there are k_proj, o_"
     )
     with pytest.raises(ValueError, match=message):
         Backbone(load_model(None, None, OTHERS["olmoe"], 43, None), SMALL)
@@ -88,7 +88,7 @@ def test_only_adapters_move_and_what_is_written_computes_what_was_trained(own: P
             seen.append(self)
 
     options: dict[str, Any] = {"trainer": {"precision": "32-true", "callbacks": [HFExport()]}, "optimizer": ADAMW}
-    weights = fit(own, TALR(), steps=4, lora=SMALL, module_class=Kept, **options)
+    weights = fit(own, TALR(), steps=4, adapter=SMALL, module_class=Kept, **options)
     start = AutoModelForCausalLM.from_pretrained(own / "model", dtype=torch.float32)
     named = dict(start.named_parameters())
     for name, weight in weights.items():
@@ -107,15 +107,15 @@ def test_only_adapters_move_and_what_is_written_computes_what_was_trained(own: P
 
 
 def test_a_resumed_run_ends_bitwise_where_the_whole_one_does(own: Path) -> None:
-    options: dict[str, Any] = {"batching": {"micro_batch_size": 4}, "optimizer": ADAMW, "lora": LoRA(r=2, alpha=4, dropout=0.2)}
+    options: dict[str, Any] = {"batching": {"micro_batch_size": 4}, "optimizer": ADAMW, "adapter": LoRA(r=2, alpha=4, dropout=0.2)}
     whole = fit(own, Standard(), steps=7, **options)
     keep = ModelCheckpoint(dirpath=own / "kept", every_n_train_steps=4, save_top_k=-1)
     fit(own, Standard(), steps=4, trainer={"enable_checkpointing": True, "callbacks": [keep]}, **options)
     (checkpoint,) = (own / "kept").glob("*.ckpt")
     resumed = fit(own, Standard(), steps=7, ckpt_path=str(checkpoint), **options)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
-    with pytest.raises(ValueError, match="its model.lora.alpha is 4, here 8"):
-        fit(own, Standard(), steps=7, ckpt_path=str(checkpoint), **{**options, "lora": LoRA(r=2, alpha=8, dropout=0.2)})
+    with pytest.raises(ValueError, match="its model.adapter.alpha is 4, here 8"):
+        fit(own, Standard(), steps=7, ckpt_path=str(checkpoint), **{**options, "adapter": LoRA(r=2, alpha=8, dropout=0.2)})
     weights = load_file(own / "model" / "model.safetensors")
     weights["model.norm.weight"][0] += 1
     save_file(weights, own / "model" / "model.safetensors", metadata={"format": "pt"})
@@ -124,7 +124,7 @@ def test_a_resumed_run_ends_bitwise_where_the_whole_one_does(own: Path) -> None:
 
 
 def test_under_mixed_precision_the_frozen_weights_are_bf16_and_the_adapters_fp32(own: Path) -> None:
-    weights = fit(own, Standard(), steps=1, lora=SMALL, trainer={"precision": "bf16-mixed", "callbacks": [HFExport()]}, optimizer=ADAMW)
+    weights = fit(own, Standard(), steps=1, adapter=SMALL, trainer={"precision": "bf16-mixed", "callbacks": [HFExport()]}, optimizer=ADAMW)
     assert {weight.dtype for name, weight in weights.items() if "lora_" in name} == {torch.float32}
     assert {weight.dtype for name, weight in weights.items() if "lora_" not in name} == {torch.bfloat16}
     assert AutoModelForCausalLM.from_pretrained(own / "export").dtype == torch.float32
@@ -132,7 +132,7 @@ def test_under_mixed_precision_the_frozen_weights_are_bf16_and_the_adapters_fp32
 
 def test_a_head_that_is_the_embedding_is_written_once(own: Path) -> None:
     """Also where the frozen weights are cast on the way."""
-    fit(own, Standard(), steps=1, lora=SMALL, trainer={"precision": "bf16-mixed", "callbacks": [HFExport()]}, optimizer=ADAMW)
+    fit(own, Standard(), steps=1, adapter=SMALL, trainer={"precision": "bf16-mixed", "callbacks": [HFExport()]}, optimizer=ADAMW)
     assert load_file(own / "export" / "model.safetensors").keys() == load_file(own / "model" / "model.safetensors").keys()
 
 
@@ -152,19 +152,19 @@ def test_merged_is_the_frozen_weight_plus_the_scaled_product() -> None:
 
 @pytest.mark.parametrize("batching", [{"micro_batch_size": 1}, {"micro_batch_size": 4}])
 def test_a_step_is_the_same_however_it_is_split(own: Path, batching: dict[str, int]) -> None:
-    start = fit(own, FLOW(), steps=1, lora=SMALL, optimizer=partial(torch.optim.SGD, lr=0.0))
-    whole = fit(own, FLOW(), steps=3, lora=SMALL, batching={"micro_batch_size": 8})
-    assert distance(fit(own, FLOW(), steps=3, lora=SMALL, batching=batching), whole, start) < 1e-10
+    start = fit(own, FLOW(), steps=1, adapter=SMALL, optimizer=partial(torch.optim.SGD, lr=0.0))
+    whole = fit(own, FLOW(), steps=3, adapter=SMALL, batching={"micro_batch_size": 8})
+    assert distance(fit(own, FLOW(), steps=3, adapter=SMALL, batching=batching), whole, start) < 1e-10
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"r": 0}, "`lora.r` must be at least 1, got 0"),
-        ({"alpha": 0}, "`lora.alpha` must be at least 1, got 0"),
-        ({"dropout": 1.0}, r"`lora.dropout` must lie in \[0, 1\), got 1.0"),
-        ({"targets": ()}, "`lora.targets` must name at least one layer"),
-        ({"targets": ("q_proj", "lm_head")}, "`lora.targets` must not hold `lm_head`: the head has its own backward"),
+        ({"r": 0}, "`adapter.r` must be at least 1, got 0"),
+        ({"alpha": 0}, "`adapter.alpha` must be at least 1, got 0"),
+        ({"dropout": 1.0}, r"`adapter.dropout` must lie in \[0, 1\), got 1.0"),
+        ({"targets": ()}, "`adapter.targets` must name at least one layer"),
+        ({"targets": ("q_proj", "lm_head")}, "`adapter.targets` must not hold `lm_head`: the head has its own backward"),
         ({"targets": ("c_attn",)}, "`c_attn` is not a linear layer of the decoder; there are down_proj, gate_proj"),
         ({"targets": ("embed_tokens",)}, "`embed_tokens` is not a linear layer of the decoder"),
     ],
@@ -176,6 +176,6 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 
 def test_what_does_not_go_together_is_refused_before_anything_is_loaded(own: Path) -> None:
     with pytest.raises(ValueError, match="random ones are of no use; give `model.pretrained`"):
-        fit(own, Standard(), lora=SMALL, architecture=QWEN3)
+        fit(own, Standard(), adapter=SMALL, architecture=QWEN3)
     with pytest.raises(ValueError, match="L2 pulls the weights back"):
-        fit(own, L2(Standard()), lora=SMALL)
+        fit(own, L2(Standard()), adapter=SMALL)

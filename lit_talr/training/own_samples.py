@@ -128,7 +128,7 @@ class OwnSamples(DomainDataModule):
         examples = self.source_of_prompts.examples("train")
         order = np.random.default_rng(self.seed).permutation(len(examples))
         chosen = [examples[order[index % len(order)]] for index in range(self.num_samples)]
-        return [replace(example, messages=example.prompt, supervised=(), insertions=()) for example in chosen]
+        return [Example(example.prompt, (), tools=example.tools, template_arguments=example.template_arguments) for example in chosen]
 
     def check_enough(self, num_rows: int) -> None:
         """Refuses too few samples.

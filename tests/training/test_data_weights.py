@@ -180,13 +180,12 @@ def test_token_statistics_have_the_weight_that_trains(folder: Path, tmp_path: Pa
 def test_rows_that_are_set_aside_and_replayed_rows_keep_theirs(folder: Path) -> None:
     own, general = weighted_records(folder), records(folder)
 
-    def domain(*arguments: Any) -> Records:
-        return Records(*arguments, train=own.train, val=own.val, test=own.test, weight="row_weight", span_weights="spans")
-
     def replayed(*arguments: Any) -> Records:
         return Records(*arguments, train=general.train)
 
-    data = Replay(own.tokenizer, encoding=own.encoding, batching=own.batching, domain=domain, general=replayed, held_out=0.0)
+    files = {"train": own.train, "val": own.val, "test": own.test}
+    mixed = Replay(replayed)
+    data = Records(own.tokenizer, encoding=own.encoding, batching=own.batching, **files, weight="row_weight", span_weights="spans", replay=mixed)
     data.trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
     data.encode("train")
     expected = torch.cat([weights for _, weights in naive_rows(folder)]).numpy()

@@ -49,8 +49,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (
             ["--model.loss", "TALRR"],
-            "`model.loss`: there is no class TALRR; did you mean TALR? There are ASFT, DFT, EAFT, FLOW, GCE, IWSFT, InfoSFT, KL, L2, MaskTheTarget, Permuted, "
-            "PriFT, Rho1, STM, Standard, TALR, Truncation.",
+            "`model.loss`: there is no class TALRR; did you mean TALR? There are ASFT, DFT, EAFT, EWC, FLOW, GCE, IWSFT, InfoSFT, KL, L2, MaskTheTarget, "
+            "Permuted, PriFT, Rho1, STM, Standard, TALR, Truncation.",
         ),
         (["--model.loss", "FLOW"], "FLOW compares with the base model, and random weights say nothing; give `model.pretrained`"),
         (["--model.loss", "FLOW", "--model.loss.level", "word"], "`model.loss.level` must be 'sample', 'token', got word."),

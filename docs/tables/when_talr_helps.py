@@ -18,6 +18,8 @@ OURS = {"talr": "TALR", "talr-least": "TALR, at least 2"}
 CONTROLS = {"permuted": 1.0, "scaled": 0.8, "l2": 1.0, "talr-least": 1.0}
 """What TALR is compared with besides Standard, and the factor of its rate."""
 GROUPS = ("noise", "hard", "between", "easy")
+SHOWN = ("clean", "words-0.1", "words-0.1-starts", "words-0.2", "phrases-0.1", "plausible-0.1")
+"""The variants whose tokens are shown by group."""
 FIGURES = {
     "phase figure": "![TALR minus Standard by share of noise and learning rate](when_talr_helps/figures/phase.png)",
     "temperature figure": "![TALR's temperature beside the NLL of hard tokens, noise and easy tokens](when_talr_helps/figures/temperature.png)",
@@ -153,8 +155,8 @@ def by_group(cells: Cells, variant: str, remedy: str, rate: float = LARGE) -> pd
 def tokens(cells: Cells) -> str:
     """NLL, weight and share of the gradient of each group of the probe's tokens: under the base model, and after the last epoch."""
     lines = []
-    for variant in variants(cells):
-        for remedy in ("standard", *OURS):
+    for variant in (name for name in variants(cells) if name in SHOWN):
+        for remedy in ("standard", *OURS) if variant == "clean" else ("standard", "talr"):
             rows = by_group(cells, variant, remedy)
             if rows.empty or "gradient_share" not in rows:
                 continue

@@ -142,6 +142,7 @@ def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None
     assert made == shipped | {MANIFEST}
 
 
+@pytest.mark.slow
 def test_the_noisy_experiment_differs_from_the_clean_one_by_its_noise_alone(tmp_path: Path) -> None:
     noisy, clean = (yaml.safe_load((CONFIGS / "experiment" / f"{name}.yaml").read_text()) for name in ("lab_noise", "lab_clinic"))
     added = {"noise": 0.1, "noise_kind": "words", "noise_placement": "anywhere"}
@@ -152,6 +153,7 @@ def test_the_noisy_experiment_differs_from_the_clean_one_by_its_noise_alone(tmp_
     assert losses[0] > losses[1] + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name in names("eval") if name not in ("lm_eval", "drift", "diagnose")]
 )  # which tests/callbacks and tests/diagnose run
@@ -178,7 +180,10 @@ def lab_files() -> list[tuple[dict[str, Any], str]]:
     return list(zip(read, ("callbacks", "callbacks+"), strict=True))
 
 
-@pytest.mark.parametrize(("name", "family"), first_and_another(names("loss")))
+QUICK = ("standard", "talr", "talr-least", "l2", "flow", "kl", "truncation")  # a file of each kind; tests/losses has all losses
+
+
+@pytest.mark.parametrize(("name", "family"), first_and_another(names("loss"), QUICK.__contains__))
 def test_losses_and_data(models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, name: str, family: str) -> None:
     """Each loss on two of the data sets, each data set with four losses."""
     index = names("loss").index(name) + 4 * (family != "qwen2")

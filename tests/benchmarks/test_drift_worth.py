@@ -32,6 +32,7 @@ def test_within_remedies_is_not_pooled() -> None:
     assert found["pooled"].rho < 0.3 and found["pooled"].num_runs == found["within remedy"].num_runs == 24 and found["far"].num_runs == 12
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_and_narrows() -> None:
     few, many = (worth(made(1, noise=0.3, num_runs=number))["within remedy"] for number in (8, 80))
     assert few.lower < few.rho < few.upper and many.lower < many.rho < many.upper

@@ -85,7 +85,7 @@ def test_every_number_is_of_the_weights_that_it_names(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("at_epoch_end", [None, pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.parametrize("at_epoch_end", [None, *(pytest.param(end, marks=pytest.mark.slow) for end in (True, False))])
 def test_early_stopping_judges_each_measurement_once(
     folder: Path, tmp_path: Path, schedule: str, at_epoch_end: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

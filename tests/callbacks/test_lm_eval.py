@@ -212,6 +212,7 @@ def test_runs_side_by_side_share_the_base_models_scores(folder: Path, monkeypatc
     assert len(calls) == 2 + 4
 
 
+@pytest.mark.slow
 def test_another_dtype_attention_or_tokenizer_is_another_base_model(folder: Path) -> None:
     num_cached = lambda: len(list((folder / ".cache").glob("base-lm-eval-*.safetensors")))  # noqa: E731
     callback = lambda: asked(folder, {"choice": Benchmark("acc,none", limit=1)})  # noqa: E731

@@ -119,6 +119,7 @@ def test_moved_files_and_folders_continue(folder: Path) -> None:
     assert (folder / "run" / "checkpoints" / "last-step=6.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_change_on_purpose_is_used_and_recorded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ["--resume_with", "model.optimizer.lr=5e-2", "--resume_with", "model.optimizer.betas=[0.8,0.9]", "--resume_with", "model.schedule=Constant"]
     plain = options(folder)

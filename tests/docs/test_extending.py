@@ -56,6 +56,7 @@ def test_an_optimizer_of_ones_own(common: list[str], rows: list[str], tmp_path: 
     assert all(bool((weight == 1).all()) == ("norm" in name) for name, weight in weights.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("common", PAGES[1:], indirect=True, ids=["extending.md"])
 def test_an_adapter_of_ones_own(common: list[str], tmp_path: Path) -> None:
     main([*common, "-c", "configs/loss/talr.yaml", "--data", "my_domains.Sums"])  # the base model
@@ -67,6 +68,7 @@ def test_an_adapter_of_ones_own(common: list[str], tmp_path: Path) -> None:
     assert all(torch.allclose(exported[name], merged[name], rtol=0, atol=1e-6) for name in exported)
 
 
+@pytest.mark.parametrize("common", [PAGES[0], pytest.param(PAGES[1], marks=pytest.mark.slow)], indirect=True, ids=lambda page: page.name)
 def test_a_domain_of_ones_own(common: list[str], tmp_path: Path) -> None:
     main([*common, "-c", "configs/loss/talr.yaml", "--data", "my_domains.Sums"])
     main(["test", "-c", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last", "--model.generation.max_new_tokens", "2"])

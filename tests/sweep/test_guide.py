@@ -15,6 +15,7 @@ from tests.helpers.scores import write_values
 from tests.sweep.stub import COMMON, calls, fails, record, words, write_space
 
 
+@pytest.mark.slow
 def test_the_guide_tests_the_best_within_the_budget_and_nothing_else(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = {
         "standard-1e-2-s0": [0.9, 0.2],

@@ -49,6 +49,7 @@ def test_every_point_runs_once_and_only_once(tmp_path: Path, stub: Path, capsys:
     assert [path.parent.name for path in (tmp_path / "out").glob("*/export")].count("standard-1e-3-s0") == 0
 
 
+@pytest.mark.slow
 def test_what_failed_is_said_stops_nothing_and_is_tried_again(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (stub / "fail-fit-talr-1e-3-s0").touch()
     (stub / "fail-test-standard-1e-3-s1").touch()
@@ -66,6 +67,7 @@ def test_what_failed_is_said_stops_nothing_and_is_tried_again(tmp_path: Path, st
     assert again["test standard-1e-3-s1-wise-0.5"] == 1 and again["fit standard-1e-3-s0"] == 1
 
 
+@pytest.mark.slow
 def test_without_general_suites_there_is_one_objective(tmp_path: Path, stub: Path) -> None:
     import optuna
 

@@ -84,6 +84,7 @@ def test_a_read_only_disk_is_one_sentence(inputs: Path, capsys: pytest.CaptureFi
         assert sentence in refused(capsys, "merge", *models)
 
 
+@pytest.mark.slow
 def test_a_sweep_where_none_can_be_made_is_one_sentence(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refused(capsys, "sweep", *sweep_words(inputs)[:-1], str(inputs / "file" / "out"))
     assert str(inputs / "file") in sentence and "cannot be read or written (Not a directory); correct the path." in sentence

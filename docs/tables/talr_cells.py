@@ -14,6 +14,8 @@ from lit_talr.report.items import Answers, answers_of, average
 from lit_talr.report.tables import read_tables
 
 SCORES = ("domain", "general")
+STANDARD = ("standard", "scaled")
+"""The remedies that are Standard, at rates of their own."""
 SAME = ["base_model", "domain_items", "general_items"]
 """The columns in which two runs must agree to be subtracted."""
 RESAMPLES = 2000
@@ -82,20 +84,23 @@ class Cells:
         means = {score: average([self.answers.get((str(runs[seed]["name"]), score)) for seed in seeds]) for score in SCORES}
         return {score: mean for score, mean in means.items() if mean is not None} if None not in means.values() else None
 
+    def standard_rates(self, variant: str) -> list[tuple[str, float]]:
+        """The remedies that are Standard with their rates, by rising rate."""
+        runs = self.runs[(self.runs["variant"] == variant) & self.runs["remedy"].isin(STANDARD)]
+        return sorted({(str(name), float(rate)) for name, rate in zip(runs["remedy"], runs["rate"], strict=True)}, key=lambda point: point[1])
+
     def matched(self, variant: str, remedy: str, rate: float) -> Matched | None:
         """The general score minus the one that Standard has where it first reaches the same domain score.
 
-        Standard's curve goes from the base model over its rates, straight between two of them. The seeds are those that all its rates have. The interval is a
-        bootstrap over items, in which the place of the match moves too.
+        Standard's curve goes from the base model over the rates that have all seeds of the remedy, straight between two of them. The interval is a bootstrap
+        over items, in which the place of the match moves too.
         """
-        rates = sorted(set(self.runs[(self.runs["variant"] == variant) & (self.runs["remedy"] == "standard")]["rate"].astype(float)))
-        shared = [set(self.seeds(variant, "standard", other)) for other in rates] + [set(self.seeds(variant, remedy, rate))]
-        seeds = sorted(set.intersection(*shared))
-        curve = [self.mean(variant, "base", None, [-1]), *(self.mean(variant, "standard", other, seeds) for other in rates)] if seeds else []
-        ours = self.mean(variant, remedy, rate, seeds) if seeds else None
-        points = [point for point in (*curve, ours) if point is not None]
-        if len(rates) < 2 or len(points) < len(rates) + 2:
+        seeds = sorted(self.seeds(variant, remedy, rate))
+        base, ours = self.mean(variant, "base", None, [-1]), self.mean(variant, remedy, rate, seeds)
+        curve = [point for name, other in self.standard_rates(variant) if (point := self.mean(variant, name, other, seeds)) is not None] if seeds else []
+        if base is None or ours is None or len(curve) < 2:
             return None
+        points = [base, *curve, ours]
         scores = resampled_scores(points)
         gaps = [gap_at_match(row) for row in scores]
         lower, upper = np.percentile([gap for gap, _ in gaps[1:]], [2.5, 97.5])

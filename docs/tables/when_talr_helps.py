@@ -3,12 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from docs.tables.markdown import interval, short, table
 from docs.tables.talr_cells import SCORES, Cells, Difference, difference, read_cells
 from lit_talr.report.items import Answers, average
 from lit_talr.report.runs import scientific
+from lit_talr.report.statistics import t_interval
 
 RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 LARGE = 2e-3
@@ -25,7 +27,7 @@ FIGURES = {
     "temperature figure": "![TALR's temperature beside the NLL of hard tokens, noise and easy tokens](when_talr_helps/figures/temperature.png)",
 }
 """The figures are linked where there are results."""
-TABLES = ("claim", "everywhere", "placement", "matched", "controls", "tokens", "temperature")
+TABLES = ("claim", "skills", "everywhere", "placement", "matched", "controls", "tokens", "temperature")
 
 
 def variants(cells: Cells) -> list[str]:
@@ -67,7 +69,33 @@ def claim(cells: Cells) -> str:
             pooled = [cells.pooled(variant, remedy, rate, "standard") for remedy in OURS]
             if any(pooled):
                 lines.append([variant, scientific(rate), "all", "", *(shown(parts.get(score)) for parts in pooled for score in SCORES)])
+                spread = [over_seeds(parts, score) for parts in by_seed.values() for score in SCORES]
+                if any(spread):
+                    lines.append([variant, scientific(rate), "all, over seeds", "", *map(shown, spread)])
     return table(["noise", "rate", "seed", "Standard", *(f"{name}: {score}" for name in OURS.values() for score in SCORES)], lines)
+
+
+def over_seeds(by_seed: dict[int, dict[str, Answers]], score: str) -> Difference | None:
+    """The mean difference with Student's interval over the seeds; None for fewer than three."""
+    values = [difference(parts[score], 1).value for parts in by_seed.values()]
+    found = t_interval(values) if len(values) > 2 else None
+    return None if found is None else Difference(sum(values) / len(values), *found, len(values))
+
+
+def skills(cells: Cells) -> str:
+    """TALR minus Standard at the same rate in each general skill, pooled over seeds."""
+    lines, names = [], []
+    for variant in CLAIM:
+        for rate in (LARGE, 1e-3):
+            parts = [part["general"] for part in cells.by_seed(variant, "talr", rate, "standard").values()]
+            mean = average(parts)
+            if mean is None:
+                continue
+            suites = mean.keys["suite"].astype(str)
+            names = sorted(suites.unique())
+            own = {name: mean._replace(groups=np.zeros(int((suites == name).sum()), dtype=int), values=mean.values[suites == name]) for name in names}
+            lines.append([variant, scientific(rate), str(len(parts)), *(shown(difference(own[name], len(parts))) for name in names)])
+    return table(["noise", "rate", "seeds", *names], lines)
 
 
 def everywhere(cells: Cells) -> str:
@@ -97,12 +125,16 @@ def placement(cells: Cells) -> str:
     lines = []
     for kind in KINDS:
         names = [f"{kind}-0.1", f"{kind}-0.1-starts"]
-        pooled = [cells.pooled(name, "talr", LARGE, "standard") for name in names]
         by_seed = [cells.by_seed(name, "talr", LARGE, "standard") for name in names]
-        cells_of = [[shown(parts.get(score)) for parts in pooled] + [shown(between(*by_seed, score))] for score in SCORES]
-        if any(pooled):
-            lines.append([kind, *(cell for part in cells_of for cell in part)])
-    return table(["noise", *(f"{score}: {name}" for score in SCORES for name in (*PLACEMENTS, "difference"))], lines)
+        seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+        if seeds:
+            pooled = [{score: average([parts[seed][score] for seed in seeds]) for score in SCORES} for parts in by_seed]
+            cells_of = [
+                [shown(difference(parts[score], len(seeds))) for parts in pooled] + [shown(between(*by_seed, score))]  # type: ignore[arg-type]
+                for score in SCORES
+            ]
+            lines.append([kind, str(len(seeds)), *(cell for part in cells_of for cell in part)])
+    return table(["noise", "seeds", *(f"{score}: {name}" for score in SCORES for name in (*PLACEMENTS, "difference"))], lines)
 
 
 def between(first: dict[int, dict[str, Answers]], second: dict[int, dict[str, Answers]], score: str) -> Difference | None:
@@ -124,8 +156,9 @@ def matched(cells: Cells) -> str:
             found = {remedy: cells.matched(variant, remedy, rate) for remedy in OURS}
             if any(found.values()):
                 texts = ["-" if one is None else shown(one.difference) + ("" if one.reached else ", beyond") for one in found.values()]
-                lines.append([variant, scientific(rate), *(mean_scores(cells, variant, remedy, rate) for remedy in OURS), *texts])
-    return table(["noise", "rate", *OURS.values(), *(f"{name}: general at Standard's domain score" for name in OURS.values())], lines)
+                seeds = max(one.difference.num_seeds for one in found.values() if one is not None)
+                lines.append([variant, scientific(rate), str(seeds), *(mean_scores(cells, variant, remedy, rate) for remedy in OURS), *texts])
+    return table(["noise", "rate", "seeds", *OURS.values(), *(f"{name}: general at Standard's domain score" for name in OURS.values())], lines)
 
 
 def controls(cells: Cells) -> str:
@@ -194,5 +227,5 @@ def talr_tables(folder: Path) -> dict[str, str]:
     if not (folder / "results.parquet").is_file():
         return dict.fromkeys((*TABLES, *FIGURES), "No results yet.")
     cells = read_cells(folder)
-    makers = (claim, everywhere, placement, matched, controls, tokens, temperature)
+    makers = (claim, skills, everywhere, placement, matched, controls, tokens, temperature)
     return {name: make(cells) for name, make in zip(TABLES, makers, strict=True)} | FIGURES

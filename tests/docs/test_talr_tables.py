@@ -9,7 +9,7 @@ import pytest
 
 from docs.tables.talr_cells import Cells, gap_at_match, read_cells
 from docs.tables.talr_figures import draw_talr
-from docs.tables.when_talr_helps import FIGURES, TABLES, talr_tables, variants
+from docs.tables.when_talr_helps import FIGURES, TABLES, over_seeds, talr_tables, variants
 from lit_talr.report import report
 from tests.report.synthetic import write_run
 
@@ -81,9 +81,18 @@ def test_differences_at_the_same_rate_by_hand(folder: Path) -> None:
 def test_the_match_lies_on_standards_curve_and_is_marked_beyond_it(folder: Path) -> None:
     # TALR has .625 / .75; Standard .25 / .75 at 1e-3 and .75 / .25 at 2e-3: .375 where its domain score is .625
     (line,) = lines(folder, "matched")
-    assert line[2] == ".625 / .750" and line[4].strip("*").startswith("+.375 [")
+    assert line[2:4] == ["2", ".625 / .750"] and line[5].strip("*").startswith("+.375 [")
     assert gap_at_match(np.array([[0.0, 0.9], [0.4, 0.5], [0.2, 0.4], [0.5, 0.7]])) == (pytest.approx(0.2), False)
     assert gap_at_match(np.array([[0.1, 0.9], [0.4, 0.5], [0.05, 0.7]])) == (pytest.approx(-0.2), True), "at most the base model's domain score"
+
+
+def test_skills_and_intervals_over_seeds_by_hand(folder: Path) -> None:
+    (line,) = lines(folder, "skills")  # TALR has 1, 1 and 1, 0 right, Standard 1, 0 and 0, 0
+    assert line[:3] == ["words-0.1", "2e-3", "2"] and [cell.split()[0].strip("*") for cell in line[3:]] == ["+.500", "+.500"]
+    by_seed = read_cells(folder).by_seed("words-0.1", "talr", 2e-3, "standard")  # domain: -.25 and 0
+    assert over_seeds(by_seed, "domain") is None
+    found = over_seeds({**by_seed, 2: by_seed[0]}, "domain")
+    assert found is not None and found[:3] == pytest.approx((-1 / 6, -1 / 6 - 4.303 / 12, -1 / 6 + 4.303 / 12), abs=1e-3)
 
 
 def test_tokens_and_temperature(folder: Path) -> None:

@@ -11,7 +11,8 @@ from lit_talr.sweep.points import find_base_model, list_points, parse_configs
 from lit_talr.sweep.space import read_space
 from tests.sweep.stub import COMMON, write_space
 
-SWEEPS = sorted((Path(__file__).parents[2] / "configs" / "sweep").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs" / "sweep"
+SWEEPS = sorted(FOLDER.rglob("*.yaml"))
 
 
 def test_points_have_names_and_words_in_order(tmp_path: Path) -> None:
@@ -86,13 +87,15 @@ def test_the_base_model_is_that_of_the_configuration(tmp_path: Path) -> None:
         base_model(*file, "--model.revision", "v2")
 
 
-@pytest.mark.parametrize("file", [pytest.param(path, marks=[] if path.stem == "real_small" else pytest.mark.slow, id=path.stem) for path in SWEEPS])
+@pytest.mark.parametrize(
+    "file", [pytest.param(path, marks=[] if path.stem == "real_small" else pytest.mark.slow, id=path.stem) for path in sorted(SWEEPS.rglob("*.yaml"))]
+)
 def test_shipped_spaces_are_found_from_any_folder(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each fit that would run is one that the parser takes, with its rate."""
     monkeypatch.chdir(tmp_path)
     data = {"medcalc_tables": ["data/medcalc"]}.get(file.stem, ["model/lab", "data/clinic"])
     common = [word for part in ("base", *data) for word in ("-c", f"configs/{part}.yaml")]
-    main(["sweep", *common, "--space", f"configs/sweep/{file.name}", "--out", "o", "--dry-run"])
+    main(["sweep", *common, "--space", f"configs/sweep/{file.relative_to(FOLDER)}", "--out", "o", "--dry-run"])
     fits = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("lit-talr fit")]
     parse = fit_parser()
     for words in (fits[0], fits[-1]):

@@ -14,6 +14,8 @@ from lit_talr.report.statistics import t_interval
 
 RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 LARGE = 2e-3
+FRESH = 4
+"""The first seed that nothing was chosen on."""
 CLAIM = ("words-0.1", "words-0.2")
 KINDS, PLACEMENTS = ("words", "phrases", "plausible"), ("anywhere", "starts")
 OURS = {"talr": "TALR", "talr-least": "TALR, at least 2"}
@@ -66,13 +68,19 @@ def claim(cells: Cells) -> str:
                 scores = " / ".join(short(float(standard[seed][score])) for score in SCORES)  # type: ignore[arg-type]
                 pairs = [difference(parts[seed][score], 1) if seed in parts else None for parts in by_seed.values() for score in SCORES]
                 lines.append([variant, scientific(rate), str(seed), scores, *map(shown, pairs)])
-            pooled = [cells.pooled(variant, remedy, rate, "standard") for remedy in OURS]
-            if any(pooled):
-                lines.append([variant, scientific(rate), "all", "", *(shown(parts.get(score)) for parts in pooled for score in SCORES)])
-                spread = [over_seeds(parts, score) for parts in by_seed.values() for score in SCORES]
-                if any(spread):
-                    lines.append([variant, scientific(rate), "all, over seeds", "", *map(shown, spread)])
+            for name, first in {"all": 0, f"{FRESH} and more": FRESH}.items():
+                parts = [{seed: part for seed, part in those.items() if seed >= first} for those in by_seed.values()]
+                for more, of in {"": over_items, ", over seeds": over_seeds}.items():
+                    found = [of(those, score) for those in parts for score in SCORES]
+                    if any(found):
+                        lines.append([variant, scientific(rate), name + more, "", *map(shown, found)])
     return table(["noise", "rate", "seed", "Standard", *(f"{name}: {score}" for name in OURS.values() for score in SCORES)], lines)
+
+
+def over_items(by_seed: dict[int, dict[str, Answers]], score: str) -> Difference | None:
+    """The mean difference over the seeds with its interval over items; None without any."""
+    mean = average([parts[score] for parts in by_seed.values()])
+    return None if mean is None else difference(mean, len(by_seed))
 
 
 def over_seeds(by_seed: dict[int, dict[str, Answers]], score: str) -> Difference | None:

@@ -92,10 +92,11 @@ class Cells:
     def matched(self, variant: str, remedy: str, rate: float) -> Matched | None:
         """The general score minus the one that Standard has where it first reaches the same domain score.
 
-        Standard's curve goes from the base model over the rates that have all seeds of the remedy, straight between two of them. The interval is a bootstrap
-        over items, in which the place of the match moves too.
+        The seeds are those that Standard has at two rates at least. Its curve goes from the base model over the rates that have all of them, straight between
+        two rates. The interval is a bootstrap over items, in which the place of the match moves too.
         """
-        seeds = sorted(self.seeds(variant, remedy, rate))
+        standard = [set(self.seeds(variant, *point)) for point in self.standard_rates(variant)]
+        seeds = sorted(seed for seed in self.seeds(variant, remedy, rate) if sum(seed in own for own in standard) > 1)
         base, ours = self.mean(variant, "base", None, [-1]), self.mean(variant, remedy, rate, seeds)
         curve = [point for name, other in self.standard_rates(variant) if (point := self.mean(variant, name, other, seeds)) is not None] if seeds else []
         if base is None or ours is None or len(curve) < 2:

@@ -81,7 +81,7 @@ def test_differences_at_the_same_rate_by_hand(folder: Path) -> None:
 def test_the_match_lies_on_standards_curve_and_is_marked_beyond_it(folder: Path) -> None:
     # TALR has .625 / .75; Standard .25 / .75 at 1e-3 and .75 / .25 at 2e-3: .375 where its domain score is .625
     (line,) = lines(folder, "matched")
-    assert line[2:4] == ["2", ".625 / .750"] and line[5].strip("*").startswith("+.375 [")
+    assert line[2] == "2" and line[3].strip("*").startswith("+.375 [")
     assert gap_at_match(np.array([[0.0, 0.9], [0.4, 0.5], [0.2, 0.4], [0.5, 0.7]])) == (pytest.approx(0.2), False)
     assert gap_at_match(np.array([[0.1, 0.9], [0.4, 0.5], [0.05, 0.7]])) == (pytest.approx(-0.2), True), "at most the base model's domain score"
 

@@ -18,7 +18,7 @@ FRESH = 4
 """The first seed that nothing was chosen on."""
 CLAIM = ("words-0.1", "words-0.2")
 KINDS, PLACEMENTS = ("words", "phrases", "plausible"), ("anywhere", "starts")
-OURS = {"talr": "TALR", "talr-least": "TALR, at least 2"}
+OURS = {"talr": "TALR", "talr-least": "TALR (2 or more)"}
 CONTROLS = {"permuted": 1.0, "scaled": 0.8, "l2": 1.0, "talr-least": 1.0}
 """What TALR is compared with besides Standard, and the factor of its rate."""
 GROUPS = ("noise", "hard", "between", "easy")
@@ -68,7 +68,7 @@ def claim(cells: Cells) -> str:
                 scores = " / ".join(short(float(standard[seed][score])) for score in SCORES)  # type: ignore[arg-type]
                 pairs = [difference(parts[seed][score], 1) if seed in parts else None for parts in by_seed.values() for score in SCORES]
                 lines.append([variant, scientific(rate), str(seed), scores, *map(shown, pairs)])
-            for name, first in {"all": 0, f"{FRESH} and more": FRESH}.items():
+            for name, first in {"all": 0, f"fresh ({FRESH} and more)": FRESH}.items():
                 parts = [{seed: part for seed, part in those.items() if seed >= first} for those in by_seed.values()]
                 for more, of in {"": over_items, ", over seeds": over_seeds}.items():
                     found = [of(those, score) for those in parts for score in SCORES]
@@ -142,7 +142,7 @@ def placement(cells: Cells) -> str:
                 for score in SCORES
             ]
             lines.append([kind, str(len(seeds)), *(cell for part in cells_of for cell in part)])
-    return table(["noise", "seeds", *(f"{score}: {name}" for score in SCORES for name in (*PLACEMENTS, "difference"))], lines)
+    return table(["noise", "seeds", *(f"{score}: {name}" for score in SCORES for name in (*PLACEMENTS, "anywhere - starts"))], lines)
 
 
 def between(first: dict[int, dict[str, Answers]], second: dict[int, dict[str, Answers]], score: str) -> Difference | None:
@@ -182,7 +182,7 @@ def controls(cells: Cells) -> str:
                     lines.append(
                         [variant, scientific(rate), f"{remedy} at {scientific(factor * rate)}", scores, seeds, *(shown(pooled[score]) for score in SCORES)]
                     )
-    return table(["noise", "TALR at", "minus", "which has", "seeds", "domain", "general"], lines)
+    return table(["noise", "TALR at", "compared with", "which has", "seeds", "domain", "general"], lines)
 
 
 def by_group(cells: Cells, variant: str, remedy: str, rate: float = LARGE) -> pd.DataFrame:
@@ -206,7 +206,7 @@ def tokens(cells: Cells) -> str:
             for group in (name for name in GROUPS if rows["num_tokens"].get((0, name), 0.0)):
                 values = [rows[column][epoch, group] for column in ("nll", "weight", "gradient_share") for epoch in (0, last)]
                 lines.append([variant, remedy, group, short(rows["num_tokens"][0, group] / total), *map(short, values)])
-    head = ["noise", "remedy", "tokens", "share", "NLL: base", "end", "weight: base", "end", "share of the gradient: base", "end"]
+    head = ["noise", "remedy", "tokens", "share", "NLL before", "NLL after", "weight before", "weight after", "share of the gradient before", "share after"]
     return table(head, lines)
 
 

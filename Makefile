@@ -83,8 +83,8 @@ wheel: $(STAMP)  ## build the source archive and the wheel in dist/
 	@rm -f dist.log
 	@ls dist
 
-docs: $(STAMP)  ## write docs/losses.md from the code, and the tables of docs/study.md and others from their results
-	@$(BIN)/python docs/make_losses.py
+docs: $(STAMP)  ## write docs/remedies.md from the code, and the tables of docs/study.md and others from their results
+	@$(BIN)/python docs/make_remedies.py
 	@$(BIN)/python -m docs.make_tables
 
 freeze: $(STAMP)  ## write constraints.txt from the packages in .venv

@@ -58,7 +58,7 @@ class LossStrategy(nn.Module):
     For each micro-batch the module calls ``weights`` once, then ``observe``, then the strategy itself with the weights. It divides the sum by the number of
     supervised tokens of the whole optimizer step, over all ranks and micro-batches.
 
-    The docstring of a shipped strategy begins with its formula. One of its paragraphs begins with "Source:", another with "Use:"; docs/losses.md is made
+    The docstring of a shipped strategy begins with its formula. One of its paragraphs begins with "Source:", another with "Use:"; docs/remedies.md is made
     of them.
     Options are attributes under their own names: runs record them, and a resumed run must have the same.
     """

@@ -1,18 +1,26 @@
-"""Writes docs/losses.md from the code: ``python docs/make_losses.py`` (``make docs``). A test checks that the page is up to date."""
+"""Writes docs/remedies.md from the code: ``python docs/make_remedies.py`` (``make docs``). A test checks that the page is up to date."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
 import yaml
 from docstring_parser import parse
+from torch import nn
+from torch.optim import AdamW, Optimizer
 
 import lit_talr.losses
 from lit_talr.losses import LossStrategy, Standard
-from lit_talr.losses.base import Setting
+from lit_talr.losses.anchored import Anchored
+from lit_talr.losses.base import RUNNING_BASE, Setting
+from lit_talr.losses.ewc import EWC
+from lit_talr.training.hft import HalfFineTuning
+from lit_talr.training.mofo import MoFO
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "losses.md"
+PAGE = ROOT / "docs" / "remedies.md"
 ORDER = ["Standard", "TALR", "L2", "FLOW"]  # the paper's first, then the alphabet
 SETTINGS = {
     "adapters": Setting(adapter=True),
@@ -28,7 +36,7 @@ FIELDS = {
     "masked_kl": "KL to the base model without the label",
     "entropy": "entropy",
 }
-HEAD = """# The losses
+HEAD = """# The remedies
 
 Generated from the code by `make docs`: the text of each loss is its docstring. `lit-talr fit --model.loss.help NAME` prints its formula and options.
 
@@ -100,6 +108,55 @@ def overview() -> list[str]:
     return lines
 
 
+def state_bytes(optimizer: Optimizer, weight: nn.Parameter) -> float:
+    """Bytes of the optimizer's state for each element of its only weight, after two steps."""
+    for _ in range(2):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    tensors = [value for value in optimizer.state[weight].values() if torch.is_tensor(value) and value.shape == weight.shape]
+    return sum(value.nbytes for value in tensors) / weight.numel()
+
+
+def copies(loss: LossStrategy) -> float:
+    """Bytes that a penalty keeps for each weight in float32, beyond AdamW's."""
+    weight = nn.Parameter(torch.ones(8, 8))
+    if isinstance(loss, EWC):
+        loss.fisher = torch.ones_like
+    plain, penalised = AdamW([weight]), AdamW([weight])
+    loss.attach(penalised)
+    kept = 0 if not isinstance(loss, Anchored) or loss.scale(weight) is None else weight.element_size()
+    return state_bytes(penalised, weight) - state_bytes(plain, weight) + kept
+
+
+def needs() -> list[str]:
+    """The table of what each remedy needs beyond Standard."""
+    rows: list[Sequence[str]] = []
+    for loss in classes():
+        one = make(loss)
+        runs, looks, held = one.needs & RUNNING_BASE, "base_nll" in one.needs, copies(one)
+        memory = f"{held:.0f} bytes a weight" if held else "the base model beside the trained one; none with adapters" if runs else "-"
+        passes = "the base model on every batch" if runs else "the base model on the training rows, once" if looks else "-"
+        if isinstance(one, EWC):
+            passes = f"{one.fisher_rows} examples with gradient, once"
+        rows.append((f"[{loss.__name__}](#{loss.__name__.lower()})", memory, passes, "-"))
+    weight = nn.Parameter(torch.ones(8, 8))
+    adam = state_bytes(AdamW([weight]), weight)
+    names = [("layers.0.mlp.up_proj.weight", weight), ("layers.0.mlp.down_proj.weight", nn.Parameter(torch.ones(1)))]
+    optimizers = {"MoFO": MoFO([weight]), "half fine-tuning": HalfFineTuning(names)}
+    for name, optimizer in optimizers.items():
+        more = state_bytes(optimizer, weight) - adam
+        rows.append((f"[{name}](running.md#schedules-and-optimizers)", f"{more:.0f} bytes a weight" if more else "-", "-", "-"))
+    rows += [
+        ("[adapters](running.md#adapters)", "less: only adapters have gradients and optimizer state", "-", "-"),
+        ("[replay](running.md#other-remedies)", "-", "as many more tokens as its share says", "general rows"),
+        ("[own samples](running.md#other-remedies)", "-", "the same, and sampling before training, once", "-"),
+        ("Wise-FT, LiNeS, soup, exponential mean", "-", "-", "finished runs or their checkpoints"),
+    ]
+    head = "What remedies need beyond Standard with AdamW; those that are not named need nothing:"
+    lines = ["", head, "", "| remedy | memory | passes | data |", "|---|---|---|---|"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows if {*row[1:]} != {"-"}]
+
+
 def options(loss: type[LossStrategy]) -> list[str]:
     """The table of a loss's options."""
     texts = {parameter.arg_name: one_line(parameter.description) for parameter in parse(inspect.getdoc(loss) or "").params}
@@ -131,8 +188,8 @@ def section(loss: type[LossStrategy]) -> list[str]:
 
 
 def page() -> str:
-    """The whole of docs/losses.md."""
-    return "\n".join([HEAD, *overview(), *(line for loss in classes() for line in section(loss)), ""])
+    """The whole of docs/remedies.md."""
+    return "\n".join([HEAD, *overview(), *needs(), *(line for loss in classes() for line in section(loss)), ""])
 
 
 if __name__ == "__main__":

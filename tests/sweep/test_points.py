@@ -87,9 +87,7 @@ def test_the_base_model_is_that_of_the_configuration(tmp_path: Path) -> None:
         base_model(*file, "--model.revision", "v2")
 
 
-@pytest.mark.parametrize(
-    "file", [pytest.param(path, marks=[] if path.stem == "real_small" else pytest.mark.slow, id=path.stem) for path in sorted(SWEEPS.rglob("*.yaml"))]
-)
+@pytest.mark.parametrize("file", [pytest.param(path, marks=[] if path.stem == "real_small" else pytest.mark.slow, id=path.stem) for path in SWEEPS])
 def test_shipped_spaces_are_found_from_any_folder(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each fit that would run is one that the parser takes, with its rate."""
     monkeypatch.chdir(tmp_path)

@@ -82,7 +82,9 @@ def find_config(path: str) -> str:
     """The path itself, or the shipped file of that name where the working folder has none."""
     shipped = PACKAGE / path
     if not Path(path).is_file() and not shipped.is_file():
-        raise ValueError(f"{path}: no such configuration file, neither here nor among those shipped in {PACKAGE / 'configs'}.")
+        elsewhere = sorted(str(file.relative_to(PACKAGE)) for file in (PACKAGE / "configs").rglob("*.yaml") if file.name == Path(path).name)
+        way_out = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else "."
+        raise ValueError(f"{path}: no such configuration file, neither here nor among those shipped in {PACKAGE / 'configs'}{way_out}")
     return path if Path(path).is_file() else str(shipped)
 
 

@@ -13,6 +13,7 @@ from tests.sweep.stub import calls, fails, words
     ("extra", "message"),
     [
         (["-c", "nope.yaml"], "nope.yaml: no such configuration file"),
+        (["-c", "configs/lora.yaml"], "; did you mean configs/adapter/lora.yaml?"),
         (["--workers", "0"], "`--workers` must be at least 1, got 0."),
         (["--workers", "many"], "invalid int value: 'many'"),
         (["--budget", "general_drop=much"], "`--budget` must be general_drop=NUMBER"),

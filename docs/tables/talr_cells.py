@@ -21,6 +21,14 @@ SAME = ["base_model", "domain_items", "general_items"]
 RESAMPLES = 2000
 
 
+class Point(NamedTuple):
+    """The runs of all seeds of one remedy, at one rate, on one variant of the data."""
+
+    variant: str
+    remedy: str
+    rate: float | None  # None for the base model
+
+
 class Difference(NamedTuple):
     """A difference with its 95 % interval over items."""
 
@@ -50,15 +58,15 @@ class Cells:
     tokens: pd.DataFrame
     answers: dict[tuple[str, str], Answers]  # by run and score
 
-    def seeds(self, variant: str, remedy: str, rate: float | None) -> dict[int, "pd.Series[object]"]:
+    def seeds(self, point: Point) -> dict[int, "pd.Series[object]"]:
         """The runs of a point by seed; the base model's has the seed -1."""
-        runs = self.runs[(self.runs["variant"] == variant) & (self.runs["remedy"] == remedy)]
-        runs = runs[runs["rate"].isna()] if rate is None else runs[np.isclose(runs["rate"].astype(float), rate)]
+        runs = self.runs[(self.runs["variant"] == point.variant) & (self.runs["remedy"] == point.remedy)]
+        runs = runs[runs["rate"].isna()] if point.rate is None else runs[np.isclose(runs["rate"].astype(float), point.rate)]
         return {-1 if pd.isna(run["seed"]) else int(run["seed"]): run for _, run in runs.iterrows()}
 
-    def by_seed(self, variant: str, remedy: str, rate: float, other: str, other_rate: float | None = None) -> dict[int, dict[str, Answers]]:
-        """Item by item, how much more right answers a remedy has than another, by seed and score; only of runs that can be compared."""
-        these, those = self.seeds(variant, remedy, rate), self.seeds(variant, other, rate if other_rate is None else other_rate)
+    def by_seed(self, point: Point, other: Point) -> dict[int, dict[str, Answers]]:
+        """Item by item, how much more right answers a point has than another, by seed and score; only of runs that can be compared."""
+        these, those = self.seeds(point), self.seeds(other)
         differences: dict[int, dict[str, Answers]] = {}
         for seed in sorted(these.keys() & those.keys()):
             if not all(these[seed][name] == those[seed][name] for name in SAME):
@@ -70,39 +78,39 @@ class Cells:
             differences |= {seed: known} if len(known) == len(SCORES) else {}
         return differences
 
-    def pooled(self, variant: str, remedy: str, rate: float, other: str, other_rate: float | None = None) -> dict[str, Difference]:
+    def pooled(self, point: Point, other: Point) -> dict[str, Difference]:
         """The means over seeds by score; empty without runs."""
-        by_seed = self.by_seed(variant, remedy, rate, other, other_rate)
+        by_seed = self.by_seed(point, other)
         means = {score: average([parts[score] for parts in by_seed.values()]) for score in SCORES}
         return {score: difference(mean, len(by_seed)) for score, mean in means.items() if mean is not None}
 
-    def mean(self, variant: str, remedy: str, rate: float | None, seeds: Sequence[int]) -> dict[str, Answers] | None:
+    def mean(self, point: Point, seeds: Sequence[int]) -> dict[str, Answers] | None:
         """Mean answers over these seeds by score; None where one is missing."""
-        runs = self.seeds(variant, remedy, rate)
+        runs = self.seeds(point)
         if not set(seeds) <= runs.keys():
             return None
         means = {score: average([self.answers.get((str(runs[seed]["name"]), score)) for seed in seeds]) for score in SCORES}
         return {score: mean for score, mean in means.items() if mean is not None} if None not in means.values() else None
 
-    def standard_rates(self, variant: str) -> list[tuple[str, float]]:
-        """The remedies that are Standard with their rates, by rising rate."""
-        runs = self.runs[(self.runs["variant"] == variant) & self.runs["remedy"].isin(STANDARD)]
-        return sorted({(str(name), float(rate)) for name, rate in zip(runs["remedy"], runs["rate"], strict=True)}, key=lambda point: point[1])
+    def points(self, variant: str) -> list[Point]:
+        """The points of a variant but the base model, by remedy and rising rate."""
+        runs = self.runs[(self.runs["variant"] == variant) & self.runs["rate"].notna()]
+        return sorted({Point(variant, str(name), float(rate)) for name, rate in zip(runs["remedy"], runs["rate"], strict=True)})
 
-    def matched(self, variant: str, remedy: str, rate: float) -> Matched | None:
+    def matched(self, point: Point) -> Matched | None:
         """The general score minus the one that Standard has where it first reaches the same domain score.
 
         The seeds are those that Standard has at two rates at least. Its curve goes from the base model over the rates that have all of them, straight between
         two rates. The interval is a bootstrap over items, in which the place of the match moves too.
         """
-        standard = [set(self.seeds(variant, *point)) for point in self.standard_rates(variant)]
-        seeds = sorted(seed for seed in self.seeds(variant, remedy, rate) if sum(seed in own for own in standard) > 1)
-        base, ours = self.mean(variant, "base", None, [-1]), self.mean(variant, remedy, rate, seeds)
-        curve = [point for name, other in self.standard_rates(variant) if (point := self.mean(variant, name, other, seeds)) is not None] if seeds else []
+        standard = sorted((own for own in self.points(point.variant) if own.remedy in STANDARD), key=lambda own: own.rate or 0.0)
+        theirs = [set(self.seeds(own)) for own in standard]
+        seeds = sorted(seed for seed in self.seeds(point) if sum(seed in own for own in theirs) > 1)
+        base, ours = self.mean(Point(point.variant, "base", None), [-1]), self.mean(point, seeds)
+        curve = [means for own in standard if (means := self.mean(own, seeds)) is not None] if seeds else []
         if base is None or ours is None or len(curve) < 2:
             return None
-        points = [base, *curve, ours]
-        scores = resampled_scores(points)
+        scores = resampled_scores([base, *curve, ours])
         gaps = [gap_at_match(row) for row in scores]
         lower, upper = np.percentile([gap for gap, _ in gaps[1:]], [2.5, 97.5])
         return Matched(Difference(gaps[0][0], float(lower), float(upper), len(seeds)), gaps[0][1])

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from docs.tables.talr_cells import SCORES, Cells, Difference, read_cells
+from docs.tables.talr_cells import SCORES, Cells, Difference, Point, read_cells
 from docs.tables.when_talr_helps import LARGE, RATES, by_group, noise_share, temperatures, variants
 from lit_talr.report.figures import STYLE, panels, save_figure
 from lit_talr.report.runs import scientific
@@ -34,8 +34,11 @@ def phase(cells: Cells) -> "Figure":
     """TALR minus Standard by share of random words and learning rate: at the same rate, and at the same domain score."""
     words = sorted((name for name in variants(cells) if name in ("clean", *(f"words-{noise_share(name):g}",))), key=noise_share)
     figure, axes = panels(1, 3, height=2.8)
-    same = {score: {(name, rate): cells.pooled(name, "talr", rate, "standard").get(score) for name in words for rate in RATES} for score in SCORES}
-    matched = {(name, rate): cells.matched(name, "talr", rate) for name in words for rate in RATES}
+    same = {
+        score: {(name, rate): cells.pooled(Point(name, "talr", rate), Point(name, "standard", rate)).get(score) for name in words for rate in RATES}
+        for score in SCORES
+    }
+    matched = {(name, rate): cells.matched(Point(name, "talr", rate)) for name in words for rate in RATES}
     at_match = {key: None if found is None else found.difference for key, found in matched.items()}
     beyond = {key for key, found in matched.items() if found is not None and not found.reached}
     for axis, title, found in zip(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from docs.tables.markdown import interval, short, table
-from docs.tables.talr_cells import SCORES, Cells, Difference, difference, read_cells
+from docs.tables.talr_cells import SCORES, Cells, Difference, Point, difference, read_cells
 from lit_talr.report.items import Answers, average
 from lit_talr.report.runs import scientific
 from lit_talr.report.statistics import t_interval
@@ -29,7 +29,7 @@ FIGURES = {
     "temperature figure": "![TALR's temperature beside the NLL of hard tokens, noise and easy tokens](when_talr_helps/figures/temperature.png)",
 }
 """The figures are linked where there are results."""
-TABLES = ("claim", "skills", "everywhere", "placement", "matched", "controls", "tokens", "temperature")
+TABLES = ("claim", "skills", "everywhere", "placement", "matched", "controls", "rivals", "tokens", "temperature")
 
 
 def variants(cells: Cells) -> list[str]:
@@ -38,7 +38,7 @@ def variants(cells: Cells) -> list[str]:
 
     def order(name: str) -> tuple[bool, int, float, str]:
         parts = name.split("-")
-        return parts[-1] in ("768", "warm"), kinds.index(parts[0]), noise_share(name), name
+        return parts[-1] in ("768", "warm", "epochs"), kinds.index(parts[0]), noise_share(name), name
 
     return sorted(cells.runs["variant"].unique(), key=order)
 
@@ -62,8 +62,8 @@ def claim(cells: Cells) -> str:
     lines = []
     for variant in CLAIM:
         for rate in (LARGE, 1e-3):
-            standard = cells.seeds(variant, "standard", rate)
-            by_seed = {remedy: cells.by_seed(variant, remedy, rate, "standard") for remedy in OURS}
+            standard = cells.seeds(Point(variant, "standard", rate))
+            by_seed = {remedy: cells.by_seed(Point(variant, remedy, rate), Point(variant, "standard", rate)) for remedy in OURS}
             for seed in sorted(set().union(*by_seed.values())):
                 scores = " / ".join(short(float(standard[seed][score])) for score in SCORES)  # type: ignore[arg-type]
                 pairs = [difference(parts[seed][score], 1) if seed in parts else None for parts in by_seed.values() for score in SCORES]
@@ -95,7 +95,7 @@ def skills(cells: Cells) -> str:
     lines, names = [], []
     for variant in CLAIM:
         for rate in (LARGE, 1e-3):
-            parts = [part["general"] for part in cells.by_seed(variant, "talr", rate, "standard").values()]
+            parts = [part["general"] for part in cells.by_seed(Point(variant, "talr", rate), Point(variant, "standard", rate)).values()]
             mean = average(parts)
             if mean is None:
                 continue
@@ -111,19 +111,19 @@ def everywhere(cells: Cells) -> str:
     lines = []
     for variant in variants(cells):
         for rate in reversed(RATES):
-            pooled = [cells.pooled(variant, remedy, rate, "standard") for remedy in OURS]
+            pooled = [cells.pooled(Point(variant, remedy, rate), Point(variant, "standard", rate)) for remedy in OURS]
             if not any(pooled):
                 continue
             seeds = max(found.num_seeds for parts in pooled for found in parts.values())
-            means = [mean_scores(cells, variant, remedy, rate) for remedy in ("standard", *OURS)]
+            means = [mean_scores(cells, Point(variant, remedy, rate)) for remedy in ("standard", *OURS)]
             lines.append([variant, scientific(rate), str(seeds), *means, *(shown(parts.get(score)) for parts in pooled for score in SCORES)])
     names = [f"{name} - Standard: {score}" for name in OURS.values() for score in SCORES]
     return table(["noise", "rate", "seeds", "Standard", *OURS.values(), *names], lines)
 
 
-def mean_scores(cells: Cells, variant: str, remedy: str, rate: float) -> str:
+def mean_scores(cells: Cells, point: Point) -> str:
     """Domain and general score of a point, means over seeds."""
-    runs = cells.seeds(variant, remedy, rate)
+    runs = cells.seeds(point)
     means = pd.DataFrame([*runs.values()])[[*SCORES]].astype(float).mean() if runs else None
     return "-" if means is None else " / ".join(short(means[score]) for score in SCORES)
 
@@ -133,7 +133,7 @@ def placement(cells: Cells) -> str:
     lines = []
     for kind in KINDS:
         names = [f"{kind}-0.1", f"{kind}-0.1-starts"]
-        by_seed = [cells.by_seed(name, "talr", LARGE, "standard") for name in names]
+        by_seed = [cells.by_seed(Point(name, "talr", LARGE), Point(name, "standard", LARGE)) for name in names]
         seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
         if seeds:
             pooled = [{score: average([parts[seed][score] for seed in seeds]) for score in SCORES} for parts in by_seed]
@@ -161,7 +161,7 @@ def matched(cells: Cells) -> str:
     lines = []
     for variant in variants(cells):
         for rate in reversed(RATES):
-            found = {remedy: cells.matched(variant, remedy, rate) for remedy in OURS}
+            found = {remedy: cells.matched(Point(variant, remedy, rate)) for remedy in OURS}
             if any(found.values()):
                 texts = ["-" if one is None else shown(one.difference) + ("" if one.reached else ", beyond") for one in found.values()]
                 seeds = max(one.difference.num_seeds for one in found.values() if one is not None)
@@ -175,19 +175,32 @@ def controls(cells: Cells) -> str:
     for variant in variants(cells):
         for rate in (LARGE, 1e-3):
             for remedy, factor in CONTROLS.items():
-                pooled = cells.pooled(variant, "talr", rate, remedy, factor * rate)
+                control = Point(variant, remedy, factor * rate)
+                pooled = cells.pooled(Point(variant, "talr", rate), control)
                 if pooled:
-                    seeds = str(pooled["domain"].num_seeds)
-                    scores = mean_scores(cells, variant, remedy, factor * rate)
-                    lines.append(
-                        [variant, scientific(rate), f"{remedy} at {scientific(factor * rate)}", scores, seeds, *(shown(pooled[score]) for score in SCORES)]
-                    )
+                    name, seeds = f"{remedy} at {scientific(factor * rate)}", str(pooled["domain"].num_seeds)
+                    lines.append([variant, scientific(rate), name, mean_scores(cells, control), seeds, *(shown(pooled[score]) for score in SCORES)])
     return table(["noise", "TALR at", "compared with", "which has", "seeds", "domain", "general"], lines)
+
+
+def rivals(cells: Cells) -> str:
+    """TALR at each of two rates minus everything else that was trained on the same noise, other lengths of training included."""
+    lines = []
+    for noise in CLAIM:
+        for variant in (name for name in variants(cells) if re.fullmatch(rf"{noise}(-\d+-epochs)?", name)):
+            for point in (own for own in cells.points(variant) if own.remedy not in OURS):
+                found = [cells.pooled(Point(noise, "talr", rate), point) for rate in (LARGE, 1e-3)]
+                if any(found):
+                    seeds = str(max(parts["domain"].num_seeds for parts in found if parts))
+                    parts = [shown(parts.get(score)) for parts in found for score in SCORES]
+                    lines.append([variant, point.remedy, scientific(point.rate or 0.0), seeds, mean_scores(cells, point), *parts])
+    names = [f"TALR at {scientific(rate)} - it: {score}" for rate in (LARGE, 1e-3) for score in SCORES]
+    return table(["noise", "remedy", "rate", "seeds", "which has", *names], lines)
 
 
 def by_group(cells: Cells, variant: str, remedy: str, rate: float = LARGE) -> pd.DataFrame:
     """The probe's tokens by epoch and group, means over seeds; empty without runs."""
-    names = [str(run["name"]) for run in cells.seeds(variant, remedy, rate).values()]
+    names = [str(run["name"]) for run in cells.seeds(Point(variant, remedy, rate)).values()]
     probe = cells.tokens[cells.tokens["name"].isin(names) & (cells.tokens["set"] == "probe")]
     columns = [name for name in ("num_tokens", "nll", "base_nll", "weight", "gradient_share", "sequence_median") if name in probe]
     return probe[probe["group"].isin((*GROUPS, "all"))].groupby(["epoch", "group"])[columns].mean()
@@ -225,7 +238,7 @@ def temperature(cells: Cells) -> str:
 
 def temperatures(cells: Cells, variant: str, remedy: str = "talr", rate: float = LARGE) -> "pd.Series[float]":
     """The mean temperature of each epoch."""
-    names = [str(run["name"]) for run in cells.seeds(variant, remedy, rate).values()]
+    names = [str(run["name"]) for run in cells.seeds(Point(variant, remedy, rate)).values()]
     rows = cells.tokens[cells.tokens["name"].isin(names) & (cells.tokens["set"] == "train") & (cells.tokens["group"] == "all")]
     return rows.groupby("epoch")["temperature"].mean().dropna()
 
@@ -235,5 +248,5 @@ def talr_tables(folder: Path) -> dict[str, str]:
     if not (folder / "results.parquet").is_file():
         return dict.fromkeys((*TABLES, *FIGURES), "No results yet.")
     cells = read_cells(folder)
-    makers = (claim, skills, everywhere, placement, matched, controls, tokens, temperature)
+    makers = (claim, skills, everywhere, placement, matched, controls, rivals, tokens, temperature)
     return {name: make(cells) for name, make in zip(TABLES, makers, strict=True)} | FIGURES

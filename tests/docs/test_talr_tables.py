@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from docs.tables.talr_cells import Cells, gap_at_match, read_cells
+from docs.tables.talr_cells import Cells, Point, gap_at_match, read_cells
 from docs.tables.talr_figures import draw_talr
 from docs.tables.when_talr_helps import FIGURES, TABLES, over_seeds, talr_tables, variants
 from lit_talr.report import report
 from tests.report.synthetic import write_run
 
 SUITES = ("add", "sort")
+TALR, STANDARD = (Point("words-0.1", remedy, 2e-3) for remedy in ("talr", "standard"))
 
 
 def write_tokens(folder: Path) -> None:
@@ -39,7 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def run(variant: str, remedy: str, rate: float | None, seed: int | None, domain: list[int], general: list[int]) -> None:
         name = "-".join(str(part) for part in (variant, remedy, rate, seed) if part is not None)
-        write_run(runs / name, domain, general, suites=SUITES, variant=variant, remedy=remedy, rate=rate, seed=seed, base=f"{variant}-base")
+        write_run(
+            runs / name, domain, general, suites=SUITES, variant=variant, remedy=remedy, rate=rate, seed=seed, base=f"{variant.removesuffix('-2-epochs')}-base"
+        )
         write_tokens(runs / name)
 
     for variant in ("words-0.1", "clean"):
@@ -48,6 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("words-0.1", "standard", 1e-3, seed, [1, 0, 0, 0], [1, 1, 1, 0])
         run("words-0.1", "standard", 2e-3, seed, [1, 1, 1, 0], [1, 0, 0, 0])
         run("words-0.1", "talr", 2e-3, seed, [1, 1, 0, seed], [1, 1, 1, 0])
+        run("words-0.1-2-epochs", "standard", 2e-3, seed, [1, 1, 0, 0], [1, 1, 1, 1])
     run("clean", "talr", 2e-3, 0, [1, 1, 1, 1], [1, 1, 1, 1])
     out = tmp_path_factory.mktemp("study") / "when_talr_helps"
     report([runs], out)
@@ -89,10 +93,17 @@ def test_the_match_lies_on_standards_curve_and_is_marked_beyond_it(folder: Path)
 def test_skills_and_intervals_over_seeds_by_hand(folder: Path) -> None:
     (line,) = lines(folder, "skills")  # TALR has 1, 1 and 1, 0 right, Standard 1, 0 and 0, 0
     assert line[:3] == ["words-0.1", "2e-3", "2"] and [cell.split()[0].strip("*") for cell in line[3:]] == ["+.500", "+.500"]
-    by_seed = read_cells(folder).by_seed("words-0.1", "talr", 2e-3, "standard")  # domain: -.25 and 0
+    by_seed = read_cells(folder).by_seed(TALR, STANDARD)  # domain: -.25 and 0
     assert over_seeds(by_seed, "domain") is None
     found = over_seeds({**by_seed, 2: by_seed[0]}, "domain")
     assert found is not None and found[:3] == pytest.approx((-1 / 6, -1 / 6 - 4.303 / 12, -1 / 6 + 4.303 / 12), abs=1e-3)
+
+
+def test_rivals_of_other_lengths_are_compared_with_talr(folder: Path) -> None:
+    other, small, large = sorted(lines(folder, "rivals"), key=lambda line: (line[0] == "words-0.1", line[2] != "1e-3"))
+    assert other[:5] == ["words-0.1-2-epochs", "standard", "2e-3", "2", ".500 / 1.000"] and other[7:] == ["-", "-"]
+    assert [cell.split()[0].strip("*") for cell in other[5:7]] == ["+.125", "-.250"]
+    assert small[:3] == ["words-0.1", "standard", "1e-3"] and large[:3] == ["words-0.1", "standard", "2e-3"]
 
 
 def test_tokens_and_temperature(folder: Path) -> None:
@@ -107,14 +118,14 @@ def test_tokens_and_temperature(folder: Path) -> None:
 
 def test_runs_on_other_items_or_of_another_base_are_not_subtracted(folder: Path) -> None:
     cells = read_cells(folder)
-    assert cells.by_seed("words-0.1", "talr", 2e-3, "standard").keys() == {0, 1}
+    assert cells.by_seed(TALR, STANDARD).keys() == {0, 1}
     for column in ("base_model", "general_items"):
         runs = cells.runs.copy()
         runs.loc[(runs["remedy"] == "talr") & (runs["seed"] == 1), column] = "other"
-        assert Cells(runs, cells.tokens, cells.answers).by_seed("words-0.1", "talr", 2e-3, "standard").keys() == {0}
+        assert Cells(runs, cells.tokens, cells.answers).by_seed(TALR, STANDARD).keys() == {0}
 
 
 def test_figures_and_order(folder: Path) -> None:
-    assert variants(read_cells(folder)) == ["clean", "words-0.1"]
+    assert variants(read_cells(folder)) == ["clean", "words-0.1", "words-0.1-2-epochs"]
     draw_talr(folder)
     assert {path.name for path in (folder / "figures").iterdir()} == {"phase.png", "phase.pdf", "temperature.png", "temperature.pdf"}

@@ -28,7 +28,7 @@ Action = Literal["stop", "skip"]
 FILE = "non_finite.jsonl"
 MANY_SCALED = 30
 """A scaler starts at 2^16 and halves its scale at each skipped step: after thirty, no smaller scale would help."""
-MAX_CHARACTERS = 2000  # of a prompt, and of a response, in the file
+MAX_CHARACTERS = 4000  # of an example's text in the file; more is cut out of its middle
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,8 @@ def to_blame(seen: Sequence[Seen], everything: bool) -> Iterator[tuple[int, bool
 
 def describe(index: int, nll: Tensor, data: DomainDataModule) -> dict[str, Any]:
     """Describes a training example: its row, statistics of its NLLs, and its text."""
-    encoded, decode = data.encoded["train"], data.encoder.tokenizer.decode
-    first, last = encoded.offsets[index], encoded.offsets[index + 1]
-    tokens, answer = encoded.tokens[first:last].tolist(), int(encoded.supervised[first:last].argmax())
+    encoded = data.encoded["train"]
+    text = data.encoder.tokenizer.decode(encoded.tokens[encoded.offsets[index] : encoded.offsets[index + 1]].tolist())
     finite = nll[nll.isfinite()].double()
     least, largest, mean = (finite.min(), finite.max(), finite.mean()) if len(finite) else (None, None, None)
     return {
@@ -217,6 +216,5 @@ def describe(index: int, nll: Tensor, data: DomainDataModule) -> dict[str, Any]:
         "num_supervised": len(nll),
         "num_non_finite": len(nll) - len(finite),
         **{name: value if value is None else float(value) for name, value in (("min_nll", least), ("max_nll", largest), ("mean_nll", mean))},
-        "prompt": decode(tokens[:answer])[:MAX_CHARACTERS],
-        "answer": decode(tokens[answer:])[:MAX_CHARACTERS],
+        "text": text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 2 :]}",
     }

@@ -1,7 +1,8 @@
-"""The loss, the adapter and the domain in docs/extending.md and in README.md run, as their commands run them."""
+"""The code of docs/extending.md and README.md runs, as their commands run it."""
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,6 +67,21 @@ def test_an_adapter_of_ones_own(common: list[str], tmp_path: Path) -> None:
     merged = PeftModel.from_pretrained(load_model(base[3], None, None, 0, None), str(tmp_path / "adapted" / "adapter")).merge_and_unload().state_dict()
     exported = load_model(str(tmp_path / "adapted" / "export"), None, None, 0, None).state_dict()
     assert all(torch.allclose(exported[name], merged[name], rtol=0, atol=1e-6) for name in exported)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("common", PAGES[1:], indirect=True, ids=["extending.md"])
+def test_a_replay_and_a_merge_of_ones_own(common: list[str], tmp_path: Path) -> None:
+    main([*common, "-c", "configs/loss/talr.yaml", "--data", "my_domains.Sums"])  # the base model
+    base = ["--model.architecture", "null", "--model.pretrained", str(tmp_path / "run" / "export"), "--model.tokenizer", "null"]
+    replay = ["--data", "my_domains.Sums", "--data.replay.general", "my_domains.Sums", "--data.replay.share", "0.1", "--model.optimizer.lr", "1e-2"]
+    main([*common, "-c", "configs/loss/talr.yaml", *replay, *base, "--run", str(tmp_path / "tuned")])
+    assert "replay" in (tmp_path / "tuned" / "config.yaml").read_text()
+    script = [sys.executable, str(tmp_path / "my_merges.py"), base[3], str(tmp_path / "tuned" / "export"), str(tmp_path / "merged")]
+    subprocess.run(script, check=True)
+    own = ["--model.pretrained", str(tmp_path / "merged"), "--run", str(tmp_path / "scored"), "--model.generation.max_new_tokens", "2"]
+    main(["test", "-c", str(tmp_path / "tuned" / "config.yaml"), *own])
+    assert "test/score" in json.loads((tmp_path / "scored" / "metrics.json").read_text())["test"]
 
 
 @pytest.mark.parametrize("common", [PAGES[0], pytest.param(PAGES[1], marks=pytest.mark.slow)], indirect=True, ids=lambda page: page.name)

@@ -134,7 +134,7 @@ def test_stop_changes_nothing_and_names_the_example(folder: Path, tmp_path: Path
     source = json.loads((folder / "train.jsonl").read_text().splitlines()[STEP_IDS[3]])
     assert (row["step"], row["epoch"], row["rank"], row["example"], row["num_non_finite"]) == (2, 1, 0, STEP_IDS[3], 1)
     assert row["where"] == f"{folder / 'train.jsonl'}: row {STEP_IDS[3] + 1}"
-    assert source["prompt"] in row["prompt"] and source["response"] in row["answer"] and source["response"] not in row["prompt"]
+    assert 0 < row["text"].index(source["prompt"]) < row["text"].index(source["response"])
     assert row["num_supervised"] > 1 and 0 < row["min_nll"] <= row["mean_nll"] <= row["max_nll"] < math.inf
 
 

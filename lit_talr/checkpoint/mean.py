@@ -25,7 +25,8 @@ def bema_shares(steps: Mapping[Path, int]) -> tuple[dict[Path, float], float]:
     ``m + (10 + T) ^ -0.2 * (theta_T - theta_0)``. The constants are the defaults of TRL's callback, which keeps one of 400 steps.
     """
     last = max(steps.values())
-    shares, base = {}, 1.0
+    shares: dict[Path, float] = {}
+    base = 1.0
     for path, step in steps.items():
         weight = (10 + step) ** -0.5
         shares = {earlier: (1 - weight) * share for earlier, share in shares.items()} | {path: weight}

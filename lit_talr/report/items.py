@@ -12,12 +12,13 @@ from lit_talr.utils.files import read_json_lines
 
 KEY = ["suite", "id", "truth"]
 """The columns that identify an item: its suite, number and right answer."""
+COLUMNS = [*KEY, "correct", "chance", "lenient", "counts"]
 
 
 def read_items(file: Path) -> pd.DataFrame | None:
     """Read the answers in a file: ``KEY``, and whether each is ``correct``, also for a lenient reader (``ExactMatch`` defines it), sorted by ``KEY``.
 
-    Suites that do not count in the mean are left out. None where there is no file, or no answer counts.
+    ``chance`` is the probability that a guess is right: 0 for an answer that the model writes, missing in rows of the harness by an earlier version. Suites that do not count in the mean are left out. None where there is no file, or no answer counts.
 
     Raises:
         ValueError: For a file that is incomplete, naming it.
@@ -25,7 +26,7 @@ def read_items(file: Path) -> pd.DataFrame | None:
     if not file.is_file():
         return None
     try:
-        items = pd.DataFrame([read_item(row) for row in read_json_lines(file)], columns=[*KEY, "correct", "lenient", "counts"])
+        items = pd.DataFrame([read_item(row) for row in read_json_lines(file)], columns=COLUMNS)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file.name} is not a whole file of answers") from error
     if items.empty or items.duplicated(["suite", "id"]).any():
@@ -34,11 +35,14 @@ def read_items(file: Path) -> pd.DataFrame | None:
     return None if items.empty else items
 
 
-def read_item(row: dict[str, Any]) -> tuple[str, str, str, bool, bool | None, bool]:
+def read_item(row: dict[str, Any]) -> tuple[str, str, str, bool, float | None, bool | None, bool]:
     for name in ("correct", "lenient"):
         if not isinstance(row.get(name, name == "lenient"), bool):
             raise TypeError(f"`{name}` must be true or false")
-    return str(row.get("suite", "")), f"{row['id']:>12}", str(row.get("truth")), row["correct"], row.get("lenient"), bool(row.get("counts", True))
+    chance = row.get("chance", 0.0 if "extracted" in row else None)
+    if chance is not None and not 0 <= chance < 1:
+        raise ValueError("`chance` must lie in [0, 1)")
+    return str(row.get("suite", "")), f"{row['id']:>12}", str(row.get("truth")), row["correct"], chance, row.get("lenient"), bool(row.get("counts", True))
 
 
 def suite_means(items: pd.DataFrame, column: str = "correct") -> dict[str, float]:

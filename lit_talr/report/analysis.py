@@ -10,7 +10,7 @@ from lit_talr.report.kl import ABOVE, KL, kl_rows
 from lit_talr.report.matched import MATCHED, matched_rows
 from lit_talr.report.runs import Row
 from lit_talr.report.tables import Tables, frame
-from lit_talr.report.transitions import CHANGED, TRANSITIONS, changed_items, odds_of, transition_rows
+from lit_talr.report.transitions import CHANGED, TRANSITIONS, changed_items, transition_rows
 from lit_talr.report.worlds import read_worlds, run_answers
 from lit_talr.utils.files import write_bytes
 
@@ -42,7 +42,7 @@ class Analysis(NamedTuple):
 
 def analyse(tables: Tables) -> Analysis:
     """Compute the analysis of a report's tables; variants without a base model are left out."""
-    answers, odds = run_answers(tables.answers), odds_of(tables.answers)
+    answers = run_answers(tables.answers)
     matched: list[Row] = []
     transitions: list[Row] = []
     kl: list[Row] = []
@@ -50,7 +50,7 @@ def analyse(tables: Tables) -> Analysis:
     changed = [pd.DataFrame(columns=CHANGED)]
     for world in read_worlds(tables, answers):
         matched += matched_rows(world)
-        transitions += transition_rows(world, answers, odds)
+        transitions += transition_rows(world, answers)
         changed += changed_items(world, answers)
         by_point, by_remedy = kl_rows(world)
         kl += by_point

@@ -18,7 +18,8 @@ COLUMNS = [*KEY, "correct", "chance", "lenient", "counts"]
 def read_items(file: Path) -> pd.DataFrame | None:
     """Read the answers in a file: ``KEY``, and whether each is ``correct``, also for a lenient reader (``ExactMatch`` defines it), sorted by ``KEY``.
 
-    ``chance`` is the probability that a guess is right: 0 for an answer that the model writes, missing in rows of the harness by an earlier version. Suites that do not count in the mean are left out. None where there is no file, or no answer counts.
+    ``chance`` is the probability that a guess is right: 0 for an answer that the model writes, missing in rows of the harness by an earlier version.
+    Suites that do not count in the mean are left out. None where there is no file, or no answer counts.
 
     Raises:
         ValueError: For a file that is incomplete, naming it.
@@ -62,6 +63,7 @@ class Answers(NamedTuple):
     groups: np.ndarray  # the number of each item's suite
     values: np.ndarray
     least: float = 0.0  # the least that a value can be
+    odds: np.ndarray | None = None  # 1 / (k - 1) for an item with k choices, 0 for an answer that the model wrote; None where that is not known
 
     def minus(self, other: "Answers | None") -> "Answers | None":
         """The difference item by item; None where the items are not the same."""
@@ -74,7 +76,9 @@ class Answers(NamedTuple):
 
 def answers_of(items: pd.DataFrame) -> Answers:
     """The answers in a table of items."""
-    return Answers(items[KEY], items["suite"].factorize()[0], items["correct"].to_numpy(float))
+    chance = items["chance"].to_numpy(float)
+    odds = None if np.isnan(chance).any() else chance / (1 - chance)
+    return Answers(items[KEY], items["suite"].factorize()[0], items["correct"].to_numpy(float), odds=odds)
 
 
 def average(parts: Sequence[Answers | None]) -> Answers | None:

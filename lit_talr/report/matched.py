@@ -9,7 +9,23 @@ from lit_talr.report.worlds import World, resampled_means
 
 SHARES = (0.5, 0.75, 0.9)
 """The levels: shares of the way from the base model's domain score to the best one of Standard."""
-MATCHED = ["variant", "remedy", "share", "level", "best", "reached", "general", "general_lower", "general_upper", "more", "more_lower", "more_upper", "resamples"]
+MATCHED = [
+    "variant",
+    "line",
+    "remedy",
+    "source",
+    "share",
+    "level",
+    "best",
+    "reached",
+    "general",
+    "general_lower",
+    "general_upper",
+    "more",
+    "more_lower",
+    "more_upper",
+]
+MATCHED += ["resamples"]
 
 
 def general_at(domain: np.ndarray, general: np.ndarray, level: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
@@ -49,9 +65,12 @@ def matched_rows(world: World) -> Iterator[Row]:
     for share in SHARES:
         level = float(domain[0, 0] + share * way)
         found = {name: general_at(domain[:, line], general[:, line], level) for name, line in lines.items()}
-        resampled = {} if drawn[0] is None or drawn[1] is None else {name: general_at(drawn[0][1:, line], drawn[1][1:, line], level) for name, line in lines.items()}
+        resampled = (
+            {} if drawn[0] is None or drawn[1] is None else {name: general_at(drawn[0][1:, line], drawn[1][1:, line], level) for name, line in lines.items()}
+        )
         for name, line in lines.items():
-            row: Row = {"variant": world.variant or None, "remedy": name, "share": share, "level": level}
+            row: Row = {"variant": world.variant or None, "line": name, "share": share, "level": level}
+            row |= {key: world.points[line[1]].row[key] for key in ("remedy", "source")}
             row |= {"best": float(domain[0, line].max()), "reached": bool(found[name][1][0])}
             if row["reached"]:
                 row |= compared(name, {key: values for key, (values, _) in found.items()}, {key: values for key, (values, _) in resampled.items()})

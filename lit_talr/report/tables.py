@@ -21,7 +21,10 @@ REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", *B
 """The last columns of the results, after those of suites and drift. ``general_lenient`` is the mean over suites by a lenient reader (``ExactMatch``)."""
 MEANS = [*SHARED, "seeds", *(f"{name}{end}" for name in SCORES for end in (*BOUNDS, "_se", "_seeds_lower", "_seeds_upper"))]
 PAIRS = ["reference", "point", *(f"{name}{end}" for name in ("domain", "general") for end in BOUNDS)]
-TYPES = dict.fromkeys(("name", "point", "variant", "remedy", "source", "of", "command", "key", "code", "reference", "set", "group", "sentence", "score", "suite"), "object")
+TYPES = dict.fromkeys(
+    ("name", "point", "variant", "remedy", "source", "of", "command", "key", "code", "reference", "set", "group", "sentence", "score", "suite", "line"),
+    "object",
+)
 TYPES |= dict.fromkeys(BELONGS[:-1], "object")
 TYPES |= {"trained": "bool", "reached": "bool", **dict.fromkeys(("seed", "seeds", "steps", "num_rows", "epoch", "num_tokens", "items", "points"), "Int64")}
 

@@ -1,7 +1,6 @@
 """Items that a run answers wrong and its base model right, and the other way round."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,114 +16,93 @@ TRANSITIONS += [f"{kind}{end}" for kind in KINDS for end in ("", "_lower", "_upp
 CHANGED = ["name", "score", *KEY, "before", "after"]
 
 
-class Pair(NamedTuple):
-    """The answers of a run and of its base model to the same items."""
-
-    name: str
-    score: str
-    keys: pd.DataFrame
-    groups: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
+Pair = tuple[Answers, Answers]
+"""The answers of a base model and of a run to the same items."""
 
 
 def pairs_of(world: World, answers: AllAnswers, score: str) -> Iterator[tuple[int, list[Pair]]]:
     """The index of each point of a variant but the base model, with its runs; a point is left out where a run or its base has other items, or none."""
+    base = answers.get((world.points[0].names[0], score))
     for index, point in enumerate(world.points[1:], 1):
-        found = [pair for name in point.names if (pair := pair_of(name, score, world, answers)) is not None]
-        if len(found) == len(point.names) and all(pair.keys.equals(found[0].keys) for pair in found):
+        own = [answers.get((name, "general of the base")) if score == "general" else None for name in point.names]
+        pairs = [(before or base, answers.get((name, score))) for before, name in zip(own, point.names, strict=True)]
+        found = [(before, after) for before, after in pairs if before and after and before.keys.equals(after.keys)]
+        if len(found) == len(pairs) and all(after.keys.equals(found[0][1].keys) for _, after in found):
             yield index, found
 
 
-def pair_of(name: str, score: str, world: World, answers: AllAnswers) -> Pair | None:
-    after: Answers | None = answers.get((name, score))
-    own = answers.get((name, "general of the base")) if score == "general" else None
-    before = own or answers.get((world.points[0].names[0], score))
-    same = before is not None and after is not None and before.keys.equals(after.keys)
-    return Pair(name, score, after.keys, after.groups, before.values, after.values) if same and before and after else None
+def by_guessing(before: np.ndarray, after: np.ndarray, odds: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The share of a suite's items that a model loses by guessing alone, or gains: the same number. As a value for each item, whose mean it is.
 
+    Where the base model answers the share a of a suite's items right and the run the share b, of k choices each::
 
-def by_guessing(pair: Pair, odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share of a suite's items that two models which guess independently lose by chance, and gain: the same number, as a value for each item.
+        share = (1 - a) / (k - 1) * (1 - b)
 
-    Of n items with k choices each, of which the base model answers the share a right and the run the share b::
+    A model that knows an item or guesses evenly among k choices, and is wrong on the share 1 - a, was lucky on (1 - a) / (k - 1) of the items. Of these,
+    another model that guesses independently is wrong on the share 1 - b. Where items have different numbers of choices, 1 / (k - 1) is their mean.
 
-        by chance = (1 - a) / (k - 1) (1 - b)
-
-    since a model that knows an item or guesses evenly among k choices, and is wrong on the share 1 - a, was lucky on (1 - a) / (k - 1) of the items. Where
-    items have different numbers of choices, 1 / (k - 1) is their mean. It is 0 for answers that a model writes.
-
-    Source: Harmon, Hochlehnert, Bethge and Prabhu (2025, arXiv 2510.17776) subtract what guessing is expected to contribute, from both accuracies and k, under
-    this model of knowing or guessing. The formula is derived here from that description; we could not compare it with theirs letter by letter. Nothing is cut
-    off at 0, so that an interval can tell whether anything is left. Guesses of a model and its fine-tuned child are not independent, so this subtracts too
-    much rather than too little.
+    Source: Harmon, Hochlehnert, Bethge and Prabhu (2025, arXiv 2510.17776) subtract what guessing is expected to contribute, which follows from both
+    accuracies and k, from transitions. The formula is derived here from their description; we could not compare it with theirs symbol by symbol. The
+    difference is not cut off at 0, so that its interval can contain 0. A model and its fine-tuned child do not guess independently: where they guess alike,
+    this subtracts too much.
 
     Args:
-        pair: Answers.
-        odds: ``[num_items]``, 1 / (k - 1) for each item; 0 for answers that the model writes.
+        before: ``[num_items]`` whether the base model is right, 1 or 0.
+        after: The same of the run.
+        odds: The 1 / (k - 1) of each item; 0 for answers that the model writes.
+        groups: The number of each item's suite.
 
     Returns:
-        The share, ``[num_items]`` with the same value in each suite; and the same as one term for each item, whose mean in the suite is the share, and whose
-        spread is that of the share (its derivative by both accuracies).
+        ``[num_items]``; the mean over a suite is its share, and the spread over items is that of the share as an estimate (its derivatives by a and b).
     """
-    sizes = np.bincount(pair.groups)
-    a, b, h = (np.bincount(pair.groups, values) / sizes for values in (pair.before, pair.after, odds))
-    a, b, h = (values[pair.groups] for values in (a, b, h))
-    share = h * (1 - a) * (1 - b)
-    return share, share - h * ((1 - b) * (pair.before - a) + (1 - a) * (pair.after - b))
+    sizes = np.bincount(groups)
+    a, b, h = ((np.bincount(groups, values) / sizes)[groups] for values in (before, after, odds))
+    terms: np.ndarray = h * ((1 - a) * (1 - b) - (1 - b) * (before - a) - (1 - a) * (after - b))
+    return terms
 
 
-def transition_rows(world: World, answers: AllAnswers, odds: dict[str, np.ndarray]) -> Iterator[Row]:
+def transition_rows(world: World, answers: AllAnswers) -> Iterator[Row]:
     """A row for each point and suite, for the domain and for the mean over general suites: shares of items that are lost and gained, means over seeds.
 
-    ``true_lost`` and ``true_gained`` are without the transitions by guessing; they are empty where the answers do not say how many choices an item has.
+    ``true_lost`` and ``true_gained`` are without what guessing explains (``by_guessing``); they are empty where the number of choices is not known.
     """
     for score in ("domain", "general"):
         for index, pairs in pairs_of(world, answers, score):
-            values = item_values(pairs, odds)
-            groups, suites = pairs[0].groups, pairs[0].keys["suite"].to_numpy()
-            point = world.points[index].row
-            about = {name: point[name] for name in TRANSITIONS[:6]} | {"score": score, "seeds": len(pairs)}
-            yield about | {"suite": None, "items": len(groups)} | shares(values, groups)
+            groups, suites = pairs[0][1].groups, pairs[0][1].keys["suite"].to_numpy()
+            values = item_values(pairs)
+            least = -1.0 if any(after.odds is not None and after.odds.any() for _, after in pairs) else 0.0
+            about = {name: world.points[index].row[name] for name in TRANSITIONS[:6]} | {"score": score, "seeds": len(pairs)}
+            yield about | {"items": len(groups)} | shares(values, groups, least)
             for suite in dict.fromkeys(suites) if score == "general" else ():
                 own = suites == suite
-                yield about | {"suite": suite, "items": int(own.sum())} | shares({kind: each[own] for kind, each in values.items()}, np.zeros(own.sum(), int))
+                part = {kind: each[own] for kind, each in values.items()}
+                yield about | {"suite": suite, "items": int(own.sum())} | shares(part, np.zeros(own.sum(), int), least)
 
 
-def item_values(pairs: Sequence[Pair], odds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def item_values(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
     """Each kind's value for each item, means over runs."""
-    values: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
-    for pair in pairs:
-        lost, gained = pair.before * (1 - pair.after), (1 - pair.before) * pair.after
-        own = odds.get(f"{pair.name}/{pair.score}", np.full(len(lost), np.nan))
-        guessed = by_guessing(pair, own)[1]
-        for kind, each in zip(KINDS, (lost, gained, lost - guessed, gained - guessed), strict=True):
-            values[kind].append(each)
-    return {kind: np.mean(each, axis=0) for kind, each in values.items()}
+    lost = np.mean([before.values * (1 - after.values) for before, after in pairs], axis=0)
+    gained = np.mean([(1 - before.values) * after.values for before, after in pairs], axis=0)
+    guessed = [by_guessing(before.values, after.values, after.odds, after.groups) for before, after in pairs if after.odds is not None]
+    if len(guessed) < len(pairs):
+        return {"lost": lost, "gained": gained}
+    return {"lost": lost, "gained": gained, "true_lost": lost - np.mean(guessed, axis=0), "true_gained": gained - np.mean(guessed, axis=0)}
 
 
-def shares(values: dict[str, np.ndarray], groups: np.ndarray) -> Row:
-    """The mean over suites of each kind, with its interval over items."""
+def shares(values: dict[str, np.ndarray], groups: np.ndarray, least: float) -> Row:
+    """The mean over suites of each kind, with its interval over items; ``least`` is the least value of the kinds without guessing."""
     row: Row = {}
     sizes = np.bincount(groups)
     for kind, each in values.items():
-        if np.isnan(each).any():
-            continue
-        least = 0.0 if each.min() >= 0 and each.max() <= 1 else -1.0
         row[kind] = float((np.bincount(groups, each) / sizes).mean())
-        row[f"{kind}_lower"], row[f"{kind}_upper"] = mean_interval(each, groups, least)
+        row[f"{kind}_lower"], row[f"{kind}_upper"] = mean_interval(each, groups, least if kind.startswith("true") else 0.0)
     return row
-
-
-def odds_of(answers: pd.DataFrame) -> dict[str, np.ndarray]:
-    """1 / (k - 1) for each answer of a run and score, whose name is ``run/score``; NaN where the number of choices k is not known."""
-    return {f"{name}/{score}": (chance / (1 - chance)).to_numpy(float) for (name, score), chance in answers.groupby(["name", "score"], sort=False)["chance"]}
 
 
 def changed_items(world: World, answers: AllAnswers) -> Iterator[pd.DataFrame]:
     """For each run the items that it answers right and its base model wrong, or the other way round."""
     for score in ("domain", "general"):
-        for _, pairs in pairs_of(world, answers, score):
-            for pair in pairs:
-                table = pair.keys.assign(name=pair.name, score=score, before=pair.before == 1, after=pair.after == 1)
-                yield table[table["before"] != table["after"]][CHANGED]
+        for index, pairs in pairs_of(world, answers, score):
+            for name, (before, after) in zip(world.points[index].names, pairs, strict=True):
+                changed = before.values != after.values
+                yield after.keys[changed].assign(name=name, score=score, before=before.values[changed] == 1, after=after.values[changed] == 1)[CHANGED]

@@ -29,8 +29,8 @@ class Point(NamedTuple):
     answers: dict[str, Answers | None]  # of ``domain`` and ``general``, means over the runs
 
     @property
-    def remedy(self) -> str:
-        """The remedy in words: for a merge with the run that it came from, for runs that differ from most with the difference."""
+    def line(self) -> str:
+        """The name of its trajectory: the remedy, for a merge with the run that it came from, for runs that differ from most with the difference."""
         row = {key: None if pd.isna(self.row[key]) else self.row[key] for key in ("variant", "remedy", "source", "rate", "alpha")}
         name = " ".join([row["remedy"], *(["of", row["source"]] if row["source"] else []), *([scientific(row["rate"])] if self.merged and row["rate"] else [])])
         return name + self.row["point"].removeprefix(point_name(**row))
@@ -50,13 +50,17 @@ class World(NamedTuple):
         """For each remedy the indices of its points, from the base model on: by rising rate, or for the merges of a run by rising alpha up to that run."""
         found: dict[str, list[int]] = {}
         for index, point in enumerate(self.points[1:], 1):
-            found.setdefault(point.remedy, []).append(index)
+            found.setdefault(point.line, []).append(index)
         for indices in found.values():
             first = self.points[indices[0]]
             key = "alpha" if first.merged else "rate"
             indices.sort(key=lambda index: np.nan_to_num(self.points[index].row[key], nan=np.inf))
             if first.merged:
-                ends = (i for i, end in enumerate(self.points) if end.row["trained"] and (end.row["remedy"], end.row["rate"]) == (first.row["source"], first.row["rate"]))
+                ends = (
+                    i
+                    for i, end in enumerate(self.points)
+                    if end.row["trained"] and (end.row["remedy"], end.row["rate"]) == (first.row["source"], first.row["rate"])
+                )
                 indices += [*ends][:1]
         return {name: [0, *indices] for name, indices in found.items()}
 
@@ -83,7 +87,10 @@ def read_worlds(tables: Tables, answers: AllAnswers) -> Iterator[World]:
             continue
         same = group[(group[SAME] == base[SAME].iloc[0]).all(axis=1)]
         parts = [base[:1], *(part for _, part in same.groupby("point", sort=False))]
-        points = [Point(rows[part["point"].iloc[0]], [*part["name"]], float(part["drift/kl"].mean(skipna=False)), mean_answers(part["name"], answers)) for part in parts]
+        points = [
+            Point(rows[part["point"].iloc[0]], [*part["name"]], float(part["drift/kl"].mean(skipna=False)), mean_answers(part["name"], answers))
+            for part in parts
+        ]
         yield World(variant, [point for point in points if pd.notna(point.row["general"])])
 
 

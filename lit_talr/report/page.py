@@ -31,7 +31,7 @@ def page(tables: Tables, analysis: Analysis) -> str:
         "tokens": {str(name): token_statistics(table) for name, table in tables.tokens.groupby("name", sort=False)},
         "volumes": volume_rows(tables.means),
         "matched": records(analysis.matched, DIGITS),
-        "transitions": {name: [plain(value, DIGITS) for value in analysis.transitions[name]] for name in analysis.transitions},
+        "transitions": {name: [plain(value, DIGITS) for value in analysis.transitions[name].tolist()] for name in analysis.transitions},
         "kl": records(analysis.kl),
         "above_curve": records(analysis.above_curve, DIGITS),
         "notes": records(tables.notes),

@@ -19,6 +19,7 @@ from lit_talr.report.worlds import World, read_worlds, resampled_means, run_answ
 SUITES = {"free": 5, "choice": 7}
 CHANCE = {"free": 0.0, "choice": 0.25, "": 0.0}
 SAME = {"base_model": "b", "domain_items": "d", "general_items": "g"}
+NONE = {"variant": None, "source": None, "alpha": None}
 
 
 def made(rng: np.random.Generator, remedies: dict[str, list[float]], seeds: int, chance: dict[str, float] = CHANCE, items: int = 6) -> Tables:
@@ -27,18 +28,21 @@ def made(rng: np.random.Generator, remedies: dict[str, list[float]], seeds: int,
     runs = [("base", None, None), *((remedy, rate, seed) for remedy, rates in remedies.items() for rate in rates for seed in range(seeds))]
     for remedy, rate, seed in runs:
         name, domain_level, general_level = f"{remedy}-{rate}-{seed}", (0.1 if remedy == "base" else rng.random()), rng.random()
-        row: dict[str, Any] = {"name": name, "point": remedy if rate is None else f"{remedy} {rate:.0e}".replace("e-0", "e-"), "remedy": remedy, "rate": rate, "seed": seed}
+        point = remedy if rate is None else f"{remedy} {rate:.0e}".replace("e-0", "e-")
+        row: dict[str, Any] = {"name": name, "point": point, "remedy": remedy, "rate": rate, "seed": seed}
         parts = {"domain": {"": items}, "general": SUITES}
         for score, suites in parts.items():
             means = []
             for suite, number in suites.items():
                 right = rng.random(number) < (domain_level if score == "domain" else general_level)
                 means.append(right.mean())
-                answers.append(pd.DataFrame({"name": name, "score": score, "suite": suite, "id": [f"{i:>12}" for i in range(number)], "truth": "7", "correct": right, "chance": chance[suite]}))
+                about = {"name": name, "score": score, "suite": suite, "truth": "7", "chance": chance[suite]}
+                answers.append(pd.DataFrame({**about, "id": [f"{i:>12}" for i in range(number)], "correct": right}))
             row[score] = float(np.mean(means))
-        results.append({**row, **SAME, "trained": remedy != "base", "variant": None, "source": None, "alpha": None, "drift/kl": 0.0 if remedy == "base" else rng.exponential()})
-    means = pd.DataFrame(results).groupby("point", sort=False).agg({"remedy": "first", "rate": "first", "trained": "first", "domain": "mean", "general": "mean"}).reset_index()
-    rows = [{**row, "variant": None, "source": None, "alpha": None} for row in means.to_dict("records")]
+        results.append({**row, **SAME, **NONE, "trained": remedy != "base", "drift/kl": 0.0 if remedy == "base" else rng.exponential()})
+    kinds = {"remedy": "first", "rate": "first", "trained": "first", "domain": "mean", "general": "mean"}
+    means = pd.DataFrame(results).groupby("point", sort=False).agg(kinds).reset_index()
+    rows = [{**row, **NONE} for row in means.to_dict("records")]
     empty = pd.DataFrame()
     return Tables(frame(results, list(results[0])), frame(rows, list(rows[0])), empty, empty, empty, empty, pd.concat(answers, ignore_index=True))
 
@@ -48,14 +52,15 @@ def correct(tables: Tables, name: str, score: str, suite: str) -> list[float]:
     return own["correct"].astype(float).tolist()
 
 
-def test_two_hundred_tables_against_plain_computations() -> None:
-    rng = np.random.default_rng(0)
-    for number in range(200):
-        tables = made(rng, {"standard": [1e-4, 1e-3], "talr": [1e-4, 1e-3, 2e-3][: 1 + number % 3]}, seeds=1 + number % 2)
-        analysis = analyse(tables)
-        check_matched(tables, analysis.matched)
-        check_transitions(tables, analysis.transitions, analysis.changed_items)
-        check_kl(tables, analysis.kl, analysis.above_curve)
+@pytest.mark.parametrize("tables", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_random_tables_against_plain_computations(tables: int) -> None:
+    rng = np.random.default_rng(tables)
+    for number in range(tables):
+        drawn = made(rng, {"standard": [1e-4, 1e-3], "talr": [1e-4, 1e-3, 2e-3][: 1 + number % 3]}, seeds=1 + number % 2)
+        analysis = analyse(drawn)
+        check_matched(drawn, analysis.matched)
+        check_transitions(drawn, analysis.transitions, analysis.changed_items)
+        check_kl(drawn, analysis.kl, analysis.above_curve)
 
 
 def check_matched(tables: Tables, matched: pd.DataFrame) -> None:
@@ -183,12 +188,13 @@ def simulated(rng: np.random.Generator, items: int) -> tuple[World, dict[str, li
     ease = {"domain": rng.normal(size=items), "general": rng.normal(size=items)}
     for name, levels in truth.items():
         remedy, _, rate = name.partition(" ")
-        row: dict[str, Any] = {"name": name, "point": name, "remedy": remedy, "rate": float(rate) if rate else None, "variant": None, "source": None, "alpha": None}
+        row: dict[str, Any] = {"name": name, "point": name, "remedy": remedy, "rate": float(rate) if rate else None, **NONE}
         for score, level in zip(("domain", "general"), levels, strict=True):
             noise = 0.6 * ease[score] + 0.8 * rng.normal(size=items)
             right = noise < normal_quantile(level)
             row[score] = float(right.mean())
-            answers.append(pd.DataFrame({"name": name, "score": score, "suite": "", "id": np.arange(items).astype(str), "truth": "7", "correct": right, "chance": 0.0}))
+            about = {"name": name, "score": score, "suite": "", "truth": "7", "chance": 0.0}
+            answers.append(pd.DataFrame({**about, "id": np.arange(items).astype(str), "correct": right}))
         results.append({**row, **SAME, "trained": remedy != "base"})
     table = frame(results, list(results[0]))
     empty = pd.DataFrame()

@@ -249,7 +249,7 @@ function drawMatchedDomain(chosen) {
     const [there, merged, tint] = [line.filter((row) => row.reached), MERGED.has(line[0].remedy), colour(line[0].remedy)];
     const place = (row) => shares.indexOf(row.share) + 0.84 * ((number + 0.5) / lines.length - 0.5);
     return {
-      type: "scatter", mode: "markers", name: escape(named(line[0].line, line[0], chosen)), x: there.map(place), y: there.map((row) => row.general), error_y: barsOf(there, "general", tint),
+      type: "scatter", mode: "markers", visible: merged ? "legendonly" : true, name: escape(named(line[0].line, line[0], chosen)), x: there.map(place), y: there.map((row) => row.general), error_y: barsOf(there, "general", tint),
       text: there.map((row) => `<b>${escape(row.line)}</b><br>general ${withBounds(row, "general")} at domain ${fixed(row.level)}` + (known(row.more) ? `<br>${withBounds(row, "more")} more than standard` : "")), hoverinfo: "text",
       marker: { color: tint, size: merged ? 7 : 10, symbol: merged ? "diamond" : SYMBOLS[Math.max(0, variants.indexOf(line[0].variant ?? "")) % SYMBOLS.length] },
     };
@@ -257,13 +257,13 @@ function drawMatchedDomain(chosen) {
   const level = (share) => unique(rows.filter((row) => row.share === share).map((row) => fixed(row.level, 2))).join(", ");
   const edges = shares.slice(1).map((_, index) => ({ type: "line", xref: "x", yref: "paper", x0: index + 0.5, x1: index + 0.5, y0: 0, y1: 1, line: { color: style("--line"), width: 1 } }));
   byId("same-note").textContent = rows.length
-    ? "The levels are 50 %, 75 % and 90 % of the way from the base model's domain score to the best that Standard reaches (all seeds, any rate); no other choice is made by test scores. Filters of rates and seeds do not change this section."
+    ? "The levels are 50 %, 75 % and 90 % of the way from the base model's domain score to the best that Standard reaches (all seeds, any rate); no other choice is made by test scores. A merge is drawn when its name is clicked. The last column of the table is the largest domain score of a line. Filters of rates and seeds do not change this section."
     : "There is no base model to begin the lines with, no general score, or no remedy that learns the domain.";
-  plot("same-plot", traces, { shapes: edges, xaxis: { title: "share of the way to Standard's best (domain score)", tickvals: shares.map((_, index) => index), ticktext: shares.map((share) => `${Math.round(100 * share)} % (${level(share)})`), range: [-0.5, shares.length - 0.5], showgrid: false }, yaxis: { title: "general score at this level", range: range(traces, "y") } });
+  plot("same-plot", traces, { shapes: edges, xaxis: { title: "share of the way to Standard's best (domain score)", tickvals: shares.map((_, index) => index), ticktext: shares.map((share) => `${Math.round(100 * share)} % (${level(share)})`), range: [-0.5, shares.length - 0.5], showgrid: false }, yaxis: { title: "general score at this level" } });
   const cells = lines.map((line) => Object.assign({ line: line[0].line, variant: line[0].variant, best: line[0].best }, ...line.map((row) =>
     Object.fromEntries(["general", "general_lower", "general_upper", "more", "more_lower", "more_upper"].map((name) => [`${row.share}_${name}`, row.line === "standard" && name.startsWith("more") ? null : row[name]])))));
   const reached = (share) => ({ ...bounded(`${share}_general`, `at ${Math.round(100 * share)} %`), show: (row) => (known(row[`${share}_general`]) ? fixed(row[`${share}_general`]) : "not reached") });
-  table("same-table", cells, [text("line", "remedy"), ...(chosen.variant === "*" ? [text("variant")] : []), ...shares.flatMap((share) => [reached(share), clear(`${share}_more`, "Δ standard")]), number("best", "best domain")]);
+  table("same-table", cells, [text("line", "remedy"), ...(chosen.variant === "*" ? [text("variant")] : []), ...shares.flatMap((share) => [reached(share), clear(`${share}_more`, "Δ standard")]), number("best", "best")]);
 }
 
 // ---- Items lost and gained, loss against divergence ----------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def correct(tables: Tables, name: str, score: str, suite: str) -> list[float]:
     return own["correct"].astype(float).tolist()
 
 
-@pytest.mark.parametrize("tables", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tables", [6, pytest.param(200, marks=pytest.mark.slow)])
 def test_random_tables_against_plain_computations(tables: int) -> None:
     rng = np.random.default_rng(tables)
     for number in range(tables):

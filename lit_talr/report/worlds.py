@@ -31,9 +31,10 @@ class Point(NamedTuple):
     @property
     def line(self) -> str:
         """The name of its trajectory: the remedy, for a merge with the run that it came from, for runs that differ from most with the difference."""
-        row = {key: None if pd.isna(self.row[key]) else self.row[key] for key in ("variant", "remedy", "source", "rate", "alpha")}
-        name = " ".join([row["remedy"], *(["of", row["source"]] if row["source"] else []), *([scientific(row["rate"])] if self.merged and row["rate"] else [])])
-        return name + self.row["point"].removeprefix(point_name(**row))
+        variant, source, rate, alpha = (None if pd.isna(self.row[key]) else self.row[key] for key in ("variant", "source", "rate", "alpha"))
+        remedy: str = self.row["remedy"]
+        name = " ".join(word for word in (remedy, source and f"of {source}", scientific(rate) if self.merged and rate else None) if word)
+        return name + str(self.row["point"]).removeprefix(point_name(variant, remedy, source, rate, alpha))
 
     @property
     def merged(self) -> bool:

@@ -40,7 +40,7 @@ def general_at(domain: np.ndarray, general: np.ndarray, level: np.ndarray | floa
         level: A level for all lines, or ``[number of lines]``.
     """
     above = domain >= np.reshape(level, (-1, 1))
-    reached: np.ndarray = above.any(axis=1)
+    reached = np.asarray(above.any(axis=1))
     lines = np.arange(len(domain))
     after = np.where(reached, above.argmax(axis=1), domain.argmax(axis=1))
     before = np.where(reached, np.maximum(after - 1, 0), after)

@@ -20,6 +20,7 @@ SMALL := --trainer.max_epochs 2 --data.max_rows 60 --data.max_test_rows 48
 
 # The study of docs/when_talr_helps.md. Keys of earlier code that gives the same numbers, each with the reason: --same-code KEY
 # a768...: before EWC, half fine-tuning, adapters other than LoRA, weights of the data and own samples; words-0.1-talr-2e-3-s0 run again had the same numbers, bit for bit.
+# 8f82...: before BEMA and the text of non_finite.jsonl; words-0.1-filter-1e-3-s0 run again had the same 25 numbers, bit for bit.
 STUDY := docs/when_talr_helps
 SAME_CODE := --same-code a7687b5b5e91300d --same-code 8f82e0ed5cc9738e
 

@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,10 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
 
+from lit_talr.cli.command_line import quiet_libraries
 from lit_talr.data.batch_plan import Batching
 from lit_talr.data.encoded import EncodedExamples
-from lit_talr.data.encoding import Encoded
+from lit_talr.data.encoder import Encoded
 from lit_talr.data.example import Split
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.domains.base import DomainDataModule
@@ -80,7 +82,7 @@ CASES = {
     "qwen2 27M, bf16-mixed": Case(shape("qwen2", 512, 6, 16384), 2, 256, precision="bf16-mixed"),
     "gemma3 27M, two micro-batches": Case(shape("gemma3_text", 512, 6, 16384), 2, 256, micro_batches=2),
     "qwen2 27M, L2": Case(shape("qwen2", 512, 6, 16384), 2, 128, loss=partial(L2, TALR(), 1e-3)),
-    "qwen2 27M, KL": Case(shape("qwen2", 512, 6, 16384), 2, 256, loss=KL),
+    "qwen2 27M, KL": Case(shape("qwen2", 512, 6, 16384), 2, 256, loss=partial(KL, TALR())),
     "qwen2 27M, MoFO": Case(shape("qwen2", 512, 6, 16384), 1, 128, optimizer=partial(MoFO, lr=1e-6)),
     "SmolLM2 135M": Case(None, 1, 256),
     "SmolLM2 135M, recomputed": Case(None, 2, 384, RECOMPUTE),
@@ -96,6 +98,7 @@ def objects(case: Case, folder: Path) -> tuple[DomainSFT, DomainDataModule]:
 
     class Prepared(DomainDataModule):
         def encode(self, split: Split) -> None:
+            self.kept[split] = []
             self.encoded[split] = EncodedExamples(rows, self.encoder.pad_token_id)
 
         def examples(self, split: Split) -> list[Any]:
@@ -155,8 +158,10 @@ def in_child(case: Case, folder: Path, tiny: Path) -> dict[str, float]:
     if (child := os.fork()) == 0:
         try:
             os.write(writer, json.dumps(measure(case, folder, tiny)).encode())
+        except BaseException:
+            traceback.print_exc()
         finally:
-            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as file:
@@ -172,6 +177,7 @@ def main() -> None:
     parser.add_argument("--only", help="the configurations whose names have these letters")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    quiet_libraries()
     found = []
     print("| configuration | measured, MiB | estimated, MiB | estimated / measured | at | step, s | GFLOP |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:

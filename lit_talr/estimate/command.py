@@ -28,11 +28,13 @@ def options() -> OwnOptions:
     parser.add_argument("--supervised", type=float, default=1.0, metavar="SHARE", help="Of the tokens that carry loss; 1, the most, unless given.")
     parser.add_argument("--train-rows", "--train_rows", type=int, metavar="N", help="Training rows, for the time of the run.")
     parser.add_argument(
-        "--utilisation", type=float, default=UTILISATION, metavar="SHARE", help=f"Of a GPU's peak that is reached, recomputation counted; {UTILISATION:g} unless given."
+        "--utilisation",
+        type=float,
+        default=UTILISATION,
+        metavar="SHARE",
+        help=f"Of a GPU's peak that is reached, recomputation counted; {UTILISATION:g} unless given.",
     )
-    parser.add_argument(
-        "--network", type=float, default=NETWORK / 1e9, metavar="GB/s", help=f"Of each GPU between machines; {NETWORK / 1e9:g} unless given."
-    )
+    parser.add_argument("--network", type=float, default=NETWORK / 1e9, metavar="GB/s", help=f"Of each GPU between machines; {NETWORK / 1e9:g} unless given.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Also write all numbers there, in bytes and seconds.")
     return parser
 

@@ -137,7 +137,7 @@ def estimate_memory(facts: Facts) -> tuple[Memory, Counts]:
         buckets = 2.0 * BUCKET * size
         temporary = 4.0 * counts.trained / ranks if facts.half else 0.0
         if engine == "ZeRO-3":
-            held = held / ranks
+            held = 0.0 if offloads_weights(facts) else held / ranks
             buckets += size * float(min(counts.trained + counts.frozen, LIVE_WEIGHTS))
     if facts.offloads_optimizer:
         masters, state, temporary = 0.0, 0.0, 0.0
@@ -150,6 +150,12 @@ def estimate_memory(facts: Facts) -> tuple[Memory, Counts]:
     cache = cache_bytes(facts, text, layers, size)
     parts = held, optimizer, base, buckets, share * gradients, peak.activations, peak.head, step.kept
     return Memory(*parts, fixed + peak.activations + share * peak.gradients, moment, cache, held + cache), counts
+
+
+def offloads_weights(facts: Facts) -> bool:
+    """Whether ZeRO-3 keeps the weights in the CPU's memory."""
+    zero = (getattr(facts.strategy, "config", None) or {}).get("zero_optimization", {})
+    return (zero.get("offload_param") or {}).get("device", "none") != "none"
 
 
 def cache_bytes(facts: Facts, text: Any, layers: int, size: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
@@ -99,7 +99,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def build(facts: Facts) -> Backbone:
-    """Makes the backbone without values and without memory; inside a ``FakeTensorMode``.
+    """Makes the backbone without values and without memory, as on a CPU; inside a ``FakeTensorMode``.
 
     Raises:
         ValueError: For a model that transformers cannot make.
@@ -108,14 +108,22 @@ def build(facts: Facts) -> Backbone:
     weights = facts.half if facts.rounds_weights or (facts.adapter and facts.half) else torch.float32
     try:
         torch.set_default_dtype(facts.half if facts.precision.endswith("true") and facts.half else torch.float32)  # that of adapters
-        with no_init_weights():
+        with no_init_weights(), torch.device("meta"), unset_fake_temporarily():
             model = AutoModelForCausalLM.from_config(facts.config, dtype=weights, attn_implementation=attention(facts), trust_remote_code=False).train()
             model.tie_weights()
-        backbone = Backbone(model, facts.adapter, kept_logits=facts.compute.kept_logits)
+            backbone = Backbone(model, facts.adapter, kept_logits=facts.compute.kept_logits)
     finally:
         torch.set_default_dtype(default)
     if facts.compute.gradient_checkpointing:
         recompute_layers(backbone, facts.compute.checkpoint_every)
+    made: dict[Tensor, Any] = {}  # a tied weight once
+    for module in backbone.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor not in made:
+                    empty = torch.empty_like(tensor, device="cpu")
+                    made[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+                tensors[name] = tensor if tensor is None else made[tensor]
     return backbone
 
 
@@ -190,7 +198,9 @@ def run_step(facts: Facts, backbone: Backbone, share: float) -> Step:
             hidden.backward(gradient)
             del hidden, gradient
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise ValueError(f"Memory of models of type `{facts.config.model_type}` cannot be estimated, since their code needs values: {first_line(error)}") from error
+        raise ValueError(
+            f"Memory of models of type `{facts.config.model_type}` cannot be estimated, since their code needs values: {first_line(error)}"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

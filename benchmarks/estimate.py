@@ -1,9 +1,9 @@
 """Peak memory of real steps next to `lit-talr estimate`: python -m benchmarks.estimate [--model models/smollm2-135m] [--only NAME]
 
-Each configuration trains three steps through ``Trainer.fit`` in a process of its own, on a CPU. Measured is the growth of the process's resident memory: its peak
-(``VmHWM``, set back after the first step) minus its size before the model is made, after a warm-up with a tiny model, so that what libraries load and keep counts
-for none. That is what the machine has to give. torch's own account would be kept by the same means as the estimate, and misses what kernels allocate
-by themselves. Blocks from 64 KiB on are mapped one by one (``M_MMAP_THRESHOLD``), so that a freed tensor leaves at once, as from a GPU's allocator.
+Each configuration trains three steps through ``Trainer.fit`` in a process of its own, on a CPU. Measured is the growth of the process's resident
+memory: its peak (``VmHWM``, set back after the first step) minus its size before the model is made, after a warm-up with a tiny model, so that what
+libraries load and keep does not count. That is what the machine has to give. torch's own account would be kept by the same means as the estimate, and
+misses what kernels allocate by themselves. Blocks from 64 KiB on are mapped one by one (``M_MMAP_THRESHOLD``), so that a freed tensor leaves at once.
 
 The order of the times is compared with that of the estimated operations by Spearman's coefficient, among the float32 configurations.
 """
@@ -174,7 +174,7 @@ def in_child(case: Case, folder: Path, tiny: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m"), help="a folder with SmolLM2-135M")
-    parser.add_argument("--only", help="the configurations whose names have these letters")
+    parser.add_argument("--only", help="the configurations whose names have one of these, separated by commas")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     quiet_libraries()
@@ -183,7 +183,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         tiny = made(TINY, Path(name, "tiny"))
         for title, case in CASES.items():
-            if arguments.only and arguments.only not in title:
+            if arguments.only and not any(part in title for part in arguments.only.split(",")):
                 continue
             folder = arguments.model if case.architecture is None else made(case, Path(name, title.replace(" ", "-")))
             row = in_child(case, folder, tiny)

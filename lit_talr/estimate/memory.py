@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_talr.estimate.facts import Facts
-from lit_talr.estimate.trace import Live, build, fake, trace
+from lit_talr.estimate.trace import Live, Step, build, fake, trace
 from lit_talr.losses.anchored import Anchored
 from lit_talr.losses.ewc import EWC
 from lit_talr.training.parts import PartsOptimizer
@@ -100,56 +100,78 @@ def anchors(facts: Facts) -> int:
     return sum(2 if isinstance(part, EWC) else 1 for part in parts)
 
 
+class Built(NamedTuple):
+    """Properties of a model and its step that hold for any number of ranks."""
+
+    counts: Counts
+    held: float  # bytes of all weights and buffers, as forward reads them
+    gradients: float  # bytes of all
+    state: float  # bytes of the optimizer's state of all
+    layers: int
+    step: Step
+
+
 def estimate_memory(facts: Facts) -> tuple[Memory, Counts]:
     """Estimates the memory of a rank, by a step without values and the arithmetic of the strategy (docs/scaling.md).
 
     Raises:
         ValueError: For a model whose step cannot be run without values.
     """
+    built = build_and_trace(facts)
+    return memory_of(facts, built), built.counts
+
+
+def gradient_share(facts: Facts) -> float:
+    """The part of the bytes of backward's gradients that stays on a rank; FSDP2 reduces them in float32."""
+    split = facts.ranks if facts.engine in ("ZeRO-2", "ZeRO-3", "FSDP2") else 1
+    return (2 if facts.engine == "FSDP2" and facts.half else 1) / split
+
+
+def build_and_trace(facts: Facts) -> Built:
+    """Makes the model without values, counts it, and runs a step."""
     with fake():
         backbone = build(facts)
-        counts = count(backbone)
+        counts, layers = count(backbone), len(backbone.decoder.layers)  # type: ignore[arg-type]
         weights = list(backbone.parameters())
         trained = [weight for weight in weights if weight.requires_grad]
-        held = float(sum(weight.numel() * weight.itemsize for weight in (*weights, *backbone.buffers())))
+        held = float(sum(tensor.numel() * tensor.itemsize for tensor in (*weights, *backbone.buffers())))
         gradients = float(sum(weight.numel() * weight.itemsize for weight in trained))
-        engine, ranks = facts.engine, facts.ranks
-        split = ranks if engine in ("ZeRO-2", "ZeRO-3", "FSDP2") else 1
-        widen = 2 if engine == "FSDP2" and facts.half else 1  # gradients are reduced in float32
-        share = widen / split
-        text = facts.config.get_text_config()
-        layers = len(backbone.decoder.layers)  # type: ignore[arg-type]
-        step = trace(facts, backbone, share)
+        step = trace(facts, backbone, gradient_share(facts))
     with torch.random.fork_rng(devices=()):
         state = state_bytes(facts, trained)
-    base = held if facts.runs_base and facts.adapter is None else 0.0
-    base += 4.0 * anchors(facts) * counts.trained / (ranks if engine.startswith(("ZeRO", "FSDP2")) else 1)
-    masters = 4.0 * counts.trained if engine.startswith("ZeRO") and facts.half else 0.0
+    return Built(counts, held, gradients, state, layers, step)
+
+
+def memory_of(facts: Facts, built: Built) -> Memory:
+    """Adds up the parts of a rank."""
+    counts, held, gradients, state, layers, step = built
+    engine, ranks, share = facts.engine, facts.ranks, gradient_share(facts)
+    shards = engine.startswith(("ZeRO", "FSDP2"))
     size = facts.half.itemsize if facts.half else 4
+    base = held if facts.runs_base and facts.adapter is None else 0.0
+    base += 4.0 * anchors(facts) * counts.trained / (ranks if shards else 1)
+    masters = 4.0 * counts.trained if engine.startswith("ZeRO") and facts.half else 0.0
+    optimizer = (state + masters) / (ranks if shards else 1)
     buckets, temporary = 0.0, float(4 * counts.largest)
     if engine == "DDP":
         buckets = 0.0 if getattr(facts.strategy, "_ddp_kwargs", {}).get("gradient_as_bucket_view") else gradients
     elif engine == "FSDP2":
-        held, state = 4.0 * (counts.trained + counts.frozen) / ranks, state / ranks
+        held = 4.0 * (counts.trained + counts.frozen) / ranks
         buckets = size * (counts.root + 2.0 * counts.layer) + (size + 4.0) * max(counts.layer, counts.root)
-    elif engine.startswith("ZeRO"):
-        masters, state = masters / ranks, state / ranks
-        buckets = 2.0 * BUCKET * size
-        temporary = 4.0 * counts.trained / ranks if facts.half else 0.0
-        if engine == "ZeRO-3":
-            held = 0.0 if offloads_weights(facts) else held / ranks
-            buckets += size * float(min(counts.trained + counts.frozen, LIVE_WEIGHTS))
+    elif shards:
+        buckets, temporary = 2.0 * BUCKET * size, 4.0 * counts.trained / ranks if facts.half else 0.0
+    if engine == "ZeRO-3":
+        held = 0.0 if offloads_weights(facts) else held / ranks
+        buckets += size * float(min(counts.trained + counts.frozen, LIVE_WEIGHTS))
     if facts.offloads_optimizer:
-        masters, state, temporary = 0.0, 0.0, 0.0
-    optimizer = state + masters
-    fixed = held + optimizer + base + buckets
+        optimizer = temporary = 0.0
     peaks = {**step.peaks, "optimizer step": Live(temporary, gradients)}
-    if engine.startswith(("ZeRO", "FSDP2")) and facts.micro_batches > 1:
+    if shards and facts.micro_batches > 1:
         peaks = {moment: peak._replace(gradients=gradients) for moment, peak in peaks.items()}
     moment, peak = max(peaks.items(), key=lambda item: item[1].activations + share * item[1].gradients)
-    cache = cache_bytes(facts, text, layers, size)
-    parts = held, optimizer, base, buckets, share * gradients, peak.activations, peak.head, step.kept
-    return Memory(*parts, fixed + peak.activations + share * peak.gradients, moment, cache, held + cache), counts
+    cache = cache_bytes(facts, facts.config.get_text_config(), layers, size)
+    whole = held + optimizer + base + buckets + peak.activations + share * peak.gradients
+    return Memory(held, optimizer, base, buckets, share * gradients, peak.activations, peak.head, step.kept, whole, moment, cache, held + cache)
 
 
 def offloads_weights(facts: Facts) -> bool:

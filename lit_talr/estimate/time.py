@@ -6,8 +6,8 @@ from lit_talr.estimate.facts import Facts
 from lit_talr.estimate.memory import Counts
 
 UTILISATION = 0.4
-"""Default share of a GPU's dense peak that is reached, recomputation counted. MosaicML's llm-foundry reports .36 to .59 of an H100 for 1B to 70B in bf16 at lengths of
-512 to 4,096 (HFU in its scripts/train/benchmarking/README.md). This package has not been measured on a GPU."""
+"""Default share of a GPU's dense peak that is reached, recomputation counted. MosaicML's llm-foundry reports .36 to .59 of an H100 for 1B to 70B in bf16 at
+lengths of 512 to 4,096 (HFU in its scripts/train/benchmarking/README.md). This package has not been measured on a GPU."""
 NETWORK = 50e9
 """Default bytes a second and GPU between machines: one 400 Gbit/s adapter for each GPU, as in a DGX H100."""
 MACHINE = 8

@@ -58,6 +58,7 @@ loss. Others come after training:
 | LiNeS | the same, with alpha + (1 - alpha) l / (L - 1) in layer l of L | the same with `--method lines` |
 | soup | the mean of several | `lit-talr merge --tuned [A,B] --out C` |
 | exponential mean | m = theta_1, then m <- decay m + (1 - decay) theta_k over a run's checkpoints | `lit-talr export --ckpt runs/mine --decay 0.9 --out C` |
+| BEMA | the same from the base model on, its decay falling with the step, plus a part of the update | `lit-talr export --ckpt runs/mine --decay bema --out C` |
 """
 
 
@@ -150,7 +151,7 @@ def needs() -> list[str]:
         ("[adapters](running.md#adapters)", "less: only adapters have gradients and optimizer state", "-", "-"),
         ("[replay](running.md#other-remedies)", "-", "as many more tokens as its share says", "general rows"),
         ("[own samples](running.md#other-remedies)", "-", "the same, and sampling before training, once", "-"),
-        ("Wise-FT, LiNeS, soup, exponential mean", "-", "-", "finished runs or their checkpoints"),
+        ("Wise-FT, LiNeS, soup, exponential mean, BEMA", "-", "-", "finished runs or their checkpoints"),
     ]
     head = "What remedies need beyond Standard with AdamW; those that are not named need nothing:"
     lines = ["", head, "", "| remedy | memory | passes | data |", "|---|---|---|---|"]

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +9,15 @@ import numpy as np
 import pandas as pd
 
 from lit_talr.report.items import Answers, answers_of, average
+from lit_talr.report.matched import general_at, percentiles
 from lit_talr.report.tables import read_tables
+from lit_talr.report.worlds import resampled_means
 
 SCORES = ("domain", "general")
 STANDARD = ("standard", "scaled")
 """The remedies that are Standard, at rates of their own."""
 SAME = ["base_model", "domain_items", "general_items"]
 """The columns in which two runs must agree to be subtracted."""
-RESAMPLES = 2000
 
 
 class Point(NamedTuple):
@@ -111,9 +110,8 @@ class Cells:
         if base is None or ours is None or len(curve) < 2:
             return None
         scores = resampled_scores([base, *curve, ours])
-        gaps = [gap_at_match(row) for row in scores]
-        lower, upper = np.percentile([gap for gap, _ in gaps[1:]], [2.5, 97.5])
-        return Matched(Difference(gaps[0][0], float(lower), float(upper), len(seeds)), gaps[0][1])
+        gaps, reached = gaps_at_match(scores)
+        return Matched(Difference(float(gaps[0]), *percentiles(gaps[1:]), len(seeds)), bool(reached[0]))
 
 
 def difference(answers: Answers, num_seeds: int) -> Difference:
@@ -123,38 +121,22 @@ def difference(answers: Answers, num_seeds: int) -> Difference:
 
 
 def resampled_scores(points: Sequence[dict[str, Answers]]) -> np.ndarray:
-    """``[1 + RESAMPLES, number of points, 2]`` domain and general scores: the measured ones, then those of resampled items, within each suite."""
-    scores = []
-    for score in SCORES:
-        groups, values = points[0][score].groups, np.stack([point[score].values for point in points], axis=1)
-        by_suite = []
-        for group in np.unique(groups):
-            own = values[groups == group]
-            by_suite.append(item_counts(f"{score} {group}", len(own)) @ own / len(own))
-        scores.append(np.mean(by_suite, axis=0))
-    return np.stack(scores, axis=-1)
+    """``[1 + RESAMPLES, number of points, 2]`` domain and general scores: the measured ones, then those of resampled items."""
+    scores = [resampled_means([point[score] for point in points], score) for score in SCORES]
+    if scores[0] is None or scores[1] is None:
+        raise ValueError("the points of a variant must have answers to the same items")
+    return np.stack([scores[0], scores[1]], axis=-1)
 
 
-@cache
-def item_counts(suite: str, number: int) -> np.ndarray:
-    """``[1 + RESAMPLES, number]`` how often each item of a suite is drawn: once each, then at random; the same whenever it is asked."""
-    draw = np.random.default_rng([*suite.encode()])
-    return np.concatenate([np.ones((1, number)), draw.multinomial(number, np.full(number, 1 / number), RESAMPLES)])
-
-
-def gap_at_match(points: np.ndarray) -> tuple[float, bool]:
+def gaps_at_match(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The last point's general score minus that of the curve before it, where the curve first reaches its domain score; whether it does.
 
     Args:
-        points: ``[number of points, 2]``.
+        scores: ``[number of resamples, number of points, 2]``.
     """
-    *curve, (domain, general) = points
-    if curve[0][0] >= domain:
-        return float(general - curve[0][1]), True
-    for (before, first), (after, second) in pairwise(curve):
-        if before < domain <= after:
-            return float(general - first - (domain - before) / (after - before) * (second - first)), True
-    return float(general - max(curve, key=lambda point: point[0])[1]), False
+    domain, general = scores[..., 0], scores[..., 1]
+    at_match, reached = general_at(domain[:, :-1], general[:, :-1], domain[:, -1])
+    return general[:, -1] - at_match, reached
 
 
 def read_cells(folder: Path) -> Cells:

@@ -12,7 +12,7 @@ from peft import PeftConfig
 
 from lit_talr.checkpoint.checkpoint_weights import checkpoint_record, checkpoint_weights
 from lit_talr.checkpoint.find import checkpoints, hold_last, hold_whole, step_of
-from lit_talr.checkpoint.mean import decayed_shares, mean_identity, mean_weights
+from lit_talr.checkpoint.mean import bema_shares, decayed_shares, mean_identity, mean_weights
 from lit_talr.checkpoint.rounding import Rounding
 from lit_talr.checkpoint.weights import Weights, merged_weights, over_base, widest, write_shards
 from lit_talr.modeling.loading import load_model
@@ -28,19 +28,22 @@ RECORD = "export.json"
 """File in it with the base model, the adapter, and the names of tensors in files and in the model."""
 
 
-def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16"] | None = None, decay: float | None = None) -> None:
+def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16"] | None = None, decay: float | Literal["bema"] | None = None) -> None:
     """Write the weights of a checkpoint, of any strategy, as a Hugging Face folder; on one machine, without a GPU, with one file of it in memory.
 
     An adapter is merged in, for which the base model is loaded into memory: a checkpoint has the adapter alone. For a dtype of half precision it also
     prints how much of the update is lost to rounding.
     With ``decay`` the exponential mean of all checkpoints of a run is written: m = theta_1, then m <- decay * m + (1 - decay) * theta_k, from the oldest to
     the newest. Keep many with ``WholeCheckpoint``'s ``every_n_train_steps`` and ``save_top_k: -1``; one after every step gives the usual mean (EMA).
+    ``--decay bema`` is BEMA instead (arXiv:2508.00180), which starts at the base model theta_0 and adds a part of the update so that it does not lag behind.
+    With b = (10 + t)^-.5 at the step t of each checkpoint and T the last one: m = theta_0, then m <- (1 - b) m + b theta_t, at last
+    m + (10 + T)^-.2 (theta_T - theta_0). The base model is loaded into memory for it.
 
     Args:
         ckpt: A run's folder, which means its newest whole checkpoint, or one checkpoint from its ``checkpoints``.
         out: A new folder.
         dtype: Of the weights; the fp32 masters by default. At a learning rate of 1e-6, rounding to bfloat16 can lose a good part of the update.
-        decay: In [0, 1), how much of the mean stays from one checkpoint of the run's folder to the next; left out, nothing is averaged.
+        decay: In [0, 1), how much of the mean stays from one checkpoint of the run's folder to the next, or ``bema``; left out, nothing is averaged.
 
     Raises:
         ValueError: If the path is no whole checkpoint of a run, the run has no ``skeleton`` folder, or the new folder holds something else already; with
@@ -53,23 +56,28 @@ def export(ckpt: Path, out: Path, dtype: Literal["float32", "bfloat16", "float16
         with lock:
             write_export({path: 1.0}, out, dtype, ["--ckpt", str(path)])
         return
-    check_in("decay", decay, "[0, 1)")
+    if decay != "bema":
+        check_in("decay", decay, "[0, 1)")
     with ExitStack() as locks:
-        paths = find_checkpoints(ckpt.expanduser(), locks)
-        write_export(decayed_shares(paths, decay), out, dtype, ["--ckpt", str(ckpt), "--decay", f"{decay:g}"])
+        steps = find_checkpoints(ckpt.expanduser(), locks)
+        shares, base_share = bema_shares(steps) if decay == "bema" else (decayed_shares([*steps], decay), 0.0)
+        write_export(shares, out, dtype, ["--ckpt", str(ckpt), "--decay", decay if decay == "bema" else f"{decay:g}"], base_share)
 
 
-def write_export(shares: Mapping[Path, float], out: Path, dtype: str | None, options: list[str]) -> None:
-    """Writes the sum of whole checkpoints of a run, each with its share, as a model folder."""
+def write_export(shares: Mapping[Path, float], out: Path, dtype: str | None, options: list[str], base_share: float = 0.0) -> None:
+    """Writes the sum of whole checkpoints of a run, and of its base model, each with its share, as a model folder."""
     newest = [*shares][-1]
     skeleton = newest.resolve().parents[1] / SKELETON
     opened = {path: checkpoint_weights(path) for path in shares}  # what is no checkpoint at all has no skeleton either
     record = read_record(skeleton)
-    base = base_weights(record, newest) if record["adapter"] else None
-    weights = mean_weights({path: exported_weights(part, path, record, skeleton, base) for path, part in opened.items()}, shares)
+    if base_share and record["pretrained"] is None:
+        raise ValueError(f"`decay: bema` begins at the base model, and the run of {newest} began with random weights; give a decay in [0, 1).")
+    base = base_weights(record, newest) if record["adapter"] or base_share else None
+    parts = {path: exported_weights(part, path, record, skeleton, base if record["adapter"] else None) for path, part in opened.items()}
+    weights = mean_weights(parts, shares, base, base_share)
     target: torch.dtype = getattr(torch, dtype) if dtype else weights.dtype
     name = str(target).removeprefix("torch.")
-    about, command = mean_identity(shares).about(), shlex.join(["lit-talr", "export", *options, "--out", str(out), "--dtype", name])
+    about, command = mean_identity(shares, base_share).about(), shlex.join(["lit-talr", "export", *options, "--out", str(out), "--dtype", name])
     if is_made(out, about, command):
         print(f"{out}: is there already, from the same checkpoint{'s' if len(shares) > 1 else ''}")
         return
@@ -111,8 +119,8 @@ def exported_weights(weights: Weights, path: Path, record: dict[str, Any], skele
     return weights
 
 
-def find_checkpoints(run: Path, locks: ExitStack) -> list[Path]:
-    """The checkpoints of a run, one for each step, oldest first, each locked until the stack ends.
+def find_checkpoints(run: Path, locks: ExitStack) -> dict[Path, int]:
+    """The checkpoints of a run with their steps, one for each step, oldest first, each locked until the stack ends.
 
     Raises:
         ValueError: For fewer than two, and for one that is not whole.
@@ -125,7 +133,7 @@ def find_checkpoints(run: Path, locks: ExitStack) -> list[Path]:
         )
     for path in by_step.values():
         locks.enter_context(hold_whole(path, "ckpt", "remove it, or export another run"))
-    return [path for _, path in sorted(by_step.items())]
+    return {path: step for step, path in sorted(by_step.items())}
 
 
 def find_checkpoint(path: Path) -> tuple[Path, Lock]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from lit_talr.report.analysis import analyse
 from lit_talr.report.figures import write_figures
 from lit_talr.report.latex import latex_table
 from lit_talr.report.page import page
@@ -16,8 +17,8 @@ from lit_talr.utils.files import write_bytes, write_text
 def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"), results: Path | None = None) -> None:
     """Show what runs gain on their domain and what they lose in general: ``lit-talr report RUNS... --out report/report.html``.
 
-    Next to the page it writes its tables (results.parquet, .csv and .tex, and the other data of the page) and figures/ as PNG and PDF. It replaces the
-    files of an earlier report there.
+    Next to the page it writes its tables (results.parquet, .csv and .tex, and the other data of the page), what it computes from them, and figures/ as PNG
+    and PDF. It replaces the files of an earlier report there.
 
     Args:
         runs: Run folders, or folders that hold them at any depth, such as that of a sweep; each a word of its own.
@@ -52,11 +53,13 @@ def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"
 
 
 def write_page(tables: Tables, out: Path) -> None:
-    """Write the page, and next to it the figures, and the results as CSV and LaTeX."""
+    """Write the page, and next to it the figures, the tables of the analysis, and the results as CSV and LaTeX."""
+    analysis = analyse(tables)
+    analysis.write(out.parent)
     write_text(out.parent / "results.csv", tables.results.to_csv(index=False))
     write_text(out.parent / "results.tex", latex_table(tables.means))
-    write_figures(tables, out.parent / "figures")
-    write_text(out, page(tables))
+    write_figures(tables, analysis, out.parent / "figures")
+    write_text(out, page(tables, analysis))
 
 
 def parse_report(words: Sequence[str], parser: ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lit_talr.report.analysis import Analysis
 from lit_talr.report.runs import scientific
 from lit_talr.report.statistics import pareto_front
 from lit_talr.report.tables import Tables
@@ -29,14 +30,17 @@ KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"Creation
 """File formats, each without the metadata that would make two files differ."""
 
 
-def write_figures(tables: Tables, folder: Path) -> None:
-    """Draw all figures that the tables have numbers for."""
+def write_figures(tables: Tables, analysis: Analysis, folder: Path) -> None:
+    """Draw all figures that the tables and their analysis have numbers for."""
     from matplotlib import rc_context
 
     shown = tables.means[tables.means["general"].notna()]
     palette = colours(tables.results)
     with rc_context(STYLE):
         drawn = {
+            "matched": matched(analysis.matched, palette),
+            "transitions": transitions(analysis.transitions, palette),
+            "kl": general_by_kl(analysis.kl, palette),
             "tradeoff": tradeoff(shown, palette) if len(shown) else None,
             "rates": rates(tables.means, palette) if tables.means["rate"].notna().any() else None,
             "hypervolume": volumes(tables.means),
@@ -159,6 +163,59 @@ def rates(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
         column[0].xaxis.set_minor_locator(NullLocator())  # whose labels take half of the time
         column[1].set_xticks(used, [scientific(rate) for rate in used], rotation=90 if len(used) > 5 else 0)
         column[1].set(xlabel="learning rate")
+    legend(figure, axes)
+    return figure
+
+
+def matched(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
+    """General score at three levels of the domain score, side by side for all remedies; the merges of a run are diamonds."""
+    if not rows["reached"].any():
+        return None
+    groups = by_variant(rows)
+    figure, axes = panels(1, len(groups), height=2.8, shared_y=True)
+    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
+        lines, levels = list(dict.fromkeys(group["line"])), list(dict.fromkeys(group["share"]))
+        for number, (_, line) in enumerate(group.groupby("line", sort=False)):
+            line, remedy = line[line["reached"]], line["remedy"].iloc[0]
+            x = [levels.index(share) + 0.8 * ((number + 0.5) / len(lines) - 0.5) for share in line["share"]]
+            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "elinewidth": 0.6, "markersize": 3 if line["source"].notna().any() else 5}
+            axis.errorbar(x, line["general"], yerr=bars(line, "general"), fmt="D" if line["source"].notna().any() else "o", **look)
+        names = [f"{share:.0%}\n({level:.2f})" for share, level in zip(levels, dict.fromkeys(group["level"]), strict=True)]
+        axis.set_xticks(range(len(levels)), names)
+        axis.set(xlabel="way to Standard's best domain score (domain)", ylabel="general score" if axis is axes[0, 0] else "", title=literal(variant))
+    legend(figure, axes)
+    return figure
+
+
+def transitions(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
+    """General items gained against items lost by point, means over suites; on the line as much is gained as lost."""
+    rows = rows[rows["score"].eq("general") & rows["suite"].isna()]
+    if rows.empty:
+        return None
+    groups = by_variant(rows)
+    figure, axes = panels(1, len(groups), height=3.0)
+    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
+        for remedy, own in group.groupby("remedy", sort=False):
+            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "elinewidth": 0.6, "markersize": 3}
+            axis.errorbar(own["gained"], own["lost"], xerr=bars(own, "gained"), yerr=bars(own, "lost"), fmt="o", **look)
+        axis.axline((0, 0), slope=1, color="black", linewidth=0.8, linestyle=":")
+        axis.set(xlabel="wrong, then right", ylabel="right, then wrong", title=literal(variant))
+    legend(figure, axes)
+    return figure
+
+
+def general_by_kl(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
+    """Loss of general score against the divergence from the base model, with the curve that is common to all remedies."""
+    if rows.empty:
+        return None
+    groups = by_variant(rows)
+    figure, axes = panels(1, len(groups), height=3.0)
+    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
+        for remedy, own in group.groupby("remedy", sort=False):
+            axis.scatter(own["kl"], own["drop"], s=12, color=palette.get(remedy, "black"), label=literal(remedy), zorder=3, linewidths=0)
+        x = np.linspace(0, group["kl"].max(), 200)
+        axis.plot(x, group["linear"].iloc[0] * x + group["quadratic"].iloc[0] * x**2, color="black", linewidth=0.8, linestyle="--", label="common curve")
+        axis.set(xlabel="KL from the base model, nats per token", ylabel="drop of the general score", title=literal(variant))
     legend(figure, axes)
     return figure
 

@@ -12,11 +12,13 @@ from lit_talr.utils.files import read_json_lines
 
 KEY = ["suite", "id", "truth"]
 """The columns that identify an item: its suite, number and right answer."""
+COLUMNS = [*KEY, "correct", "chance", "lenient", "counts"]
 
 
 def read_items(file: Path) -> pd.DataFrame | None:
     """Read the answers in a file: ``KEY``, and whether each is ``correct``, also for a lenient reader (``ExactMatch`` defines it), sorted by ``KEY``.
 
+    ``chance`` is the probability that a guess is right: 0 for an answer that the model writes, missing in rows of the harness by an earlier version.
     Suites that do not count in the mean are left out. None where there is no file, or no answer counts.
 
     Raises:
@@ -25,7 +27,7 @@ def read_items(file: Path) -> pd.DataFrame | None:
     if not file.is_file():
         return None
     try:
-        items = pd.DataFrame([read_item(row) for row in read_json_lines(file)], columns=[*KEY, "correct", "lenient", "counts"])
+        items = pd.DataFrame([read_item(row) for row in read_json_lines(file)], columns=COLUMNS)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file.name} is not a whole file of answers") from error
     if items.empty or items.duplicated(["suite", "id"]).any():
@@ -34,11 +36,14 @@ def read_items(file: Path) -> pd.DataFrame | None:
     return None if items.empty else items
 
 
-def read_item(row: dict[str, Any]) -> tuple[str, str, str, bool, bool | None, bool]:
+def read_item(row: dict[str, Any]) -> tuple[str, str, str, bool, float | None, bool | None, bool]:
     for name in ("correct", "lenient"):
         if not isinstance(row.get(name, name == "lenient"), bool):
             raise TypeError(f"`{name}` must be true or false")
-    return str(row.get("suite", "")), f"{row['id']:>12}", str(row.get("truth")), row["correct"], row.get("lenient"), bool(row.get("counts", True))
+    chance = row.get("chance", 0.0 if "extracted" in row else None)
+    if chance is not None and not 0 <= chance < 1:
+        raise ValueError("`chance` must lie in [0, 1)")
+    return str(row.get("suite", "")), f"{row['id']:>12}", str(row.get("truth")), row["correct"], chance, row.get("lenient"), bool(row.get("counts", True))
 
 
 def suite_means(items: pd.DataFrame, column: str = "correct") -> dict[str, float]:
@@ -58,6 +63,7 @@ class Answers(NamedTuple):
     groups: np.ndarray  # the number of each item's suite
     values: np.ndarray
     least: float = 0.0  # the least that a value can be
+    odds: np.ndarray | None = None  # 1 / (k - 1) for an item with k choices, 0 for an answer that the model wrote; None where that is not known
 
     def minus(self, other: "Answers | None") -> "Answers | None":
         """The difference item by item; None where the items are not the same."""
@@ -70,7 +76,9 @@ class Answers(NamedTuple):
 
 def answers_of(items: pd.DataFrame) -> Answers:
     """The answers in a table of items."""
-    return Answers(items[KEY], items["suite"].factorize()[0], items["correct"].to_numpy(float))
+    chance = items["chance"].to_numpy(float)
+    odds = None if np.isnan(chance).any() else chance / (1 - chance)
+    return Answers(items[KEY], items["suite"].factorize()[0], items["correct"].to_numpy(float), odds=odds)
 
 
 def average(parts: Sequence[Answers | None]) -> Answers | None:

@@ -230,6 +230,86 @@ function drawRates(rows, chosen) {
   }
 }
 
+// ---- At the same domain score --------------------------------------------------------------------------------------------------------------------------
+
+const inVariant = (row, chosen) => chosen.variant === "*" || (row.variant ?? "") === chosen.variant;
+const named = (name, row, chosen) => name + (chosen.variant === "*" && row.variant ? `, ${row.variant}` : "");
+const groupBy = (rows, key) => {
+  const groups = new Map();
+  for (const row of rows) groups.set(key(row), [...(groups.get(key(row)) ?? []), row]);
+  return [...groups.values()];
+};
+const clear = (key, label) => ({ ...bounded(key, label), clear: (row) => known(row[`${key}_lower`]) && row[`${key}_lower`] * row[`${key}_upper`] > 0 });
+const barsOf = (rows, name, tint) => ({ ...errorBars(rows, name, "items", tint), visible: rows.some((row) => known(row[`${name}_lower`])) });
+
+function drawMatchedDomain(chosen) {
+  const rows = data.matched.filter((row) => passes({ ...row, rate: null }, chosen));
+  const [lines, shares] = [groupBy(rows, (row) => named(row.line, row, chosen)), unique(rows.map((row) => row.share))];
+  const traces = lines.map((line, number) => {
+    const [there, merged, tint] = [line.filter((row) => row.reached), MERGED.has(line[0].remedy), colour(line[0].remedy)];
+    const place = (row) => shares.indexOf(row.share) + 0.84 * ((number + 0.5) / lines.length - 0.5);
+    return {
+      type: "scatter", mode: "markers", visible: merged ? "legendonly" : true, name: escape(named(line[0].line, line[0], chosen)), x: there.map(place), y: there.map((row) => row.general), error_y: barsOf(there, "general", tint),
+      text: there.map((row) => `<b>${escape(row.line)}</b><br>general ${withBounds(row, "general")} at domain ${fixed(row.level)}` + (known(row.more) ? `<br>${withBounds(row, "more")} more than standard` : "")), hoverinfo: "text",
+      marker: { color: tint, size: merged ? 7 : 10, symbol: merged ? "diamond" : SYMBOLS[Math.max(0, variants.indexOf(line[0].variant ?? "")) % SYMBOLS.length] },
+    };
+  });
+  const level = (share) => unique(rows.filter((row) => row.share === share).map((row) => fixed(row.level, 2))).join(", ");
+  const edges = shares.slice(1).map((_, index) => ({ type: "line", xref: "x", yref: "paper", x0: index + 0.5, x1: index + 0.5, y0: 0, y1: 1, line: { color: style("--line"), width: 1 } }));
+  byId("same-note").textContent = rows.length
+    ? "The levels are 50 %, 75 % and 90 % of the way from the base model's domain score to the best that Standard reaches (all seeds, any rate); no other choice is made by test scores. A merge is drawn when its name is clicked. The last column of the table is the largest domain score of a line. Filters of rates and seeds do not change this section."
+    : "There is no base model to begin the lines with, no general score, or no remedy that learns the domain.";
+  plot("same-plot", traces, { shapes: edges, xaxis: { title: "share of the way to Standard's best (domain score)", tickvals: shares.map((_, index) => index), ticktext: shares.map((share) => `${Math.round(100 * share)} % (${level(share)})`), range: [-0.5, shares.length - 0.5], showgrid: false }, yaxis: { title: "general score at this level" } });
+  const cells = lines.map((line) => Object.assign({ line: line[0].line, variant: line[0].variant, best: line[0].best }, ...line.map((row) =>
+    Object.fromEntries(["general", "general_lower", "general_upper", "more", "more_lower", "more_upper"].map((name) => [`${row.share}_${name}`, row.line === "standard" && name.startsWith("more") ? null : row[name]])))));
+  const reached = (share) => ({ ...bounded(`${share}_general`, `at ${Math.round(100 * share)} %`), show: (row) => (known(row[`${share}_general`]) ? fixed(row[`${share}_general`]) : "not reached") });
+  table("same-table", cells, [text("line", "remedy"), ...(chosen.variant === "*" ? [text("variant")] : []), ...shares.flatMap((share) => [reached(share), clear(`${share}_more`, "Δ standard")]), number("best", "best")]);
+}
+
+// ---- Items lost and gained, loss against divergence ----------------------------------------------------------------------------------------------------
+
+const transitions = (data.transitions.point ?? []).map((_, index) => Object.fromEntries(Object.entries(data.transitions).map(([name, values]) => [name, values[index]])));
+const itemsOf = (row) => (row.score === "domain" ? "the domain" : row.suite ?? "all general suites");
+
+function drawTransitions(chosen) {
+  const rows = transitions.filter((row) => itemsOf(row) === byId("suite").value && passes(row, chosen));
+  byId("transitions-note").textContent = rows.length ? (rows.some((row) => known(row.true_lost)) ? "Truly lost and gained: without what two models that guess independently lose and gain by chance, (1 - a) (1 - b) / (k - 1) of the items with k choices, where a and b are the shares that they answer right." : "")
+    : "No run here has answers to the same items as its base model.";
+  const traces = groupBy(rows, (row) => named(row.remedy, row, chosen)).map((own) => ({
+    type: "scatter", mode: "markers", name: escape(named(own[0].remedy, own[0], chosen)), x: own.map((row) => row.gained), y: own.map((row) => row.lost), error_x: barsOf(own, "gained", colour(own[0].remedy)), error_y: barsOf(own, "lost", colour(own[0].remedy)),
+    text: own.map((row) => `<b>${escape(row.point)}</b><br>lost ${withBounds(row, "lost")}<br>gained ${withBounds(row, "gained")}<br>of ${row.items} items`), hoverinfo: "text",
+    marker: { color: colour(own[0].remedy), size: MERGED.has(own[0].remedy) ? 6 : own.map((row) => size(row.rate)), symbol: MERGED.has(own[0].remedy) ? "diamond" : "circle" },
+  }));
+  const end = Math.max(0.02, ...rows.map((row) => Math.min(row.lost, row.gained)));
+  if (rows.length) traces.push({ type: "scatter", mode: "lines", name: "as much gained as lost", x: [0, end], y: [0, end], line: { color: style("--soft"), dash: "dot", width: 1.5 }, hoverinfo: "skip" });
+  plot("transitions-plot", traces, { xaxis: { title: "gained: wrong before, right after", range: range(traces, "x") }, yaxis: { title: "lost: right before, wrong after", range: range(traces, "y") } });
+  const adjusted = rows.some((row) => known(row.true_lost)) ? [bounded("true_lost", "truly lost"), bounded("true_gained", "truly gained")] : [];
+  table("transitions-table", rows, [text("point"), number("seeds", "seeds", 0), number("items", "items", 0), bounded("lost"), bounded("gained"), ...adjusted]);
+}
+
+function drawKl(chosen) {
+  const rows = data.kl.filter((row) => passes(row, chosen));
+  const traces = groupBy(rows, (row) => named(row.remedy, row, chosen)).map((own) => ({
+    type: "scatter", mode: "markers", name: escape(named(own[0].remedy, own[0], chosen)), x: own.map((row) => row.kl), y: own.map((row) => row.drop), hoverinfo: "text",
+    text: own.map((row) => `<b>${escape(row.point)}</b><br>KL ${fixed(row.kl, 4)} nats<br>drop ${fixed(row.drop)}, curve ${fixed(row.fitted)}`),
+    marker: { color: colour(own[0].remedy), size: MERGED.has(own[0].remedy) ? 6 : own.map((row) => size(row.rate)), symbol: MERGED.has(own[0].remedy) ? "diamond" : "circle" },
+  }));
+  const curves = groupBy(data.kl.filter((row) => inVariant(row, chosen)), (row) => row.variant ?? "");
+  for (const own of curves) {
+    const most = Math.max(...own.map((row) => row.kl));
+    const x = Array.from({ length: 101 }, (_, index) => (most * index) / 100);
+    traces.push({ type: "scatter", mode: "lines", name: escape(named("common curve", own[0], chosen)), x, y: x.map((kl) => own[0].linear * kl + own[0].quadratic * kl * kl), line: { color: style("--soft"), dash: "dash", width: 1.5 }, hoverinfo: "skip" });
+  }
+  byId("kl-note").textContent = curves.length
+    ? curves.map((own) => `${own[0].variant ? `${own[0].variant}: ` : ""}drop = ${own[0].linear.toPrecision(3)} KL ${own[0].quadratic < 0 ? "−" : "+"} ${Math.abs(own[0].quadratic).toPrecision(3)} KL², R² ${fixed(own[0].r_squared, 2)}`).join("; ") + ". An R² below 0 means that the curve tells less than the mean drop. Only points of all seeds are fitted, whatever is filtered."
+    : "The curve needs drift/kl of four points and of two remedies: add the callback Drift to the runs (configs/eval/drift.yaml, about 2 % of the training time).";
+  plot("kl-plot", traces, { xaxis: { title: "KL from the base model, nats per token", rangemode: "tozero" }, yaxis: { title: "drop of the general score" } });
+  const above = data.above_curve.filter((row) => inVariant(row, chosen) && (MERGED.has(row.remedy) ? chosen.wise : chosen.remedies.has(row.remedy)));
+  const span = { ...number("kl_most", "KL"), show: (row) => `${fixed(row.kl_least, 4)} to ${fixed(row.kl_most, 4)}` };
+  byId("above").parentElement.hidden = !above.length;
+  table("above", above, [text("remedy"), ...(chosen.variant === "*" ? [text("variant")] : []), number("points", "points", 0), span, clear("above", "general above the curve")]);
+}
+
 // ---- Along training ------------------------------------------------------------------------------------------------------------------------------
 
 const curvesOf = new Map();
@@ -394,9 +474,8 @@ function drawComparison(rows) {
     const names = ["more_domain", "more_domain_lower", "more_domain_upper", "more_general", "more_general_lower", "more_general_upper"];
     return { ...row, reference: row.point === reference ? "itself" : difference.length ? reference : null, ...Object.fromEntries(names.map((name, index) => [name, difference[index] ?? null])) };
   });
-  const clear = (key) => ({ ...bounded(key, key.replace("more_", "Δ ")), clear: (row) => known(row[`${key}_lower`]) && row[`${key}_lower`] * row[`${key}_upper`] > 0 });
   const wide = (name) => ({ key: `${name}_se`, label: "s.e. over seeds", kind: "number", show: (row) => fixed(row[`${name}_se`]) });
-  table("comparison", compared, [text("point"), number("seeds", "seeds", 0), bounded("domain"), wide("domain"), bounded("general"), wide("general"), clear("more_domain"), clear("more_general"), text("reference", "compared with")]);
+  table("comparison", compared, [text("point"), number("seeds", "seeds", 0), bounded("domain"), wide("domain"), bounded("general"), wide("general"), clear("more_domain", "Δ domain"), clear("more_general", "Δ general"), text("reference", "compared with")]);
 }
 
 function download(id, kind) {
@@ -423,7 +502,10 @@ function draw() {
   const chosen = filters();
   const rows = data.results.filter((row) => passes(row, chosen));
   byId("count").textContent = `${rows.length} of ${data.results.length} runs shown`;
+  drawMatchedDomain(chosen);
   drawTradeoff(rows, chosen);
+  drawTransitions(chosen);
+  drawKl(chosen);
   drawVolumes(chosen);
   drawRates(rows, chosen);
   drawTraining(rows, chosen);
@@ -446,6 +528,9 @@ function prepare() {
   options(byId("reference"), [["*standard", "standard at the same rate"], ["*base", "the base"], ...references], "*standard");
   const reached = data.curves.map((row) => row.domain).filter(known);
   byId("level").value = reached.length ? (0.6 * Math.max(...reached)).toFixed(2) : 0.5;
+  const suites = unique(transitions.map(itemsOf)).map((name) => [name, name]);
+  options(byId("suite"), suites, "all general suites");
+  byId("suite").parentElement.parentElement.hidden = !suites.length;
   byId("note-list").replaceChildren(...(data.notes.length ? data.notes.map((row) => element("li", `${row.name}: ${row.sentence}.`)) : [element("li", "Nothing.")]));
   byId("version").textContent = data.version;
   if (window.innerWidth < 600) document.querySelector("#filters details").open = false;
@@ -465,6 +550,7 @@ async function main() {
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("level").addEventListener("input", () => drawTraining(data.results.filter((row) => passes(row, filters())), filters()));
   for (const id of ["token-run", "token-set", "token-log"]) byId(id).addEventListener("change", drawTokens);
+  byId("suite").addEventListener("change", () => drawTransitions(filters()));
   byId("reference").addEventListener("change", () => drawComparison(data.results.filter((row) => passes(row, filters()))));
   for (const button of document.querySelectorAll("button[data-table]")) button.addEventListener("click", () => download(button.dataset.table, button.dataset.kind));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

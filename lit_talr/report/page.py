@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lit_talr import __version__
+from lit_talr.report.analysis import Analysis
 from lit_talr.report.statistics import T_975
 from lit_talr.report.tables import Tables
 from lit_talr.report.volumes import volume_rows
@@ -18,8 +19,8 @@ DIGITS = 5
 """Decimals of numbers that are only drawn."""
 
 
-def page(tables: Tables) -> str:
-    """The page as a function of the tables alone: the same tables give the same bytes."""
+def page(tables: Tables, analysis: Analysis) -> str:
+    """The page as a function of the tables and their analysis alone: the same tables give the same bytes."""
     data = {
         "version": __version__,
         "t": T_975,
@@ -29,6 +30,10 @@ def page(tables: Tables) -> str:
         "pairs": nested_pairs(tables.pairs),
         "tokens": {str(name): token_statistics(table) for name, table in tables.tokens.groupby("name", sort=False)},
         "volumes": volume_rows(tables.means),
+        "matched": records(analysis.matched, DIGITS),
+        "transitions": {name: [plain(value, DIGITS) for value in analysis.transitions[name].tolist()] for name in analysis.transitions},
+        "kl": records(analysis.kl),
+        "above_curve": records(analysis.above_curve, DIGITS),
         "notes": records(tables.notes),
     }
     return assemble_page(Path(__file__).parent, {"plotly": packed_plotly()}, data)

@@ -75,9 +75,15 @@ class Run:
     @property
     def point(self) -> str:
         """The point that its seeds share, in words."""
-        words = [self.variant, self.remedy, self.source and f"of {self.source}", None if self.rate is None else scientific(self.rate)]
         marks = f"({', '.join(self.marks)})" if self.marks else None
-        return " ".join(word for word in [*words, None if self.alpha is None else f"alpha {self.alpha:g}", marks] if word)
+        name = point_name(self.variant, self.remedy, self.source, self.rate, self.alpha)
+        return f"{name} {marks}" if marks else name
+
+
+def point_name(variant: str | None, remedy: str, source: str | None, rate: float | None, alpha: float | None) -> str:
+    """A point in words, without its marks."""
+    words = [variant, remedy, source and f"of {source}", None if rate is None else scientific(rate), None if alpha is None else f"alpha {alpha:g}"]
+    return " ".join(word for word in words if word)
 
 
 def scientific(rate: float) -> str:

@@ -15,7 +15,7 @@ from lit_talr.report.statistics import standard_error, t_interval
 SCORES = ("domain", "general", "drop")
 SHARED = ("point", "variant", "remedy", "source", "rate", "alpha", "trained")
 """The columns that the runs of a point, which differ in their seed, have in common."""
-ANSWERS = ["name", "score", *KEY, "correct"]
+ANSWERS = ["name", "score", *KEY, "correct", "chance"]
 DRIFT = ("drift/kl", "drift/agreement", "drift/bits_per_byte/")
 """How the names of a drift's columns begin."""
 NOT_A_SUITE = ("general/mean", "general/drop", "general/drop_se")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lit_talr.report.earlier import GONE, earlier_runs, general_answers, rows_of
@@ -20,9 +21,12 @@ REST = ["general_lenient", "val/score", "val/nll", "update/visible", "steps", *B
 """The last columns of the results, after those of suites and drift. ``general_lenient`` is the mean over suites by a lenient reader (``ExactMatch``)."""
 MEANS = [*SHARED, "seeds", *(f"{name}{end}" for name in SCORES for end in (*BOUNDS, "_se", "_seeds_lower", "_seeds_upper"))]
 PAIRS = ["reference", "point", *(f"{name}{end}" for name in ("domain", "general") for end in BOUNDS)]
-TYPES = dict.fromkeys(("name", "point", "variant", "remedy", "source", "of", "command", "key", "code", "reference", "set", "group", "sentence"), "object")
+TYPES = dict.fromkeys(
+    ("name", "point", "variant", "remedy", "source", "of", "command", "key", "code", "reference", "set", "group", "sentence", "score", "suite", "line"),
+    "object",
+)
 TYPES |= dict.fromkeys(BELONGS[:-1], "object")
-TYPES |= {"trained": "bool", **dict.fromkeys(("seed", "seeds", "steps", "num_rows", "epoch", "num_tokens"), "Int64")}
+TYPES |= {"trained": "bool", "reached": "bool", **dict.fromkeys(("seed", "seeds", "steps", "num_rows", "epoch", "num_tokens", "items", "points"), "Int64")}
 
 
 class Tables(NamedTuple):
@@ -35,8 +39,8 @@ class Tables(NamedTuple):
         tokens: The rows of ``token_probability.parquet`` by run and epoch, without the hardest tokens.
         pairs: Differences of the means of two points of a variant, with intervals paired by item.
         notes: Sentences on runs: why one was left out, or what is odd about it.
-        answers: Every answer that a run's scores are over: whether it is ``correct``, by ``score`` and item. Neither page nor figures need it, and reports
-            of earlier versions have none.
+        answers: Every answer that a run's scores are over: whether it is ``correct``, by ``score`` and item, and the ``chance`` that a guess is right.
+            Reports of earlier versions have no answers, or no chances.
     """
 
     results: pd.DataFrame
@@ -65,7 +69,8 @@ def read_tables(folder: Path) -> Tables:
     if missing and missing != ["answers"]:
         raise ValueError(f"`from`: {folder} has no {missing[0]}.parquet; name the folder of an earlier report.")
     tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in Tables._fields if name not in missing}
-    return Tables(**{"answers": pd.DataFrame(columns=ANSWERS), **tables})
+    answers = tables.pop("answers", pd.DataFrame(columns=ANSWERS))
+    return Tables(**tables, answers=answers if "chance" in answers else answers.assign(chance=np.nan))
 
 
 def collect(paths: Sequence[Path], earlier: Tables | None = None) -> Tables:
@@ -106,7 +111,7 @@ def collect(paths: Sequence[Path], earlier: Tables | None = None) -> Tables:
         tokens=frame(tokens, [*TOKENS, *BY_GROUP]),
         pairs=frame(pair_rows(points), PAIRS),
         notes=frame(({"name": name, "sentence": sentence} for name, sentence in sorted(notes.items())), ["name", "sentence"]),
-        answers=pd.concat(answers, ignore_index=True).astype({"correct": bool}),
+        answers=pd.concat(answers, ignore_index=True).astype({"correct": bool, "chance": "float64"}),
     )
 
 

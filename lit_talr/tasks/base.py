@@ -54,7 +54,13 @@ def item_rows(name: str, metric: str, samples: Mapping[str, list[dict[str, Any]]
         if sample[key] not in (0, 1):
             raise ValueError(f"`tasks`: `{metric}` of `{name}` is not right or wrong by item but {sample[key]!r}; name another metric, or none.")
         about = {"task": task, "doc_id": sample["doc_id"], "prompt_hash": sample["prompt_hash"], "truth": str(sample["target"])}
-        yield {"id": index, **about, "resps": sample["resps"], "correct": bool(sample[key])}
+        yield {"id": index, **about, "resps": sample["resps"], "correct": bool(sample[key]), "chance": chance(sample)}
+
+
+def chance(sample: Mapping[str, Any]) -> float:
+    """The probability that a guess is right: 1 / k where the model was asked how likely each of k choices is, 0 where it wrote an answer."""
+    num_choices = len(sample["resps"]) // (2 if "acc_mutual_info" in sample else 1)  # which asks each choice without the question too
+    return 1 / num_choices if num_choices > 1 else 0.0
 
 
 def logged(metric: str) -> str:

@@ -11,14 +11,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from lit_talr.callbacks import HFExport, WholeCheckpoint
 from lit_talr.checkpoint.export import export
-from lit_talr.checkpoint.mean import decayed_shares
+from lit_talr.checkpoint.mean import bema_shares, decayed_shares
 from lit_talr.cli.command_line import main
 from lit_talr.losses import Standard
 from lit_talr.modeling.adapters import LoRA
 from lit_talr.utils.identity import folder_weights
 from lit_talr.utils.manifest import MANIFEST
 from tests.checkpoint.test_export import state
-from tests.helpers.fits import fit, write_data
+from tests.helpers.fits import QWEN3, fit, write_data
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,35 @@ def test_it_is_torchs_mean_of_the_exported_models(folder: Path, tmp_path: Path, 
     assert MANIFEST in files and files == {path.name for path in (tmp_path / "run" / "export").iterdir()}
 
 
+@pytest.mark.parametrize("options", [{}, pytest.param({"adapter": LoRA(r=2, alpha=6)}, marks=pytest.mark.slow)], ids=["full", "lora"])
+def test_bema_is_a_plain_loop_from_the_base_model(folder: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    states, base = train(folder, tmp_path / "run", **options), state(folder / "model")
+    mean = {name: value.double() for name, value in base.items()}
+    for step, each in enumerate(states, 1):
+        mean = {name: (1 - (10 + step) ** -0.5) * mean[name] + (10 + step) ** -0.5 * each[name].double() for name in mean}
+    expected = {name: mean[name] + 14**-0.2 * (states[-1][name].double() - base[name].double()) for name in mean}
+    main(["export", "--ckpt", str(tmp_path / "run"), "--out", str(tmp_path / "mean"), "--decay", "bema"])
+    found = state(tmp_path / "mean")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].double(), value, rtol=1e-6, atol=1e-7)
+    assert any(not torch.equal(found[name], states[-1][name]) for name in found)
+    assert "--decay bema" in (tmp_path / "mean" / "README.md").read_text()
+
+
+def test_bema_needs_a_base_model(folder: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "run"
+    train(folder, trained, architecture=QWEN3)
+    with pytest.raises(ValueError, match=r"`decay: bema` begins at the base model, and .* random weights"):
+        export(trained, tmp_path / "mean", decay="bema")
+
+
 def test_shares_sum_to_one() -> None:
     paths = [Path(str(number)) for number in range(7)]
     assert sum(decayed_shares(paths, 0.9).values()) == pytest.approx(1)
     assert list(decayed_shares(paths[:3], 0.5).values()) == [0.25, 0.25, 0.5]
+    shares, base = bema_shares({path: 10 * number for number, path in enumerate(paths, 1)})
+    assert sum(shares.values()) + base == pytest.approx(1)
 
 
 @pytest.fixture(scope="module")

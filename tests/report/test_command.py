@@ -6,6 +6,8 @@ import pytest
 
 from lit_talr.cli.command_line import main
 from lit_talr.report import command, report
+from lit_talr.report.analysis import Analysis
+from lit_talr.report.tables import Tables
 from tests.report.synthetic import write_run, write_sweep
 
 
@@ -23,8 +25,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_page_tables_and_figures_are_written(made: Path) -> None:
-    names = [f"figures/{name}.{kind}" for name in ("hypervolume", "rates", "tokens", "tradeoff", "training") for kind in ("pdf", "png")]
-    tables = [f"{name}.parquet" for name in ("answers", "curves", "means", "notes", "pairs", "results", "tokens")]
+    drawn = ("hypervolume", "matched", "rates", "tokens", "tradeoff", "training", "transitions")
+    names = [f"figures/{name}.{kind}" for name in drawn for kind in ("pdf", "png")]
+    tables = [f"{name}.parquet" for name in (*Tables._fields, *Analysis._fields)]
     found = files(made / "out")
     assert sorted(found) == sorted([*names, *tables, "page.html", "results.csv", "results.tex"])
     assert all(found[name].startswith(b"\x89PNG" if name.endswith("png") else b"%PDF") for name in names)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from lit_talr.report.items import answers_of, average, mean_score, read_items, suite_means
+from lit_talr.tasks.base import item_rows
 from lit_talr.utils.files import write_json_lines
 from tests.report.synthetic import write_answers
 
@@ -59,7 +60,7 @@ def test_what_unicode_takes_for_the_end_of_a_line_is_none(tmp_path: Path) -> Non
 
 def test_only_answers_to_the_same_items_are_averaged_or_compared() -> None:
     first, second, other = (
-        answers_of(pd.DataFrame({"suite": "", "id": ["0", "1"], "truth": ["7", truth], "correct": correct}))
+        answers_of(pd.DataFrame({"suite": "", "id": ["0", "1"], "truth": ["7", truth], "correct": correct, "chance": 0.0}))
         for correct, truth in (([1, 0], "7"), ([1, 1], "7"), ([1, 0], "8"))  # the last has the same numbers, another truth
     )
     both = average([first, second])
@@ -68,3 +69,19 @@ def test_only_answers_to_the_same_items_are_averaged_or_compared() -> None:
     assert difference is not None and difference.values.tolist() == [0, -0.5] and difference.least == -1
     assert average([first, None]) is None and average([first, other]) is None and average([]) is None
     assert first.minus(other) is None and first.minus(None) is None
+
+
+def test_chance_is_that_of_the_row_or_none_for_an_answer_that_the_model_writes(tmp_path: Path) -> None:
+    samples = {"task": [{"filter": "none", "acc": 1, "doc_id": 0, "prompt_hash": "h", "target": 2, "resps": [[(-1.0, False)]] * 4}]}
+    (row,) = item_rows("mmlu", "acc,none", samples)
+    assert row["chance"] == 0.25
+    (mutual,) = item_rows("mmlu", "acc,none", {"task": [{**samples["task"][0], "acc_mutual_info": 1, "resps": [[(-1.0, False)]] * 8}]})
+    (written,) = item_rows("gsm8k", "acc,none", {"task": [{**samples["task"][0], "resps": [["7"]]}]})
+    assert (mutual["chance"], written["chance"]) == (0.25, 0.0)
+    early = {key: value for key, value in row.items() if key != "chance"}
+    rows = [row, {"id": 1, "correct": True, "extracted": "7"}, {**early, "id": 2}]
+    write_json_lines(tmp_path / "answers.jsonl", rows)
+    items = read_items(tmp_path / "answers.jsonl")
+    assert items is not None and items["chance"].fillna(-1).tolist() == [0.25, 0.0, -1] and answers_of(items).odds is None
+    odds = answers_of(items[:2]).odds
+    assert odds is not None and odds.tolist() == pytest.approx([1 / 3, 0])

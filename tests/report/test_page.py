@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lit_talr.report.analysis import analyse
 from lit_talr.report.page import embed, page
 from lit_talr.report.tables import Tables, collect
 from tests.report.synthetic import write_run, write_sweep
@@ -26,7 +27,7 @@ def data_of(text: str) -> dict[str, Any]:
 
 
 def test_it_holds_every_number_of_the_tables(tables: Tables) -> None:
-    data = data_of(page(tables))
+    data = data_of(page(tables, analyse(tables)))
     assert [row["name"] for row in data["results"]] == tables.results["name"].tolist()
     for name in ("domain", "general_lower", "drop_upper", "rate"):
         assert [row[name] for row in data["results"]] == [None if value != value else value for value in tables.results[name].tolist()]
@@ -38,7 +39,7 @@ def test_it_holds_every_number_of_the_tables(tables: Tables) -> None:
 
 
 def test_nothing_is_loaded_from_anywhere(tables: Tables) -> None:
-    text = page(tables)
+    text = page(tables, analyse(tables))
     assert "http://" not in text and "https://" not in text
     assert not re.search(r"<(link|img|iframe|object|embed|base)\b", text) and not re.search(r"<script[^>]*\ssrc", text) and "@import" not in text
     assert "default-src 'none'" in text
@@ -50,8 +51,9 @@ def test_no_text_of_a_run_breaks_out(tmp_path: Path) -> None:
     trial = {"remedy": EVIL, "variant": EVIL, "rate": 1e-3, "commands": [EVIL]}
     write_run(tmp_path / "base", [1, 0], [1, 0, 1], remedy="base", variant=EVIL)
     write_run(tmp_path / EVIL.replace("/", "_"), [1, 0], [1, 0, 1], fit={}, **trial)
-    text = page(collect([tmp_path]))
-    plain = page(collect([tmp_path / "base"]))
+    tables, plain_tables = collect([tmp_path]), collect([tmp_path / "base"])
+    text = page(tables, analyse(tables))
+    plain = page(plain_tables, analyse(plain_tables))
     for mark in ("<script", "</script", "<!--", "<img"):
         assert text.count(mark) == plain.count(mark)
     assert data_of(text)["results"][1]["command"] == EVIL

@@ -1,0 +1,64 @@
+"""Everything that a report computes from its tables, as tables of its own."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from lit_talr.report.kl import ABOVE, KL, kl_rows
+from lit_talr.report.matched import MATCHED, matched_rows
+from lit_talr.report.runs import Row
+from lit_talr.report.tables import Tables, frame
+from lit_talr.report.transitions import CHANGED, TRANSITIONS, changed_items, transition_rows
+from lit_talr.report.worlds import read_worlds, run_answers
+from lit_talr.utils.files import write_bytes
+
+
+class Analysis(NamedTuple):
+    """Tables that follow from those of a report; each is a Parquet file of its name, written next to the page.
+
+    Args:
+        matched: By variant, remedy and level: the general score at that domain score, see ``matched_rows``.
+        transitions: By point and suite: shares of items that are lost and gained since the base model, see ``transition_rows``.
+        changed_items: The items themselves by run, each right either ``before`` or ``after``.
+        kl: By point: divergence from the base model, drop, and the drop of the common curve, see ``kl_rows``.
+        above_curve: By variant and remedy: how far its points lie above that curve.
+    """
+
+    matched: pd.DataFrame
+    transitions: pd.DataFrame
+    changed_items: pd.DataFrame
+    kl: pd.DataFrame
+    above_curve: pd.DataFrame
+
+    def write(self, folder: Path) -> None:
+        """Write each table as a Parquet file."""
+        for name, table in self._asdict().items():
+            buffer = io.BytesIO()
+            table.to_parquet(buffer, index=False)
+            write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+
+
+def analyse(tables: Tables) -> Analysis:
+    """Compute the analysis of a report's tables; variants without a base model are left out."""
+    answers = run_answers(tables.answers)
+    matched: list[Row] = []
+    transitions: list[Row] = []
+    kl: list[Row] = []
+    above: list[Row] = []
+    changed = [pd.DataFrame(columns=CHANGED)]
+    for world in read_worlds(tables, answers):
+        matched += matched_rows(world)
+        transitions += transition_rows(world, answers)
+        changed += changed_items(world, answers)
+        by_point, by_remedy = kl_rows(world)
+        kl += by_point
+        above += by_remedy
+    return Analysis(
+        matched=frame(matched, MATCHED),
+        transitions=frame(transitions, TRANSITIONS),
+        changed_items=pd.concat(changed, ignore_index=True).astype({"before": bool, "after": bool}),
+        kl=frame(kl, KL),
+        above_curve=frame(above, ABOVE),
+    )

@@ -24,7 +24,10 @@ LENGTH = 4096
 
 def rows() -> list[str]:
     """A row for each model, strategy and number of GPUs."""
-    made = ["|model|strategy|GPUs|weights|gradients|optimizer|engine|activations|peak, GiB|fits|exchange, GB|step, s: compute, exchange|", f"|{'---|' * 12}"]
+    made = [
+        "|model|strategy|GPUs|weights|gradients|optimizer|engine|activations or step|peak, GiB|fits|exchange, GB|step, s: compute, exchange|",
+        f"|{'---|' * 12}",
+    ]
     models = json.loads((PAGE.parent / "scaling" / "models.json").read_text(encoding="utf-8"))
     adamw = partial(torch.optim.AdamW, lr=1e-6, weight_decay=0.0, fused=True)
     for name, fields in models.items():

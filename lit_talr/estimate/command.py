@@ -125,8 +125,8 @@ def print_rest(console: Console, facts: Facts, done: Work, utilisation: float, s
     """Print the assumptions, and what to turn."""
     lines = [
         f"It fits where the peak is at most {ROOM:.0%} of the memory; the rest is for CUDA, libraries and fragments.",
-        f"A step has {done.tokens:,} tokens. A rank computes {done.flops / 1e12:,.0f} TFLOP ({done.model_flops / 1e12:,.0f} by 6P + 12LDS) at {utilisation:.0%} of "
-        f"the peak (--utilisation), and sends {done.sent / 1e9:,.1f} GB; exchange and compute overlap.",
+        f"A step has {done.tokens:,} tokens. A rank computes {done.flops / 1e12:,.0f} TFLOP ({done.model_flops / 1e12:,.0f} by 6P + 12LDS) at "
+        f"{utilisation:.0%} of the peak (--utilisation), and sends {done.sent / 1e9:,.1f} GB; exchange and compute overlap.",
     ]
     if steps is None:
         lines.append("The time of the run needs --train-rows.")

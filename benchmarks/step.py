@@ -115,7 +115,8 @@ def prepare(folder: Path, train: str, test: str, tokenizer: str, max_length: int
 
 def medcalc_rows(train: str, test: str, tokenizer: str, max_length: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     from lit_talr.data.batch_plan import epoch_order
-    from lit_talr.data.encoding import Encoding, TooLong
+    from lit_talr.data.encoder import TooLong
+    from lit_talr.data.encoding import Encoding
     from lit_talr.domains import MedCalc
 
     data = MedCalc(tokenizer, train=train, test=test, encoding=Encoding(max_length=max_length, too_long="truncate_prompt"))
@@ -159,7 +160,7 @@ def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
     from lit_talr.callbacks import TokenProbability
     from lit_talr.data.batch_plan import Batching
     from lit_talr.data.encoded import EncodedExamples
-    from lit_talr.data.encoding import Encoded
+    from lit_talr.data.encoder import Encoded
     from lit_talr.data.example import Split
     from lit_talr.domains.base import DomainDataModule
     from lit_talr.losses import TALR
@@ -171,6 +172,7 @@ def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
 
     class Prepared(DomainDataModule):
         def encode(self, split: Split) -> None:
+            self.kept[split] = []
             self.encoded[split] = EncodedExamples(rows, self.encoder.pad_token_id)
 
         def examples(self, split: Split) -> list[Any]:

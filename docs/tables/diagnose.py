@@ -9,7 +9,7 @@ import pandas as pd
 
 from docs.tables.markdown import interval, short, table
 from lit_talr.diagnose.rule import PLAUSIBLE_NLL, STILL_HARD
-from lit_talr.report.statistics import pareto_front
+from lit_talr.report.statistics import pareto_front, wilson_interval
 
 RATE = 2e-3
 """The rate of the short runs, at which TALR minus Standard is predicted too."""
@@ -110,6 +110,12 @@ def right_left_out(values: np.ndarray, helps: np.ndarray) -> int:
     return sum(bool((values[index] > best_cut(values[rest], helps[rest])) == helps[index]) for index, rest in enumerate(others))
 
 
+def of(right: int, number: int) -> str:
+    """How many conditions are told right, with Wilson's interval of their share."""
+    lower, upper = wilson_interval(right, number)
+    return f"{right} of {number} [{short(lower)}, {short(upper)}]"
+
+
 def predictors(conditions: pd.DataFrame) -> str:
     """Each statistic's correlation with TALR's advantages, and how often "TALR helps on the domain" is right."""
     lines = []
@@ -119,7 +125,8 @@ def predictors(conditions: pd.DataFrame) -> str:
         values, helps = known[name].to_numpy(float), known["domain"].to_numpy(float) > 0
         rhos = [with_interval(values, known[outcome].to_numpy(float)) for outcome in OUTCOMES]
         sure = clear[known.index].to_numpy()
-        right = [f"{right_left_out(values[part], helps[part])} of {part.sum()}" if part.sum() > 1 else "-" for part in (np.full(len(known), True), sure)]
+        parts = [np.full(len(known), True), sure]
+        right = [of(right_left_out(values[part], helps[part]), int(part.sum())) if part.sum() > 1 else "-" for part in parts]
         lines.append([name, *rhos, *right])
     return table(["statistic of the short run", *(f"rho with {name}" for name in OUTCOMES.values()), "right, left one out", "right of the clear"], lines)
 
@@ -133,7 +140,7 @@ def fixed(conditions: pd.DataFrame) -> str:
         above = part[share] > STILL_HARD[2]
         rule = above & (part["unseen_still_base_nll"] >= PLAUSIBLE_NLL)
         counts = [int((answer == helps).sum()) for answer in (rule, above)] + [int(helps.sum()), int((~helps).sum())]
-        lines.append([name, *(f"{count} of {len(part)}" for count in counts)])
+        lines.append([name, *(of(count, len(part)) for count in counts)])
     return table(["", "the rule", f"its cut of {short(STILL_HARD[2])} alone", 'always "yes"', 'always "no"'], lines)
 
 

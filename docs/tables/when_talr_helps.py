@@ -19,8 +19,6 @@ FRESH = 4
 CLAIM = ("words-0.1", "words-0.2")
 KINDS, PLACEMENTS = ("words", "phrases", "plausible"), ("anywhere", "starts")
 OURS = {"talr": "TALR", "talr-least": "TALR (2 or more)"}
-CONTROLS = {"permuted": 1.0, "scaled": 0.8, "l2": 1.0, "talr-least": 1.0}
-"""What TALR is compared with besides Standard, and the factor of its rate."""
 GROUPS = ("noise", "hard", "between", "easy")
 SHOWN = ("clean", "words-0.1", "words-0.1-starts", "words-0.2", "phrases-0.1", "plausible-0.1")
 """The variants whose tokens are shown by group."""
@@ -29,7 +27,7 @@ FIGURES = {
     "temperature figure": "![TALR's temperature beside the NLL of hard tokens, noise and easy tokens](when_talr_helps/figures/temperature.png)",
 }
 """The figures are linked where there are results."""
-TABLES = ("claim", "skills", "everywhere", "placement", "matched", "controls", "rivals", "tokens", "temperature")
+TABLES = ("claim", "skills", "everywhere", "placement", "matched", "rivals", "tokens", "temperature")
 
 
 def variants(cells: Cells) -> list[str]:
@@ -169,24 +167,10 @@ def matched(cells: Cells) -> str:
     return table(["noise", "rate", "seeds", *(f"{name}: general at Standard's domain score" for name in OURS.values())], lines)
 
 
-def controls(cells: Cells) -> str:
-    """TALR minus each of its controls, pooled over seeds."""
-    lines = []
-    for variant in variants(cells):
-        for rate in (LARGE, 1e-3):
-            for remedy, factor in CONTROLS.items():
-                control = Point(variant, remedy, factor * rate)
-                pooled = cells.pooled(Point(variant, "talr", rate), control)
-                if pooled:
-                    name, seeds = f"{remedy} at {scientific(factor * rate)}", str(pooled["domain"].num_seeds)
-                    lines.append([variant, scientific(rate), name, mean_scores(cells, control), seeds, *(shown(pooled[score]) for score in SCORES)])
-    return table(["noise", "TALR at", "compared with", "which has", "seeds", "domain", "general"], lines)
-
-
 def rivals(cells: Cells) -> str:
-    """TALR at each of two rates minus everything else that was trained on the same noise, other lengths of training included."""
+    """TALR at each of two rates minus everything else that was trained on the same rows, other lengths of training included."""
     lines = []
-    for noise in CLAIM:
+    for noise in ("clean", *CLAIM):
         for variant in (name for name in variants(cells) if re.fullmatch(rf"{noise}(-\d+-epochs)?", name)):
             for point in (own for own in cells.points(variant) if own.remedy not in OURS):
                 found = [cells.pooled(Point(noise, "talr", rate), point) for rate in (LARGE, 1e-3)]
@@ -248,5 +232,5 @@ def talr_tables(folder: Path) -> dict[str, str]:
     if not (folder / "results.parquet").is_file():
         return dict.fromkeys((*TABLES, *FIGURES), "No results yet.")
     cells = read_cells(folder)
-    makers = (claim, skills, everywhere, placement, matched, controls, rivals, tokens, temperature)
+    makers = (claim, skills, everywhere, placement, matched, rivals, tokens, temperature)
     return {name: make(cells) for name, make in zip(TABLES, makers, strict=True)} | FIGURES

@@ -36,7 +36,7 @@ from lit_talr.data.example import Split
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.estimate.facts import read_facts
-from lit_talr.estimate.memory import estimate_memory
+from lit_talr.estimate.memory import memory_of, read_model
 from lit_talr.estimate.time import work
 from lit_talr.losses import KL, L2, TALR
 from lit_talr.modeling.adapters import LoRA
@@ -190,8 +190,9 @@ def main() -> None:
             module, data = objects(case, folder)
             trainer = Namespace(devices=1, num_nodes=1, accelerator="cpu", strategy="auto", precision=case.precision)
             facts = read_facts(Namespace(trainer=trainer, model=module, data=data), 1, case.length, case.supervised)
-            memory, counts = estimate_memory(facts)
-            flops, ratio = work(facts, counts).flops / 1e9, memory.peak / row["bytes"]
+            model = read_model(facts)
+            memory = memory_of(facts, model)
+            flops, ratio = work(facts, model).flops / 1e9, memory.peak / row["bytes"]
             found.append({"ratio": ratio, "seconds": row["seconds"], "flops": flops, "single": case.precision == "32-true"})
             cells = f"{row['bytes'] / MIB:,.0f} | {memory.peak / MIB:,.0f} | {ratio:.2f} | {memory.moment} | {row['seconds']:.2f} | {flops:,.0f}"
             print(f"| {title} | {cells} |", flush=True)

@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
 
 from lit_talr.data.batch_plan import Batching
-from lit_talr.estimate.facts import GIB, Facts
-from lit_talr.estimate.memory import build_and_trace, memory_of
-from lit_talr.estimate.time import GPUS, NETWORK, ROOM, UTILISATION, seconds, work
+from lit_talr.estimate.command import GIB
+from lit_talr.estimate.facts import Facts
+from lit_talr.estimate.memory import memory_of, read_model
+from lit_talr.estimate.time import GPUS, ROOM, UTILISATION, seconds, work
 from lit_talr.losses import TALR
 from lit_talr.modeling.loading import new_config
 from lit_talr.modeling.strategies import FSDP2Strategy
@@ -33,14 +34,14 @@ def rows() -> list[str]:
     for name, fields in models.items():
         config = new_config({key: value for key, value in fields.items() if key != "source"}, 0)
         for strategy in (DeepSpeedStrategy(stage=2), DeepSpeedStrategy(stage=3), FSDP2Strategy()):
-            built = None
+            model = None
             for ranks in RANKS:
                 one = Batching(batch_size=ranks, micro_batch_size=1)
                 facts = Facts(config, Compute(gradient_checkpointing=True), None, TALR(), adamw, "bf16-mixed", strategy, ranks, one, LENGTH, 1.0, 0)
-                built = built or build_and_trace(facts)
-                memory, done = memory_of(facts, built), work(facts, built.counts)
-                time = seconds(facts, done, GPUS["H100 80"], UTILISATION, NETWORK)
-                parts = memory.weights, memory.gradients, memory.optimizer, memory.engine, memory.activations, memory.peak
+                model = model or read_model(facts)
+                memory, done = memory_of(facts, model), work(facts, model)
+                time = seconds(facts, done, GPUS["H100 80"], UTILISATION)
+                parts = memory.weights, memory.gradients, memory.optimizer, memory.engine, memory.live.activations, memory.peak
                 fits = next((gpu for gpu, sheet in GPUS.items() if memory.peak <= ROOM * sheet.memory), "none")
                 cells = [name, facts.engine, str(ranks), *(f"{part / GIB:,.1f}" for part in parts), fits, f"{done.sent / 1e9:,.1f}"]
                 made.append(f"|{'|'.join(cells)}|{time.compute:.1f}, {time.communication:.1f}|")

@@ -16,55 +16,43 @@ from lit_talr.data.batch_plan import Batching
 from lit_talr.losses.base import RUNNING_BASE, LossStrategy
 from lit_talr.modeling.adapters import Adapter
 from lit_talr.modeling.loading import new_config, read_config
-from lit_talr.modeling.strategies import FSDP2Strategy, is_deepspeed, is_zero3
+from lit_talr.modeling.strategies import is_deepspeed, is_zero3, splits_optimizer
 from lit_talr.training.building import Compute
-from lit_talr.training.supported import offloads
 from lit_talr.utils.errors import check_in, check_least
 from lit_talr.utils.files import shipped
 
-GIB = 2**30
-HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
-"""The half precision that a trainer's precision multiplies in."""
+HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16, "32-true": None}
+"""The half precision that each of the trainer's precisions multiplies in."""
 
 
 @dataclass(frozen=True)
 class Facts:
     """A run as an estimate sees it.
 
-    Args:
-        config: Of the model.
-        compute: How the model is computed.
-        adapter: Trained in place of the weights.
-        loss: The loss.
-        optimizer: Makes the optimizer.
-        precision: The trainer's.
-        strategy: Not started.
-        ranks: Processes, one device each, at least 1.
-        batching: How rows become optimizer steps.
-        length: Tokens of a row, padding included, at least 2.
-        supervised: Share of the tokens that carry loss, in (0, 1].
-        new_tokens: Most tokens of a response in ``test``.
-        gpu: Whether devices are GPUs.
+    Raises:
+        ValueError: For a number out of range, and a precision that is not in HALF.
     """
 
     config: PretrainedConfig
     compute: Compute
-    adapter: Adapter | None
+    adapter: Adapter | None  # trained in place of the weights
     loss: LossStrategy
     optimizer: Callable[[Any], Optimizer]
-    precision: str
-    strategy: Strategy
-    ranks: int
+    precision: str  # the trainer's
+    strategy: Strategy  # not started
+    ranks: int  # one device each, at least 1
     batching: Batching
-    length: int
-    supervised: float
-    new_tokens: int
-    gpu: bool = True
+    length: int  # tokens of a row, padding included, at least 2
+    supervised: float  # share of the tokens that carry loss, in (0, 1]
+    new_tokens: int  # most tokens of a response in ``test``
+    gpu: bool = True  # whether devices are GPUs
 
     def __post_init__(self) -> None:
         check_least("--ranks", self.ranks, 1)
         check_least("--length", self.length, 2)
         check_in("--supervised", self.supervised, "(0, 1]")
+        if self.precision not in HALF:
+            raise ValueError(f"`trainer.precision` must be one of {', '.join(HALF)} for an estimate, got {self.precision}.")
 
     @property
     def rows(self) -> int:
@@ -85,24 +73,26 @@ class Facts:
     @property
     def half(self) -> torch.dtype | None:
         """The half precision that matrices are multiplied in, if one."""
-        return HALF.get(self.precision)
+        return HALF[self.precision]
 
     @property
-    def rounds_weights(self) -> bool:
-        """Whether the weights of the forward pass are in half precision: an engine's copies of fp32 masters, or the weights themselves."""
-        return self.half is not None and (self.precision.endswith("true") or is_deepspeed(self.strategy) or isinstance(self.strategy, FSDP2Strategy))
+    def itemsize(self) -> int:
+        """Bytes of an element of what matrices multiply."""
+        return 4 if self.half is None else self.half.itemsize
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """The dtype of the weights that forward reads: an engine's copies of fp32 masters, frozen weights under adapters, or the weights themselves."""
+        rounds = self.precision.endswith("true") or splits_optimizer(self.strategy) or self.adapter is not None
+        return self.half if self.half is not None and rounds else torch.float32
 
     @property
     def engine(self) -> str:
         """The strategy in words."""
         if is_deepspeed(self.strategy):
-            stage = 3 if is_zero3(self.strategy) else (self.strategy.config or {}).get("zero_optimization", {}).get("stage", 2)
-            return f"ZeRO-{stage}"
-        return "FSDP2" if isinstance(self.strategy, FSDP2Strategy) else "DDP" if self.ranks > 1 else "one process"
-
-    @property
-    def offloads_optimizer(self) -> bool:
-        return is_deepspeed(self.strategy) and offloads(self.strategy) is not None
+            zero = (self.strategy.config or {}).get("zero_optimization", {})
+            return f"ZeRO-{3 if is_zero3(self.strategy) else zero.get('stage', 2)}"
+        return "FSDP2" if splits_optimizer(self.strategy) else "DDP" if self.ranks > 1 else "one process"
 
     @property
     def runs_base(self) -> bool:
@@ -120,16 +110,18 @@ def read_facts(run: Namespace, ranks: int | None, length: int | None, supervised
         supervised: Share of the tokens that carry loss.
 
     Raises:
-        ValueError: For a model that is not found, and a number out of range.
+        ValueError: For a model that is not found, and for what ``Facts`` refuses.
     """
     trainer, module, data = run.trainer, run.model, run.data
     devices = len(trainer.devices) if isinstance(trainer.devices, list) else trainer.devices
     if ranks is None:
         ranks = devices * trainer.num_nodes if isinstance(devices, int) and devices > 0 else 1
     strategy = trainer.strategy
-    if not isinstance(strategy, Strategy):
-        single = strategy == "auto" and ranks == 1
-        strategy = SingleDeviceStrategy() if single else DDPStrategy() if strategy == "auto" else strategy_of_name(strategy)
+    if strategy == "auto":
+        strategy = SingleDeviceStrategy() if ranks == 1 else DDPStrategy()
+    elif not isinstance(strategy, Strategy):
+        entry = StrategyRegistry[strategy]
+        strategy = entry["strategy"](**entry["init_params"])
     if module.pretrained is not None:
         config = read_config(str(Path(shipped(module.pretrained))), module.revision)
     else:
@@ -138,10 +130,3 @@ def read_facts(run: Namespace, ranks: int | None, length: int | None, supervised
     length = data.encoding.max_length if length is None else length
     layout = strategy, ranks, data.batching, length, supervised, module.generation.max_new_tokens, trainer.accelerator != "cpu"
     return Facts(config, module.compute, module.adapter, module.loss, module.optimizer, str(trainer.precision or "32-true"), *layout)
-
-
-def strategy_of_name(name: str) -> Strategy:
-    """The strategy that Lightning has under a name."""
-    entry = StrategyRegistry[name]
-    made: Strategy = entry["strategy"](**entry["init_params"])
-    return made

@@ -3,13 +3,13 @@
 from typing import Any, NamedTuple
 
 from lit_talr.estimate.facts import Facts
-from lit_talr.estimate.memory import Counts
+from lit_talr.estimate.memory import Model
 
 UTILISATION = 0.4
 """Default share of a GPU's dense peak that is reached, recomputation counted. MosaicML's llm-foundry reports .36 to .59 of an H100 for 1B to 70B in bf16 at
 lengths of 512 to 4,096 (HFU in its scripts/train/benchmarking/README.md). This package has not been measured on a GPU."""
 NETWORK = 50e9
-"""Default bytes a second and GPU between machines: one 400 Gbit/s adapter for each GPU, as in a DGX H100."""
+"""Bytes a second and GPU between machines: one 400 Gbit/s adapter for each GPU, as in a DGX H100."""
 MACHINE = 8
 """GPUs of one machine."""
 ROOM = 0.92
@@ -57,43 +57,38 @@ class Seconds(NamedTuple):
         return max(self)
 
 
-def work(facts: Facts, counts: Counts) -> Work:
+def work(facts: Facts, model: Model) -> Work:
     """Counts operations and exchanged bytes of a step; the formulas are in docs/scaling.md."""
     text: Any = facts.config.get_text_config()
-    tokens, labels = facts.rows * facts.length, facts.labels
-    heads = text.num_attention_heads
-    width = heads * (getattr(text, "head_dim", None) or text.hidden_size // heads)
-    windows = [facts.length] * text.num_hidden_layers
-    if (window := getattr(text, "sliding_window", None)) and (kinds := getattr(text, "layer_types", None)):
-        windows = [min(facts.length, window) if kind == "sliding_attention" else facts.length for kind in kinds]
-    forward = tokens * (2.0 * counts.matrices + 4.0 * width * sum(windows))
+    tokens, labels, times = facts.rows * facts.length, facts.labels, facts.micro_batches
+    width = text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * model.layers
+    windows = [min(facts.length, text.sliding_window) if kind == "sliding_attention" else facts.length for kind in kinds]
     attended = tokens * 4.0 * width * sum(windows)
+    forward = tokens * 2.0 * model.matrices + attended
     recomputed = forward / facts.compute.checkpoint_every if facts.compute.gradient_checkpointing else 0.0
-    backward = tokens * (2.0 * counts.matrices + 2.0 * counts.trained_matrices) + 2 * attended
-    keeps = labels * counts.head / text.hidden_size * 4 <= facts.compute.kept_logits
-    head = labels * counts.head * (2.0 + (0 if keeps else 2) + 2.0 + (2.0 if counts.head_trained else 0.0))
-    base = forward + 4.0 * labels * counts.head if facts.runs_base else 0.0
-    one = forward + recomputed + backward + head + base
-    model = tokens * (6.0 * (counts.matrices + counts.head) + 12.0 * width * facts.length * text.num_hidden_layers)
-    return Work(one * facts.micro_batches, model * facts.micro_batches, sent(facts, counts), tokens * facts.micro_batches * facts.ranks)
+    backward = tokens * 2.0 * (model.matrices + model.trained_matrices) + 2 * attended
+    head = labels * model.head * (4.0 + (0 if model.keeps_logits else 2) + (2 if model.head_trained else 0))
+    base = forward + 4.0 * labels * model.head if facts.runs_base else 0.0
+    by_formula = tokens * (6.0 * (model.matrices + model.head) + 12.0 * width * facts.length * model.layers)
+    return Work((forward + recomputed + backward + head + base) * times, by_formula * times, sent(facts, model), tokens * times * facts.ranks)
 
 
-def sent(facts: Facts, counts: Counts) -> float:
+def sent(facts: Facts, model: Model) -> float:
     """Bytes that a rank sends in a step: a ring sends a tensor's size times (n - 1) / n for a gather or a scatter, and twice that for a sum."""
     ring = (facts.ranks - 1) / facts.ranks
-    size, often = (facts.half.itemsize if facts.half else 4), facts.micro_batches
-    trained, whole = float(counts.trained), float(counts.trained + counts.frozen)
+    size, often, trained = facts.itemsize, facts.micro_batches, model.trained
     if facts.engine in ("one process", "DDP"):
-        return ring * 2 * trained * (2 if facts.precision == "bf16-true" else 4)
+        return ring * 2 * trained * (size if facts.precision.endswith("true") else 4)
     if facts.engine == "ZeRO-1":
         return ring * size * (trained + trained)
     if facts.engine == "ZeRO-2":
         return ring * size * (often * trained + trained)
-    gathers = 2 * size * whole
-    return ring * often * (gathers + (4 if facts.engine == "FSDP2" else size) * trained)
+    reduced = (4 if facts.engine == "FSDP2" else size) * trained
+    return ring * often * (2.0 * size * (trained + model.frozen) + reduced)
 
 
-def seconds(facts: Facts, done: Work, gpu: GPU, utilisation: float, network: float) -> Seconds:
-    """Times a step."""
-    link = network if facts.ranks > MACHINE else gpu.link
-    return Seconds(done.flops / (utilisation * (gpu.half if facts.half else gpu.single)), done.sent / min(link, gpu.link))
+def seconds(facts: Facts, done: Work, gpu: GPU, utilisation: float) -> Seconds:
+    """Times a step, at a share of the GPU's peak in (0, 1]."""
+    link = min(NETWORK, gpu.link) if facts.ranks > MACHINE else gpu.link
+    return Seconds(done.flops / (utilisation * (gpu.half if facts.half else gpu.single)), done.sent / link)

@@ -8,6 +8,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lit_talr.data.batch_plan import Batching
 from lit_talr.estimate.facts import Facts
+from lit_talr.estimate.memory import Memory, memory_of, read_model
 from lit_talr.losses import Standard
 from lit_talr.modeling.loading import new_config
 from lit_talr.training.building import Compute
@@ -24,3 +25,8 @@ def facts(architecture: dict[str, Any] | None = None, **changes: Any) -> Facts:
     plain = {"compute": Compute(), "adapter": None, "loss": Standard(), "optimizer": AdamW, "precision": "32-true", "strategy": SingleDeviceStrategy()}
     plain |= {"ranks": 1, "batching": Batching(2, 2), "length": 32, "supervised": 0.5, "new_tokens": 16, "gpu": False}
     return Facts(new_config(architecture or shape(), 0), **{**plain, **changes})
+
+
+def memory(architecture: dict[str, Any] | None = None, **changes: Any) -> Memory:
+    run = facts(architecture, **changes)
+    return memory_of(run, read_model(run))

@@ -1,6 +1,6 @@
 """Facts of small runs."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lit_talr.data.batch_plan import Batching
 from lit_talr.estimate.facts import Facts
-from lit_talr.estimate.memory import Memory, memory_of, read_model
+from lit_talr.estimate.memory import Memory, Model, memory_of, read_model
 from lit_talr.losses import Standard
 from lit_talr.modeling.loading import new_config
 from lit_talr.training.building import Compute
@@ -30,3 +30,8 @@ def facts(architecture: dict[str, Any] | None = None, **changes: Any) -> Facts:
 def memory(architecture: dict[str, Any] | None = None, **changes: Any) -> Memory:
     run = facts(architecture, **changes)
     return memory_of(run, read_model(run))
+
+
+@cache
+def plain_model() -> Model:
+    return read_model(facts())

@@ -40,14 +40,13 @@ def test_it_says_what_to_turn(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "To need less, one of these: --data.batching '{micro_batch_size: 1, micro_batch_tokens: null}', -c configs/adapter/lora.yaml, " in printed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--utilisation", "0"], "`--utilisation` must lie in (0, 1]"),
         (["--supervised", "2"], "`--supervised` must lie in (0, 1]"),
-        (["--ranks", "0"], "`--ranks` must be at least 1"),
-        (["--trainer.precision", "64-true"], "`trainer.precision` must be one of bf16-mixed"),
+        pytest.param(["--ranks", "0"], "`--ranks` must be at least 1", marks=pytest.mark.slow),
+        pytest.param(["--trainer.precision", "64-true"], "`trainer.precision` must be one of bf16-mixed", marks=pytest.mark.slow),
         (["--lenght", "5"], "lenght"),
     ],
 )

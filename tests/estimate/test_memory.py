@@ -5,19 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lit_talr.data.batch_plan import Batching
 from lit_talr.estimate.facts import Facts
 from lit_talr.estimate.memory import anchors, memory_of, read_model
-from lit_talr.estimate.trace import run_step
+from lit_talr.estimate.trace import LiveBytes, build, run_step
 from lit_talr.losses import EWC, KL, L2, Standard
 from lit_talr.modeling.adapters import LoRA
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.loading import load_model
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
-from lit_talr.training.building import Compute
+from lit_talr.training.building import Compute, recompute_layers
 from lit_talr.training.mofo import MoFO
-from tests.estimate.runs import facts, memory, shape
+from tests.estimate.runs import facts, memory, plain_model, shape
 
 
 def really_built(architecture: dict[str, Any], run: Facts) -> tuple[Backbone, torch.optim.Optimizer]:
@@ -33,9 +34,9 @@ def really_built(architecture: dict[str, Any], run: Facts) -> tuple[Backbone, to
     ("architecture", "options"),
     [
         (shape("qwen3"), {}),
-        (shape("llama", tied=False), {"optimizer": partial(MoFO, lr=1e-3)}),
-        (shape("gemma3_text"), {"optimizer": partial(torch.optim.SGD, lr=1e-3, momentum=0.9)}),
-        (shape("qwen2"), {"adapter": LoRA(r=4)}),
+        pytest.param(shape("llama", tied=False), {"optimizer": partial(MoFO, lr=1e-3)}, marks=pytest.mark.slow),
+        pytest.param(shape("gemma3_text"), {"optimizer": partial(torch.optim.SGD, lr=1e-3, momentum=0.9)}, marks=pytest.mark.slow),
+        pytest.param(shape("qwen2"), {"adapter": LoRA(r=4)}, marks=pytest.mark.slow),
     ],
 )
 def test_weights_gradients_and_optimizer_are_exact_to_the_byte(architecture: dict[str, Any], options: dict[str, Any]) -> None:
@@ -53,24 +54,30 @@ def test_weights_gradients_and_optimizer_are_exact_to_the_byte(architecture: dic
 
 
 @pytest.mark.slow
-def test_activations_are_what_backward_saves() -> None:
-    run = facts(length=256)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_is_alive_after_forward_is_what_backward_needs(recompute: bool) -> None:
+    run = facts(compute=Compute(gradient_checkpointing=recompute))
+    ids = torch.zeros(run.rows, run.length, dtype=torch.int64)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        empty = build(run)
+        with LiveBytes(empty, share=1.0) as live:
+            output = empty.states(torch.zeros(run.rows, run.length, dtype=torch.int64))
+        alive = live.live["activations"]
     backbone = Backbone(load_model(None, None, shape(), 0, None))
+    if recompute:
+        recompute_layers(backbone, 1)
     own = {tensor.untyped_storage().data_ptr() for tensor in (*backbone.parameters(), *backbone.buffers())}
-    saved: dict[int, int] = {}
+    needed: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         if (key := tensor.untyped_storage().data_ptr()) not in own:
-            saved[key] = tensor.untyped_storage().nbytes()
+            needed[key] = tensor.untyped_storage().nbytes()
         return tensor
 
-    ids = torch.zeros(run.rows, run.length, dtype=torch.int64)
-    labels = torch.where(torch.arange(run.length) < run.length // 2, ids, -100)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = backbone(ids, labels)
-    logits = run.labels * 500 * 4  # kept by the head's function, not by autograd
-    assert read_model(run).peaks["forward"].activations == pytest.approx(sum(saved.values()) + logits, rel=0.08)
-    del output
+        output = backbone.states(ids)
+    pack(output)
+    assert alive == pytest.approx(sum(needed.values()), rel=0.08)
 
 
 @pytest.mark.slow
@@ -90,15 +97,16 @@ def test_recomputation_and_kept_logits_change_the_activations() -> None:
     assert sizes == sorted(sizes, reverse=True) and sizes[2] < 0.6 * sizes[0]
 
 
+@pytest.mark.slow
 def test_penalties_keep_copies_and_a_running_base_its_weights() -> None:
-    run = facts()
-    model = read_model(run)
-    assert memory_of(run, model).base == 0
+    model = plain_model()
+    assert memory_of(facts(), model).base == 0
     assert memory_of(facts(loss=EWC(Standard(), 0.1)), model).base == 8 * model.trained
     assert (anchors(facts(loss=L2(Standard(), 0.1))), anchors(facts(loss=L2(Standard(), 0.0)))) == (1, 0)
     assert memory_of(facts(loss=KL(Standard())), model).base == model.held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "split"), [(1, "optimizer"), (2, "gradients"), (3, "weights")])
 def test_zero_splits_optimizer_then_gradients_then_weights(stage: int, split: str) -> None:
     run = facts(precision="bf16-mixed", strategy=DeepSpeedCPUStrategy(stage), ranks=4)  # type: ignore[arg-type]
@@ -111,6 +119,7 @@ def test_zero_splits_optimizer_then_gradients_then_weights(stage: int, split: st
     assert found.weights == pytest.approx(2 * number / of["weights"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_fsdp2_splits_all_in_float32() -> None:
     run = facts(precision="bf16-mixed", strategy=FSDP2Strategy(), ranks=4)
     model = read_model(run)

@@ -1,4 +1,4 @@
-"""Writes the table of docs/scaling.md: python -m docs.make_scaling, from docs/scaling/models.json; nothing is downloaded. It takes a minute."""
+"""Writes the table of docs/scaling.md: python -m docs.make_scaling, from docs/scaling/models.json; nothing is downloaded. It takes some minutes."""
 
 import json
 import re

@@ -135,7 +135,7 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
 
 
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
-    assert {"lab_base", "lab_clinic", "lab_noise", "lab_talr", "real_esci", *EXPERIMENTS} == set(names("experiment"))
+    assert {"lab_base", "lab_clinic", "lab_noise", "lab_talr", "real_esci", "real_medcalc", *EXPERIMENTS} == set(names("experiment"))
     run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
     main(["fit", *configs("experiment/lab_base"), *small, "--run", str(run)])
     made, shipped = ({path.name for path in folder.iterdir()} for folder in (run / "export", CONFIGS.parent / "lit_talr" / "lab" / "base"))

@@ -24,7 +24,7 @@ from lit_talr.cli.machine import check_machine
 from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
 from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
 from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, begin_run, check_run, lock_run
-from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_lacking
+from lit_talr.cli.words import forget_callbacks, join_numbers, refuse_repeated_keys, say_lacking
 from lit_talr.domains import DomainDataModule
 from lit_talr.modeling.strategies import report_lost_ranks, report_start
 from lit_talr.module import DomainSFT
@@ -101,10 +101,10 @@ class CLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(forget_callbacks(args))
         if self.config.subcommand == "fit" and (entries := self.config.fit.resume_with) and f"--resume_with={json.dumps(entries)}" not in args:
             entry_names(entries)
-            self.config = parser.parse_args([*args, *option_words(entries)])  # those of a file, such as config.resume-1.yaml
+            self.config = parser.parse_args([*forget_callbacks(args), *option_words(entries)])  # those of a file, such as config.resume-1.yaml
         say_lacking(args)
 
     def _parse_ckpt_path(self) -> None:

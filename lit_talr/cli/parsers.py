@@ -73,6 +73,9 @@ class ConfigFile(ActionConfigFile):
         path = find_config(value)
         config = read_config(path)
         refuse_linked(option_names(config), f"{path}: `")
+        for name in lists_of(config):
+            if name in cfg:
+                cfg[name] = None  # jsonargparse gives items of a list of the same length the options of those that they replace
         ActionConfigFile.apply_config(parser, cfg, dest, path)
         if run := run_of(path):
             follow(cfg, str(config.get("run", run)), run)
@@ -110,6 +113,15 @@ def option_names(config: object, prefix: str = "") -> Iterator[str]:
             name = prefix if key == "init_args" else f"{prefix}.{key}".strip(".+")
             yield name
             yield from option_names(value, name)
+
+
+def lists_of(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all lists that a configuration sets, and not only adds to."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from lists_of(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}"
 
 
 def typed_names(words: Sequence[str]) -> list[str]:

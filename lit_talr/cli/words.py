@@ -91,6 +91,11 @@ def say_lacking(words: Sequence[str]) -> None:
         warn(f"`trainer.callbacks` is without {', '.join(missing)}; so the run has {listed(missing)}; begin with -c configs/base.yaml, which lists them.")
 
 
+def forget_callbacks(words: Sequence[str]) -> list[str]:
+    """The words with null before a list of callbacks, to which jsonargparse would give options of those that it replaces (as ConfigFile does for files)."""
+    return [each for word in words for each in ([f"--{CALLBACKS}=null"] * (word.partition("=")[0] == f"--{CALLBACKS}") + [word])]
+
+
 def listed(names: Sequence[str]) -> str:
     """Everything that a run lacks without these callbacks, in words; empty if nothing."""
     *first, last = [text for name, text in WITHOUT.items() if name in names] or [""]

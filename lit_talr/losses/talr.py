@@ -106,8 +106,8 @@ class TALR(LossStrategy):
     Source: Algorithm 1 of "SFT Doesn't Always Hurt General Capabilities" (Lin et al., ICLR 2026, arXiv:2509.20758), as readers report it. The details that
     the paper leaves open are options here.
 
-    Use: the paper's remedy, for a learning rate (5e-6 and above) at which Standard forgets. In the lab it loses on clean rows, and may win where the base model
-    finds tokens unlikely that need not be learned (docs/when_talr_helps.md); ``lit-talr diagnose`` tells from a short run.
+    Use: the paper's remedy, for a learning rate (5e-6 and above) at which Standard forgets. In the lab it loses on clean rows, and wins, as STM does, where a
+    tenth and more of the tokens are very unlikely and need not be learned (docs/when_talr_helps.md); ``lit-talr diagnose`` tells from a short run.
 
     The gradient of a step does not depend on how it is split into micro-batches and ranks for a fixed temperature and for ``scope: step``, both without
     ``normalize``. It does for ``micro_batch`` and ``ranks``, whose temperature comes from one forward.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_talr.cli.words import join_numbers, refuse_repeated_keys, say_lacking
+from lit_talr.cli.words import forget_callbacks, join_numbers, refuse_repeated_keys, say_lacking
 
 
 def test_a_negative_number_belongs_to_its_option() -> None:
@@ -43,3 +43,8 @@ def test_callbacks_that_are_replaced_are_named(tmp_path: Path, caplog: pytest.Lo
         "`trainer.callbacks` is without HFExport, WholeCheckpoint; so the run has no export and no checkpoints that are whole wherever it is killed; "
         "begin with -c configs/base.yaml, which lists them."
     ]
+
+
+def test_callbacks_are_forgotten_before_a_list_that_replaces_them() -> None:
+    words = ["fit", "-c", "a.yaml", "--trainer.callbacks", "[Drift]", "--trainer.callbacks+=Timer", "--trainer.callbacks.duration=1"]
+    assert forget_callbacks(words) == [*words[:3], "--trainer.callbacks=null", *words[3:]]

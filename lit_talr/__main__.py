@@ -13,6 +13,7 @@ COMMANDS = {
     "fit": "train; every option is a key of a YAML file (-c) or typed (--model.optimizer.lr 1e-6)",
     "validate": "the loss of a model or checkpoint on the validation rows",
     "test": "generate responses to the test rows, save and score them",
+    "estimate": "memory and time of a run, and the GPUs that it fits, before it",
     "sweep": "many runs: remedies, rates, seeds",
     "report": "runs on one page: what each gained on its domain and lost in general",
     "curriculum": "how hard the tokens of runs are, epoch by epoch",

@@ -28,6 +28,7 @@ VERBS = {
     "curriculum": "curriculum",
     "demo": "cli.demo",
     "diagnose": "diagnose",
+    "estimate": "estimate",
     "export": "checkpoint.export",
     "heatmap": "heatmap",
     "merge": "checkpoint.merge",
@@ -92,6 +93,9 @@ def run_verb(name: str, words: list[str]) -> None:
     module = import_module(f"lit_talr.{VERBS[name]}")
     if name == "sweep":  # which passes most words on to fit and test
         module.sweep(words, fit_parser())
+        return
+    if name == "estimate":  # likewise, to fit
+        module.estimate(words, fit_parser(instantiates=True))
         return
     refuse_repeated(words)
     if name == "report":  # whose runs are bare words

@@ -1,10 +1,8 @@
 """``lit-talr sweep``: its options, and which points they ask for."""
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from jsonargparse.typing import ClosedUnitInterval
 
@@ -15,22 +13,16 @@ from lit_talr.sweep.space import BASE, MERGES, read_space, refuse_reserved
 from lit_talr.sweep.stored import leave_out_stored
 from lit_talr.sweep.workers import Plan, run_points
 from lit_talr.utils.errors import check_least
+from lit_talr.utils.own_options import OwnOptions
 
 DESCRIPTION = """Rates x remedies x seeds: each trial is a `lit-talr fit` and a `lit-talr test`. All words that are not listed below go to each of them as they
 are: -c FILE, --key value. The same command again continues: it skips what is done, resumes from checkpoints and tries again what failed.
 Started several times, on several machines, over one folder and storage, it shares the trials out. docs/sweep.md says how a space is written."""
 
 
-class Parser(argparse.ArgumentParser):  # jsonargparse's leaves no unknown words to others
-    """Refuses words with one sentence instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
-def options() -> Parser:
+def options() -> OwnOptions:
     """The parser of the sweep's own options."""
-    parser = Parser(prog="lit-talr sweep", description=DESCRIPTION, allow_abbrev=False)
+    parser = OwnOptions(prog="lit-talr sweep", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--space", required=True, metavar="FILE", help="What is swept over, in YAML.")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="For the runs, one folder each; several machines share it.")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="Points that run at once on this machine; 1 unless given.")

@@ -396,7 +396,7 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path: Path, monkey
         (
             ["mrge", "--out", "x"],
             "there is no command `mrge`; did you mean `merge`? There are fit, validate, test, "
-            "curriculum, demo, diagnose, export, heatmap, merge, report, sweep.",
+            "curriculum, demo, diagnose, estimate, export, heatmap, merge, report, sweep.",
         ),
         (["curriculum"], "required: folder"),
         (["merge", "--tuned", "nowhere"], "out"),

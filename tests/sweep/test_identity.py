@@ -5,7 +5,7 @@ import pytest
 from lit_talr.sweep.identity import DECIDES, PACKAGE, code_key, configuration_key
 from tests.test_layers import FLOORS
 
-AROUND = {"__main__", "__init__", "cli", "sweep", "heatmap", "report", "callbacks", "tasks", "curriculum", "diagnose", "theory", "utils"}
+AROUND = {"__main__", "__init__", "cli", "sweep", "heatmap", "report", "callbacks", "tasks", "curriculum", "diagnose", "estimate", "theory", "utils"}
 """Packages that decide no number of a trial, or only in the files that ``DECIDES`` names."""
 
 

@@ -1,6 +1,5 @@
 """Everything that a report computes from its tables, as tables of its own."""
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,10 +8,9 @@ import pandas as pd
 from lit_talr.report.kl import ABOVE, KL, kl_rows
 from lit_talr.report.matched import MATCHED, matched_rows
 from lit_talr.report.runs import Row
-from lit_talr.report.tables import Tables, frame
+from lit_talr.report.tables import Tables, frame, write_tables
 from lit_talr.report.transitions import CHANGED, TRANSITIONS, changed_items, transition_rows
 from lit_talr.report.worlds import read_worlds, run_answers
-from lit_talr.utils.files import write_bytes
 
 
 class Analysis(NamedTuple):
@@ -34,10 +32,7 @@ class Analysis(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Write each table as a Parquet file."""
-        for name, table in self._asdict().items():
-            buffer = io.BytesIO()
-            table.to_parquet(buffer, index=False)
-            write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+        write_tables(folder, self._asdict())
 
 
 def analyse(tables: Tables) -> Analysis:

@@ -1,7 +1,7 @@
 """Run folders as six tables: page and figures are made from nothing else."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,10 +53,15 @@ class Tables(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Write each table as a Parquet file."""
-        for name, table in self._asdict().items():
-            buffer = io.BytesIO()
-            table.to_parquet(buffer, index=False)
-            write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+        write_tables(folder, self._asdict())
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write each table as a Parquet file of its name."""
+    for name, table in tables.items():
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        write_bytes(folder / f"{name}.parquet", buffer.getvalue())
 
 
 def read_tables(folder: Path) -> Tables:

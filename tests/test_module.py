@@ -20,6 +20,7 @@ from lit_talr.training.building import Compute
 from lit_talr.training.schedules import Constant
 from lit_talr.training.supported import check_strategy, check_trainer
 from tests.helpers.fits import QWEN3, distance, fit, records
+from tests.helpers.params import first_is_fast
 
 
 class Watch(Callback):
@@ -94,7 +95,7 @@ def test_validation_metrics_are_token_means(folder: Path) -> None:
     assert metrics["val/token_accuracy"] == pytest.approx(right / number, rel=1e-6)
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", first_is_fast(2, 1))
 def test_gradient_checkpointing_changes_nothing(folder: Path, every: int) -> None:
     start = fit(folder, Standard(), steps=1, optimizer=partial(torch.optim.SGD, lr=0.0))
     plain = fit(folder, TALR(), steps=2)
@@ -144,7 +145,7 @@ def test_the_schedules_length_comes_from_the_plan(folder: Path, max_epochs: int,
     assert counted == [expected]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", None])
+@pytest.mark.parametrize("precision", first_is_fast("bf16-mixed", "32-true", None))
 @pytest.mark.parametrize("loss", [Standard, lambda: L2(Standard(), coefficient=0.1)], ids=["standard", "l2"])
 def test_a_fused_optimizer_clips_and_pulls_as_any_other(folder: Path, precision: str | None, loss: Callable[[], LossStrategy]) -> None:
     """Lightning refuses to clip for one, and a hook before its step would see gradients times the loss scale, which ``16-mixed`` has (here ``None``)."""

@@ -57,6 +57,7 @@ def names(wheel: Path) -> set[str]:
     return set(zipfile.ZipFile(wheel).namelist())
 
 
+@pytest.mark.slow
 def test_wheel_holds_code_configurations_and_types(wheel: Path) -> None:
     code = {file.relative_to(ROOT).as_posix() for file in (ROOT / "lit_talr").rglob("*.py")}
     assert SHIPPED
@@ -97,6 +98,7 @@ def test_unpacked_wheel_answers_from_an_empty_folder(unpacked: Path, tmp_path: P
     assert run(tmp_path, "-c", code, PYTHONPATH=str(unpacked)).strip() == str(unpacked / "lit_talr")
 
 
+@pytest.mark.slow
 def test_shipped_tokenizer_is_found_from_an_empty_folder(wheel: Path, unpacked: Path, tmp_path: Path) -> None:
     folder = "lit_talr/lab/base"
     assert {f"{folder}/{name}" for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")} <= names(wheel)

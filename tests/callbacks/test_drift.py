@@ -33,6 +33,7 @@ from lit_talr.utils.cache import ContentCache
 from lit_talr.utils.files import read_json_lines
 from tests.helpers.fits import QWEN3, fit, records, write_data
 from tests.helpers.models import ARCHITECTURES
+from tests.helpers.params import first_is_fast
 from tests.helpers.scores import read_values
 
 ADAM = partial(torch.optim.AdamW, lr=0.01)
@@ -106,7 +107,7 @@ def test_it_is_zero_before_training_and_measured_after_each_epoch_and_at_the_end
     assert 0 < found[1]["kl"] < found[2]["kl"] and found[1]["agreement"] <= 1
 
 
-@pytest.mark.parametrize("name", ["lora", "padded in bf16", "untied", "softcap", "vision"])
+@pytest.mark.parametrize("name", first_is_fast("lora", "padded in bf16", "untied", "softcap", "vision"))
 def test_every_kind_of_model_is_no_distance_from_itself(tmp_path: Path, name: str) -> None:
     """Adapters beside bf16 weights, autocast, an untied head, more rows than the tokenizer has tokens, a soft-cap, a text model inside another."""
     architecture = ARCHITECTURES[{"untied": "llama", "softcap": "gemma2", "vision": "gemma3"}.get(name, "qwen3")]
@@ -125,6 +126,7 @@ def test_training_is_bitwise_the_same_with_and_without(own: Path, watched: dict[
     assert all(torch.equal(watched[name], without[name]) for name in without)
 
 
+@pytest.mark.slow
 def test_training_with_drawn_weights_and_dropout_is_too(own: Path) -> None:
     options: dict[str, Any] = {"adapter": LoRA(r=2, alpha=2, dropout=0.5), "steps": 2}
     with_drift = run(own, small(every_n_steps=1, seed=5), "adapters", **options)
@@ -176,6 +178,7 @@ def test_a_resumed_run_measures_what_an_uninterrupted_one_does(own: Path, corpus
         run(own, small(corpora=[str(corpus)], length=13), "other", ckpt_path=str(own / "kept" / "step=2.ckpt"))
 
 
+@pytest.mark.slow
 def test_intervals_in_steps_and_epochs(own: Path) -> None:
     run(own, small(every_n_epochs=2, every_n_steps=4), "both", steps=7)
     assert [row["step"] for row in rows(own, "both")] == [0, 4, 6, 7]

@@ -179,6 +179,7 @@ def test_the_budget_waits_for_epochs_that_are_scored(folder: Path) -> None:
     assert trainer.current_epoch == 2
 
 
+@pytest.mark.slow
 def test_the_budget_ends_a_run_that_passed_it_by_more_than_its_error(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="lit_talr")
     epochs = {}

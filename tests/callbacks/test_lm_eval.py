@@ -199,6 +199,7 @@ def test_the_model_in_memory_answers_as_its_export(folder: Path, adapter: Adapte
             np.testing.assert_allclose(*numbers, atol=1e-4)  # W x + B A x, and (W + B A) x
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_share_the_base_models_scores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit(folder, "first", asked(folder, BOTH))
     calls: list[str] = []
@@ -255,6 +256,7 @@ def test_a_group_without_scores_of_its_own_logs_those_of_its_tasks(folder: Path)
     assert {name for name in trainer.callback_metrics if name.startswith("lm_eval/")} == {"lm_eval/choice/acc"}
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_do_not_meet(folder: Path) -> None:
     fit(folder, "run", asked(folder, {**BOTH, "perplexity": Benchmark(limit=2)}), HFExport())
     record = read_json(folder / "run" / "lm_eval.json")

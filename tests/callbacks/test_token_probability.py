@@ -271,6 +271,7 @@ class Drawing(LossStrategy):
         return torch.rand_like(stats.nll)
 
 
+@pytest.mark.slow
 def test_a_loss_that_draws_its_weights_trains_as_if_it_were_not_watched(folder: Path, tmp_path: Path) -> None:
     alone = fit(folder, Drawing())
     watched = run(folder, tmp_path, watch(), Drawing())

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lit_talr.cli.command_line import main
 from lit_talr.cli.run_folder import begin_run, lock_run
 from tests.helpers.fits import write_data
+from tests.helpers.params import first_is_fast
 from tests.helpers.scores import read_values
 
 
@@ -109,7 +110,7 @@ def refused(capsys: pytest.CaptureFixture[str], args: Sequence[str]) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["first step", "second validation batch", "validation", pytest.param("epoch end", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("where", first_is_fast("second validation batch", "first step", "validation", "epoch end"))
 def test_the_same_line_goes_on_where_a_run_died(data: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str) -> None:
     run = tmp_path / "run"
     fit = ["fit", *words(data, run, "--ckpt_path", "auto")]

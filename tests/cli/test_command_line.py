@@ -302,6 +302,7 @@ def test_a_start_that_was_refused_does_not_use_up_the_folder(words: list[str], c
     main(["fit", *words, "--trainer.max_steps", "1"])
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_not_scored_with_other_weights(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["fit", *words, "--trainer.max_steps", "1"])
     run = tmp_path / "run"
@@ -322,10 +323,12 @@ def test_scores_are_never_those_of_other_adapters(words: list[str], capsys: pyte
     assert "adapter holds an adapter (adapter_config.json); give a model with its update merged in" in refused(capsys, *test[:3], *adapter)
 
 
+@pytest.mark.slow
 def test_tokens_in_place_of_rows_as_the_documentation_says(words: list[str]) -> None:
     main(["fit", *words, "--trainer.max_steps", "1", "--data.batching", "{micro_batch_size: null, micro_batch_tokens: 8192}"])
 
 
+@pytest.mark.slow
 def test_a_base_models_card_may_hold_anything(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "model" / "README.md").write_text("---\ntitle: a: b\n---\n")
     main(["fit", *words, "--model.architecture", "null", "--model.pretrained", str(tmp_path / "model"), "--trainer.max_steps", "1"])

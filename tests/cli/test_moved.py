@@ -56,6 +56,7 @@ def test_a_run_is_tested_and_shown_after_a_move_from_another_folder(tmp_path: Pa
     assert {path.name for path in (tmp_path / "moved").parent.iterdir()} >= {"moved", "home", "elsewhere"}
 
 
+@pytest.mark.slow
 def test_two_runs_log_into_one_folder(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     words = [*fit_words(tmp_path / "data"), "--trainer.logger", json.dumps(logger("TensorBoardLogger", str(tmp_path / "board")))]

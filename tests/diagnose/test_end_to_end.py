@@ -12,6 +12,7 @@ CONFIGS = [word for name in ("experiment/lab_clinic", "loss/standard", "eval/dia
 SIZES = ["--data.train_size", "96", "--data.val_size", "8", "--data.held_out", "0.4", "--trainer.max_epochs", "1", "--trainer.logger", "false"]
 
 
+@pytest.mark.slow
 def test_a_short_run_is_diagnosed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "short"
     main(["fit", *CONFIGS, *SIZES, "--model.optimizer.lr", "2e-3", "--run", str(run)])

@@ -14,15 +14,14 @@ from lit_talr.checkpoint.whole import writer_of
 from lit_talr.cli.command_line import main
 from lit_talr.losses import TALR
 from lit_talr.modeling.strategies import end_process
-from tests.distributed.cases import chosen, fast_and_slow, torchrun
+from tests.distributed.cases import chosen, torchrun
 from tests.distributed.test_command_line import lit_talr, options
 from tests.distributed.worker import STRATEGIES
 from tests.helpers.damage import flip, flipped, random_flips
 from tests.helpers.fits import fit
 
 CASES = ["ddp:32-true", "zero2:32-true", "zero3:32-true", "fsdp2:32-true", "zero1:bf16-mixed", "zero3-offload:bf16-mixed"]
-FAST = CASES[1:4]
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def run(out: Path, tmp_path: Path, case: str) -> Path:
     return Path(shutil.copytree(out / case.replace(":", "_"), tmp_path / "run"))
 
 
-@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
+@pytest.mark.parametrize("case", CASES)
 def test_two_hundred_flips_are_all_found(run: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "checkpoints" / "last-step=2.ckpt"
     for file, position, bit in random_flips(path, 200):
@@ -58,7 +57,7 @@ def test_two_hundred_flips_are_all_found(run: Path, case: str, capsys: pytest.Ca
                 assert f"{path.name} is not a whole checkpoint: it " in capsys.readouterr().err, words
 
 
-@pytest.mark.parametrize("case", fast_and_slow(CASES[1:], FAST))
+@pytest.mark.parametrize("case", CASES[1:])
 def test_a_file_of_another_step_is_found(run: Path, case: str) -> None:
     old, new = (run / "checkpoints" / f"last-step={step}.ckpt" for step in (1, 2))
     for file in (file for file in new.rglob("*") if file.is_file()):

@@ -14,7 +14,7 @@ from lit_talr.callbacks import TokenProbability
 from lit_talr.curriculum.difficulty import GROUPS
 from lit_talr.losses import FLOW, TALR, LossStrategy
 from lit_talr.modeling.strategies import end_process
-from tests.distributed.cases import chosen, fast_and_slow, torchrun
+from tests.distributed.cases import chosen, torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.helpers.fits import fit, noisy_records
 
@@ -25,9 +25,8 @@ LOSSES: dict[str, Callable[[], LossStrategy]] = {
     "flow": FLOW,
 }
 CASES = ["ddp:ranks:4", "ddp:step:packed", "ddp:flow:1", "zero3:fixed:packed", "zero3:ranks:4", "fsdp2:step:1"]
-FAST = CASES[:3]
 SIZES: dict[str, dict[str, Any]] = {"packed": {"micro_batch_tokens": 300, "packing": True}, "1": {"micro_batch_size": 1}, "4": {"micro_batch_size": 4}}
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
 def watched(data: Path, run: Path, loss: str, batching: dict[str, Any], **trainer: Any) -> None:
@@ -43,7 +42,7 @@ def out(folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.
     return out
 
 
-@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
+@pytest.mark.parametrize("case", CASES)
 def test_two_ranks_group_the_tokens_that_one_process_groups(folder: Path, out: Path, tmp_path: Path, case: str) -> None:
     watched(folder, tmp_path, case.split(":")[1], {"micro_batch_size": 8})
     both, one = (pd.read_parquet(run / "token_probability.parquet") for run in (out / case.replace(":", "_"), tmp_path))

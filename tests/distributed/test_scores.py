@@ -18,15 +18,14 @@ from lit_talr.modeling.strategies import end_process
 from lit_talr.module import DomainSFT
 from lit_talr.utils.score import read_scores
 from tests.callbacks.test_checkpoint import Validations
-from tests.distributed.cases import chosen, fast_and_slow, torchrun
+from tests.distributed.cases import chosen, torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.helpers.fits import fit, records, write_data
 
 CASES = ["ddp", "zero2", "zero3", "fsdp2"]
-FAST = ["ddp", "zero2"]
 SHARDED = ("zero3", "fsdp2")
 ARITHMETICS = ("training", "fp32", "bf16")
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def naive_nll(data: Path, export: Path, dtype: torch.dtype) -> float:
     return total / number
 
 
-@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
+@pytest.mark.parametrize("case", CASES)
 def test_scores_are_in_the_arithmetic_that_they_name(out: Path, case: str) -> None:
     rounded = {"ddp": "bf16 autocast"}.get(case, "bf16 weights")
     found = {}
@@ -80,13 +79,13 @@ def test_scores_are_in_the_arithmetic_that_they_name(out: Path, case: str) -> No
     assert len({(score.base, score.items, score.num_items) for score in found.values()}) == 1
 
 
-@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
+@pytest.mark.parametrize("case", CASES)
 def test_training_is_bitwise_the_same_in_all(out: Path, case: str) -> None:
     first, *others = (path.read_bytes() for path in sorted((out / case).glob("*/export/model.safetensors")))
     assert others and all(other == first for other in others)
 
 
-@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
+@pytest.mark.parametrize("case", CASES)
 def test_the_best_are_best_by_a_metric_of_their_own_weights(out: Path, case: str) -> None:
     for run in (out / case / "training", out / case / "bf16"):
         seen = {int(step): value for step, value in json.loads((run / "validations.json").read_text()).items()}

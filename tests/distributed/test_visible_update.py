@@ -12,14 +12,13 @@ from lit_talr.callbacks import HFExport, Summary, VisibleUpdate
 from lit_talr.losses import Standard
 from lit_talr.modeling.strategies import end_process
 from tests.callbacks.test_visible_update import RATE, naive
-from tests.distributed.cases import chosen, fast_and_slow, torchrun
+from tests.distributed.cases import chosen, torchrun
 from tests.distributed.worker import STRATEGIES
 from tests.helpers.fits import fit, write_data
 from tests.helpers.scores import read_values
 
 CASES = [*(f"{strategy}:bf16-mixed" for strategy in ("ddp", "zero1", "zero2", "zero3", "fsdp2")), "zero1:bf16-true"]
-FAST = ["ddp:bf16-mixed", "zero2:bf16-mixed"]
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
     return out
 
 
-@pytest.mark.parametrize("case", fast_and_slow(CASES, FAST))
+@pytest.mark.parametrize("case", CASES)
 def test_it_is_the_naive_formula(out: Path, case: str) -> None:
     run = out / case.replace(":", "_")
     visible = read_values(run, "fit")["update/visible"]

@@ -43,12 +43,14 @@ def test_a_loss_of_ones_own(common: list[str], rows: list[str], tmp_path: Path) 
     assert "power: 0.7" in (tmp_path / "run" / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("common", PAGES[1:], indirect=True)
 def test_a_penalty_of_ones_own(common: list[str], rows: list[str], tmp_path: Path) -> None:
     main([*common, *rows, "--model.loss", "my_penalties.Spring", "--model.loss.stiffness", "0.5", "--model.loss.loss", "TALR"])
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["fit"]["spring/distance"]["value"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("common", PAGES[1:], indirect=True)
 def test_an_optimizer_of_ones_own(common: list[str], rows: list[str], tmp_path: Path) -> None:
     main([*common, *rows, "-c", "configs/loss/standard.yaml", "--model.optimizer", "my_optimizers.FrozenNorms", "--model.optimizer.lr", "0.1"])
@@ -84,7 +86,7 @@ def test_a_replay_and_a_merge_of_ones_own(common: list[str], tmp_path: Path) -> 
     assert "test/score" in json.loads((tmp_path / "scored" / "metrics.json").read_text())["test"]
 
 
-@pytest.mark.parametrize("common", [PAGES[0], pytest.param(PAGES[1], marks=pytest.mark.slow)], indirect=True, ids=lambda page: page.name)
+@pytest.mark.parametrize("common", [pytest.param(page, marks=pytest.mark.slow) for page in PAGES[:2]], indirect=True, ids=lambda page: page.name)
 def test_a_domain_of_ones_own(common: list[str], tmp_path: Path) -> None:
     main([*common, "-c", "configs/loss/talr.yaml", "--data", "my_domains.Sums"])
     main(["test", "-c", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last", "--model.generation.max_new_tokens", "2"])

@@ -170,6 +170,7 @@ def test_trls_trainer_has_the_losses_of_our_own_run(folder: Path, tmp_path: Path
     assert theirs == pytest.approx(losses, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_notebook_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     code = adapted(block(PAGE, "Clinic("), {"logger=False": f"logger=False, default_root_dir={json.dumps(str(tmp_path))}"})

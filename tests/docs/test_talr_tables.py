@@ -126,6 +126,7 @@ def test_runs_on_other_items_or_of_another_base_are_not_subtracted(folder: Path)
         assert Cells(runs, cells.tokens, cells.answers).by_seed(TALR, STANDARD).keys() == {0}
 
 
+@pytest.mark.slow
 def test_figures_and_order(folder: Path) -> None:
     assert variants(read_cells(folder)) == ["clean", "words-0.1", "words-0.1-2-epochs"]
     draw_talr(folder)

@@ -103,6 +103,7 @@ def test_noise_stands_where_it_was_asked_for(kind: str, placement: str) -> None:
     assert starts == total if placement == "starts" else 0.02 < starts / total < 0.3
 
 
+@pytest.mark.slow
 def test_words_are_one_token_each_and_many() -> None:
     data = clinic(0.3, size=400)
     words = Counter(text for example in data.examples("train") for _, _, text in example.insertions)

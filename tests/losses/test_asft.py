@@ -110,6 +110,7 @@ def test_the_divergence_begins_at_nothing_and_grows(own: Path, adapter: Adapter 
     assert (Seen.last.base.backbone is None) == (adapter is not None), "LoRA's adapters are switched off, and there is no second model"
 
 
+@pytest.mark.slow
 def test_adapters_off_are_the_base_model_itself(own: Path) -> None:
     options: dict[str, Any] = {"adapter": LoRA(r=2, alpha=2), "optimizer": partial(torch.optim.AdamW, lr=0.05), "steps": 2}
     switched = fit(own, ASFT(2.0), **options)

@@ -18,6 +18,7 @@ from lit_talr.losses import EWC, L2, TALR, Standard
 from lit_talr.losses.base import Setting
 from tests.helpers.ewc import ADAMW, COEFFICIENT, ROWS, naive_ewc, naive_fisher
 from tests.helpers.fits import distance, fit, write_data
+from tests.helpers.params import first_is_fast
 
 STEPS = 10
 
@@ -58,7 +59,7 @@ def test_the_fisher_information_is_that_of_a_naive_loop_over_single_examples(own
         torch.testing.assert_close(found[name].double(), value, rtol=1e-8 if precision == "64-true" else 1e-3, atol=1e-6 * float(value.max()))
 
 
-@pytest.mark.parametrize("batching", [{"micro_batch_size": 8}, {"micro_batch_tokens": 300, "packing": True}])
+@pytest.mark.parametrize("batching", first_is_fast({"micro_batch_tokens": 300, "packing": True}, {"micro_batch_size": 8}))
 def test_ten_steps_are_those_of_a_naive_trainer(own: Path, batching: dict[str, Any]) -> None:
     found = fit(own, EWC(Standard(), COEFFICIENT, ROWS, "train"), STEPS, optimizer=ADAMW, batching=batching)
     start, wanted = (naive_ewc(own, steps, torch.float64) for steps in (0, STEPS))
@@ -81,7 +82,7 @@ def test_coefficient_0_is_bitwise_the_wrapped_loss_and_computes_nothing(own: Pat
     assert computed == [] and all(torch.equal(ours[name], plain[name]) for name in plain)
 
 
-@pytest.mark.parametrize("forget", [False, True])
+@pytest.mark.parametrize("forget", first_is_fast(True, False))
 def test_resumed_is_bitwise_uninterrupted(own: Path, computed: list[int], forget: bool) -> None:
     """With the Fisher information from the cache or computed again; it is that of the base, not of the checkpoint."""
     options: dict[str, Any] = {"optimizer": ADAMW, "batching": {"micro_batch_size": 4}}

@@ -17,6 +17,7 @@ from lit_talr.losses.base import Setting
 from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import QWEN3, distance, fit, write_data
+from tests.helpers.params import first_is_fast
 
 LOSSES: dict[str, Callable[[], LossStrategy]] = {"kl": lambda: KL(InfoSFT(), 2.0), "mask": lambda: MaskTheTarget(InfoSFT(), 2.0)}
 STILL = partial(torch.optim.SGD, lr=0.0)
@@ -122,7 +123,7 @@ def test_both_divergences_begin_at_nothing_and_grow(own: Path, adapter: Adapter 
     assert float(loss.metrics()["kl/divergence"]) > 1e-8
 
 
-@pytest.mark.parametrize("wrapper", [KL, MaskTheTarget])
+@pytest.mark.parametrize("wrapper", first_is_fast(KL, MaskTheTarget))
 def test_a_run_resumes_bitwise(own: Path, tmp_path: Path, wrapper: type[KL | MaskTheTarget]) -> None:
     options: dict[str, Any] = {"batching": {"micro_batch_size": 4}, "optimizer": partial(torch.optim.AdamW, lr=0.01)}
     whole = fit(own, wrapper(TALR(scope="step"), 0.5), steps=6, **options)

@@ -106,6 +106,7 @@ def test_refusals(call: Any, message: str) -> None:
         call()
 
 
+@pytest.mark.slow
 def test_they_need_torch_alone() -> None:
     code = "import sys; from lit_talr import talr_loss, talr_weights; print({name.split('.')[0] for name in sys.modules} & {'lightning', 'transformers'})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

@@ -96,6 +96,7 @@ def test_time_is_proportional_to_the_length() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES), max_size=40).map("".join)))
+@pytest.mark.slow
 def test_no_text_raises(text: str) -> None:
     for answer in (text, f'{{"answer": "{text}"}}', f'{{"answer": {text}}}'):
         assert class_of(answer, CLASSES) in {*CLASSES, None}

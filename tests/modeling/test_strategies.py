@@ -31,7 +31,8 @@ finally:
 """
 
 
-@pytest.mark.parametrize("kind", ["rank", pytest.param("other", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rank", "other"])
 def test_a_process_ends_with_its_status_and_its_work(tmp_path: Path, kind: str) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path), kind], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "written\n"), done.stderr

@@ -38,6 +38,7 @@ def test_page_tables_and_figures_are_written(made: Path) -> None:
     assert latex.count(r" \\") == 1 + 4 and r"a\_b & wise-ft (standard) & 1e-3 & 0.5 & 2 & 0." in latex
 
 
+@pytest.mark.slow
 def test_the_tables_alone_give_the_same_bytes(made: Path) -> None:
     main(["report", "--from", str(made / "out"), "--out", str(made / "again" / "page.html")])
     assert files(made / "again") == files(made / "out")

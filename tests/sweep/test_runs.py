@@ -22,6 +22,7 @@ def test_interpolations_of_a_trial_that_is_made_again_are_too(tmp_path: Path, st
     assert set(calls(stub).values()) == {2} and calls(stub)["test standard-1e-3-s0-wise-0.5"] == 2
 
 
+@pytest.mark.slow
 def test_the_page_hparams_of_tensorboard(tmp_path: Path, stub: Path) -> None:
     main(["sweep", *words(tmp_path, rates=[1e-3], seeds=[0], alphas=[0.5])])
     main(["sweep", *words(tmp_path, rates=[1e-3], seeds=[0], alphas=[0.5])])
@@ -37,6 +38,7 @@ def test_the_page_hparams_of_tensorboard(tmp_path: Path, stub: Path) -> None:
     assert [event.step for event in trial.Scalars("test/score")] == [7]
 
 
+@pytest.mark.slow
 def test_folders_of_other_runs_are_not_touched(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "out" / "talr-1e-3-s0"
     mine.mkdir(parents=True)

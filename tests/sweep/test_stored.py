@@ -27,6 +27,7 @@ def fresh(tmp_path: Path, words: list[str]) -> list[str]:
     return [str(tmp_path / "fresh") if word == str(tmp_path / "out") else word for word in words]
 
 
+@pytest.mark.slow
 def test_stored_points_are_not_run_again(tmp_path: Path, stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = words(tmp_path, rates=[1e-3], seeds=[0])
     main(["sweep", *given, "--stored", str(tmp_path / "store")])

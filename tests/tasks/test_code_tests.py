@@ -98,7 +98,7 @@ for number in range(20):
 EXITS = ("import os; os._exit(0)", "import sys; sys.exit()", "raise SystemExit", "quit()", "import os; os.kill(os.getpid(), 9)", "import os; os.abort()")
 
 
-@pytest.mark.parametrize("cheat", CHEATS)
+@pytest.mark.parametrize("cheat", [pytest.param(cheat, marks=pytest.mark.slow) if cheat == "memory" else cheat for cheat in CHEATS])
 def test_a_program_that_says_all_it_finds_passes_no_failing_test(cheat: str) -> None:
     cheating = CHEATS[cheat] + SAY
     assert passes(f"{cheating}\ndef add(a, b):\n    return a + b", TESTS)

@@ -33,6 +33,7 @@ def round_trip(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text:
     return (len(coded) - FRAME) / asked, (len(coded) - FRAME) / ideal
 
 
+@pytest.mark.slow
 def test_two_kilobytes_come_back_from_as_many_bytes_as_the_probabilities_ask_for(base: PreTrainedModel, base_tokenizer: PreTrainedTokenizerBase) -> None:
     text = skills(base_tokenizer, 2048)
     assert len(text.encode()) == 2048
@@ -62,6 +63,7 @@ def test_any_text_comes_back_however_it_is_cut(text: str, context: int, rows: in
 
 @given(st.text(max_size=40))
 @settings(max_examples=25, deadline=None)
+@pytest.mark.slow
 def test_generated_texts_come_back(text: str) -> None:
     assert decompress(MODEL, TOKENIZER, compress(MODEL, TOKENIZER, text)) == text
 
@@ -107,6 +109,7 @@ def test_it_decodes_under_another_number_of_threads_and_leaves_it_alone() -> Non
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_another_model_or_tokenizer_is_refused() -> None:
     coded = compress(MODEL, TOKENIZER, "only with the same model " * 4)
     for model, tokenizer in ((small(300, seed=1), TOKENIZER), (small(280), TOKENIZER), (MODEL, words()), (MODEL, byte_tokenizer("plain-bos"))):

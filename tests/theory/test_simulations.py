@@ -35,6 +35,7 @@ def test_theorem_3_1_the_excess_is_linear_in_the_rate(seed: int) -> None:
         assert slopes[1] == pytest.approx(slopes[0], rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("step", [logit_step, ratio_step])
 def test_theorem_3_1_constants_from_some_steps_bound_others(step: Step, seed: int) -> None:

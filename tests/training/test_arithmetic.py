@@ -21,6 +21,7 @@ from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.module import DomainSFT
 from lit_talr.utils.score import read_scores
 from tests.helpers.fits import records, write_data
+from tests.helpers.params import first_is_fast
 
 NAMES: dict[Arithmetic, str] = {"training": "bf16 autocast", "fp32": "fp32", "bf16": "bf16 weights"}
 FEW = Generation(max_new_tokens=4)
@@ -65,7 +66,7 @@ def naive_nll(module: DomainSFT, model: Any, autocast: bool) -> float:
 
 
 @pytest.mark.parametrize("arithmetic", NAMES)
-@pytest.mark.parametrize("adapter", [None, LoRA(r=4, alpha=8)])
+@pytest.mark.parametrize("adapter", first_is_fast(None, LoRA(r=4, alpha=8)))
 def test_validation_is_what_its_name_says(folder: Path, tmp_path: Path, arithmetic: Arithmetic, adapter: Adapter | None) -> None:
     module, _ = run(folder, tmp_path, arithmetic, Summary(), HFExport(), adapter=adapter)
     score = read_scores(tmp_path / "metrics.json")["fit"]["val/nll"]
@@ -83,6 +84,7 @@ def test_validation_is_what_its_name_says(folder: Path, tmp_path: Path, arithmet
     assert all(abs(score.value - other) > abs(score.value - expected[arithmetic]()) for other in others)
 
 
+@pytest.mark.slow
 def test_training_is_bitwise_the_same_whatever_scores_are_computed_in(folder: Path, tmp_path: Path) -> None:
     states: list[dict[str, Tensor]] = []
     for arithmetic in NAMES:

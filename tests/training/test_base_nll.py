@@ -25,6 +25,7 @@ from lit_talr.losses import FLOW, TALR, LossStrategy, Rho1, Standard
 from lit_talr.modeling.adapters import Adapter, LoRA
 from lit_talr.module import DomainSFT
 from tests.helpers.fits import QWEN3, fit, noisy_records, write_data
+from tests.helpers.params import first_is_fast
 
 
 @pytest.fixture
@@ -153,6 +154,7 @@ def test_other_weights_or_rows_are_computed_anew(own: Path, forwards: list[int],
     assert len(list((own.parent / ".cache").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_another_precision_is_computed_anew(own: Path, forwards: list[int]) -> None:
     fit(own, FLOW(), steps=1, trainer=SINGLE)
     fit(own, FLOW(), steps=1, trainer={"precision": "64-true"})
@@ -195,10 +197,10 @@ def rotten(path: Path) -> None:
     ("harm", "words"),
     [
         (cut_short, "is not whole"),
-        (empty, "is not whole"),
-        (other_name, "is not what was written"),
-        (without_description, "belongs to other content"),
-        (foreign, "belongs to other content"),
+        pytest.param(empty, "is not whole", marks=pytest.mark.slow),
+        pytest.param(other_name, "is not what was written", marks=pytest.mark.slow),
+        pytest.param(without_description, "belongs to other content", marks=pytest.mark.slow),
+        pytest.param(foreign, "belongs to other content", marks=pytest.mark.slow),
         (rotten, "is not what was written"),
     ],
 )
@@ -238,7 +240,7 @@ def test_a_full_disk_is_logged_and_the_run_goes_on(
     assert sum(forwards) == 40 and [path for path in (own.parent / ".cache").iterdir() if path.is_file()] == []
 
 
-@pytest.mark.parametrize("loss", [FLOW, Rho1, partial(Rho1, scope="sequence")])
+@pytest.mark.parametrize("loss", first_is_fast(FLOW, Rho1, partial(Rho1, scope="sequence")))
 @pytest.mark.parametrize("forget", [False, True])
 def test_resumed_is_bitwise_uninterrupted(own: Path, loss: type[LossStrategy], forget: bool) -> None:
     """Inside an epoch of three steps of two micro-batches; the NLL is the base's, cached or computed again, not that of the tuned weights."""

@@ -23,6 +23,7 @@ from lit_talr.modeling.loading import load_model
 from lit_talr.module import DomainSFT
 from lit_talr.training.building import Compute
 from tests.helpers.fits import BATCH_SIZE, distance, fit, records, weighted_records
+from tests.helpers.params import first_is_fast
 
 STEPS, PROMPT_WEIGHT = 4, 0.3
 PACKED = {"micro_batch_tokens": 300, "packing": True}
@@ -113,7 +114,7 @@ def start(folder: Path) -> dict[str, Tensor]:
     return fit(folder, Standard(), optimizer=partial(torch.optim.SGD, lr=0.0), steps=1)
 
 
-@pytest.mark.parametrize("name", ["dft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("standard", "flow", "kl"))])
+@pytest.mark.parametrize("name", first_is_fast("dft", "standard", "flow", "kl"))
 def test_a_step_is_the_naive_formula_however_it_is_split(folder: Path, start: Any, name: str) -> None:
     make, formula = CASES[name]
     expected, value = naive(folder, formula)

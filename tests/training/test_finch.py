@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_talr.losses import TALR, Standard
 from lit_talr.training.schedules import FINCH, Constant
 from tests.helpers.fits import distance, fit
+from tests.helpers.params import first_is_fast
 from tests.helpers.remedies import ADAMW, CAP, REMEDIES, STEPS, naive_finch
 from tests.training.test_non_finite import SKIP, SpoiledExample
 
@@ -29,7 +30,7 @@ class Logged(Callback):
             self.nll.append(float(trainer.callback_metrics["train/nll"]))
 
 
-@pytest.mark.parametrize("micro_batch_size", [8, 2])
+@pytest.mark.parametrize("micro_batch_size", first_is_fast(2, 8))
 def test_ten_steps_are_those_of_a_naive_loop(folder: Path, micro_batch_size: int) -> None:
     means: list[float] = []
     wanted, start = (naive_finch(folder, steps, torch.float64, means) for steps in (STEPS, 0))

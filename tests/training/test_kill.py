@@ -37,10 +37,11 @@ class KillInCheckpoint(Callback):
             whole.synchronise = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 
 
-SLOW_KILLS = [("flow", "Kill"), ("talr-step", "KillInCheckpoint"), ("l2", "KillInCheckpoint")]
+KILLS = [("rho1", "Kill"), ("flow", "Kill"), ("talr-step", "KillInCheckpoint"), ("l2", "KillInCheckpoint")]
 
 
-@pytest.mark.parametrize(("loss", "killer"), [("rho1", "Kill"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_KILLS)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("loss", "killer"), KILLS)
 def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path: Path, loss: str, killer: str) -> None:
     write_data(tmp_path)
     files = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(tmp_path / f"{split}.jsonl"))]

@@ -200,6 +200,7 @@ def test_a_run_that_is_never_spoiled_is_bitwise_one_without_a_guard(folder: Path
     assert "train/skipped_steps" not in guarded.metrics and not (tmp_path / FILE).exists()
 
 
+@pytest.mark.slow
 def test_the_bound_holds_over_a_resume(folder: Path, tmp_path: Path) -> None:
     loss = partial(Spoiled, Standard(), steps=(1, 4))
     once: Any = partial(DomainSFT, non_finite=NonFinite("skip", max_skipped=1))

@@ -120,6 +120,7 @@ def test_without_prompts_both_turns_are_sampled(own: Path) -> None:
     assert len(set(users)) == len(users) > 0 and not {row["prompt"] for row in read_json_lines(own / "train.jsonl")} & set(users)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_rows_without_the_cache(own: Path, sampled: list[int]) -> None:
     keep = ModelCheckpoint(dirpath=own / "kept", every_n_train_steps=1, save_top_k=-1, filename="{step}")
     whole = run(own, steps=3, trainer={"callbacks": [keep], "enable_checkpointing": True})

@@ -18,6 +18,7 @@ from lit_talr.module import DomainSFT
 from lit_talr.training.resume import LAYOUT, MAY_DIFFER, check_options
 from lit_talr.training.schedules import Constant, Cosine, Linear, Schedule
 from tests.helpers.fits import LORA, LOSSES, QWEN3, SGD, distance, fit
+from tests.helpers.params import first_is_fast
 
 ADAMW = partial(torch.optim.AdamW, lr=0.01)
 
@@ -70,7 +71,7 @@ def test_resumed_is_bitwise_uninterrupted(folder: Path, tmp_path: Path, name: st
     ],
     ids=["epoch end", "end of the run", "inside a step"],
 )
-@pytest.mark.parametrize("without", [False, True], ids=["", "without validation"])
+@pytest.mark.parametrize("without", first_is_fast(False, True), ids=["", "without validation"])
 def test_checkpoints_of_validation_resume_too(folder: Path, tmp_path: Path, steps: int, trainer: dict[str, Any], without: bool) -> None:
     batching = {"micro_batch_size": 4}
     whole = fit(folder, Standard(), steps=8, optimizer=ADAMW, batching=batching)
@@ -84,7 +85,7 @@ def test_checkpoints_of_validation_resume_too(folder: Path, tmp_path: Path, step
 
 
 @pytest.mark.parametrize("stop", [3, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("micro_batch_size", [1, 8])
+@pytest.mark.parametrize("micro_batch_size", first_is_fast(8, 1))
 def test_a_run_can_go_on_in_another_layout(folder: Path, tmp_path: Path, stop: int, micro_batch_size: int) -> None:
     whole = fit(folder, LOSSES["talr-step"](), steps=8, batching={"micro_batch_size": 4})
     start = fit(folder, Standard(), steps=1, optimizer=partial(torch.optim.SGD, lr=0.0))
@@ -156,7 +157,7 @@ class Rates(Callback):
         self.group = {**trainer.optimizers[0].param_groups[0], "moment": trainer.optimizers[0].state_dict()["state"][0]["exp_avg"].clone()}
 
 
-@pytest.mark.parametrize("schedule", [Cosine(warmup_ratio=0.3), Linear()])
+@pytest.mark.parametrize("schedule", first_is_fast(Cosine(warmup_ratio=0.3), Linear()))
 def test_each_step_of_an_extended_run_has_the_rate_of_its_schedule(folder: Path, tmp_path: Path, schedule: Schedule) -> None:
     """A finished run, whose last rate was 0, goes on; then a longer one ends earlier."""
     keep, make = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1), partial(module, schedule, ())

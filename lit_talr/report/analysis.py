@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from lit_talr.report.items import run_answers
 from lit_talr.report.kl import ABOVE, KL, kl_rows
 from lit_talr.report.matched import MATCHED, matched_rows
 from lit_talr.report.runs import Row
 from lit_talr.report.tables import Tables, frame, write_tables
-from lit_talr.report.transitions import CHANGED, TRANSITIONS, changed_items, transition_rows
-from lit_talr.report.worlds import read_worlds, run_answers
+from lit_talr.report.transitions import TRANSITIONS, changed_items, transition_rows
+from lit_talr.report.worlds import read_worlds
 
 
 class Analysis(NamedTuple):
@@ -42,18 +43,17 @@ def analyse(tables: Tables) -> Analysis:
     transitions: list[Row] = []
     kl: list[Row] = []
     above: list[Row] = []
-    changed = [pd.DataFrame(columns=CHANGED)]
-    for world in read_worlds(tables, answers):
+    worlds = list(read_worlds(tables, answers))
+    for world in worlds:
         matched += matched_rows(world)
         transitions += transition_rows(world, answers)
-        changed += changed_items(world, answers)
         by_point, by_remedy = kl_rows(world)
         kl += by_point
         above += by_remedy
     return Analysis(
         matched=frame(matched, MATCHED),
         transitions=frame(transitions, TRANSITIONS),
-        changed_items=pd.concat(changed, ignore_index=True).astype({"before": bool, "after": bool}),
+        changed_items=changed_items(worlds, answers),
         kl=frame(kl, KL),
         above_curve=frame(above, ABOVE),
     )

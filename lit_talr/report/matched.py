@@ -9,23 +9,8 @@ from lit_talr.report.worlds import World, resampled_means
 
 SHARES = (0.5, 0.75, 0.9)
 """The levels: shares of the way from the base model's domain score to the best one of Standard."""
-MATCHED = [
-    "variant",
-    "line",
-    "remedy",
-    "source",
-    "share",
-    "level",
-    "best",
-    "reached",
-    "general",
-    "general_lower",
-    "general_upper",
-    "more",
-    "more_lower",
-    "more_upper",
-]
-MATCHED += ["resamples"]
+MATCHED = ["variant", "line", "remedy", "source", "share", "level", "best", "reached"]
+MATCHED += [*(f"{name}{end}" for name in ("general", "more") for end in ("", "_lower", "_upper")), "resamples"]
 
 
 def general_at(domain: np.ndarray, general: np.ndarray, level: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:

@@ -100,7 +100,7 @@ def run_answers(answers: pd.DataFrame) -> AllAnswers:
     for (name, score), rows in answers.groupby(["name", "score"], sort=False).indices.items():
         items = item[rows].tobytes()
         if items not in shared:
-            shared[items] = answers_of(answers.iloc[rows].reset_index(drop=True))
+            shared[items] = answers_of(answers.iloc[rows].reset_index(drop=True).astype(dict.fromkeys(KEY, object)))
         found[str(name), str(score)] = shared[items]._replace(values=right[rows], odds=odds_of(chance[rows]))
     return found
 

@@ -85,7 +85,7 @@ def item_values(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
 
 
 def shares(values: dict[str, np.ndarray], items: Answers, least: float) -> list[Row]:
-    """The mean over suites of each kind, with its interval over items, and then those of each suite; ``least`` is the least value of the kinds without guessing."""
+    """Each kind's mean over suites with its interval, then that of each suite; ``least`` is the least value of the kinds without guessing."""
     sizes = np.bincount(items.groups)
     rows: list[Row] = [{"items": len(items.groups)}]
     rows += [{"suite": suite, "items": size} for suite, size in zip(items.keys["suite"].unique(), sizes.tolist(), strict=True)]

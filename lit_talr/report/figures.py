@@ -1,7 +1,7 @@
 """Figures fit for a paper, as PNG and PDF; the same tables give the same bytes."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,12 @@ def panels(rows: int, columns: int, height: float = 2.6, shared_y: bool = False)
 def colours(table: pd.DataFrame) -> dict[str, str]:
     names = dict.fromkeys(name for name in table["remedy"] if name != "base")
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+
+
+def by_remedy(rows: pd.DataFrame, palette: dict[str, str]) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """The rows of each remedy, with its colour and its name in the legend."""
+    for remedy, group in rows.groupby("remedy", sort=False):
+        yield group, {"color": palette.get(remedy, "black"), "label": literal(remedy)}
 
 
 def side_by_side(
@@ -168,10 +174,9 @@ def rates(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
         base = points[points["remedy"] == "base"]
         for axis, score in zip(column, ("domain", "general"), strict=True):
             axis.set(xscale="log", xlim=ends)
-            for remedy, group in points[points["trained"] & points["rate"].notna() & points[score].notna()].groupby("remedy", sort=False):
-                group = group.sort_values("rate")
-                look = {"fmt": "o-", "markersize": 3, "linewidth": 1, "elinewidth": 0.6, "color": palette[remedy], "label": literal(remedy)}
-                axis.errorbar(group["rate"], group[score], yerr=bars(group, score), **look)
+            for own, look in by_remedy(points[points["trained"] & points["rate"].notna() & points[score].notna()], palette):
+                own = own.sort_values("rate")
+                axis.errorbar(own["rate"], own[score], bars(own, score), fmt="o-", markersize=3, linewidth=1, elinewidth=0.6, **look)
             if base[score].notna().any():
                 axis.axhline(base[score].iloc[0], color="black", linewidth=0.8, linestyle=":", label="base")
             axis.set(xscale="log", ylabel=f"{score} score" if column[0] is axes[0, 0] else "")
@@ -189,10 +194,12 @@ def matched(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
     def draw(axis: "Axes", group: pd.DataFrame) -> None:
         lines, levels = list(dict.fromkeys(group["line"])), list(dict.fromkeys(group["share"]))
         for number, (_, line) in enumerate(group.groupby("line", sort=False)):
-            line, remedy, merged = line[line["reached"]], line["remedy"].iloc[0], line["source"].notna().any()
-            x = [levels.index(share) + 0.8 * ((number + 0.5) / len(lines) - 0.5) for share in line["share"]]
-            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "elinewidth": 0.6, "markersize": 3 if merged else 5}
-            axis.errorbar(x, line["general"], yerr=bars(line, "general"), fmt="D" if merged else "o", **look)
+            merged = line["source"].notna().any()
+            for own, look in by_remedy(line, palette):
+                own = own[own["reached"]]
+                x = [levels.index(share) + 0.8 * ((number + 0.5) / len(lines) - 0.5) for share in own["share"]]
+                dots: dict[str, Any] = {"fmt": "D", "markersize": 3} if merged else {"fmt": "o", "markersize": 5}
+                axis.errorbar(x, own["general"], bars(own, "general"), elinewidth=0.6, **dots, **look)
         axis.set_xticks(range(len(levels)), [f"{share:.0%}\n({level:.2f})" for share, level in zip(levels, dict.fromkeys(group["level"]), strict=True)])
 
     label = "way to Standard's best domain score (domain)"
@@ -203,9 +210,8 @@ def transitions(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
     """General items gained against items lost by point, means over suites; on the line as much is gained as lost."""
 
     def draw(axis: "Axes", group: pd.DataFrame) -> None:
-        for remedy, own in group.groupby("remedy", sort=False):
-            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "elinewidth": 0.6, "markersize": 3}
-            axis.errorbar(own["gained"], own["lost"], xerr=bars(own, "gained"), yerr=bars(own, "lost"), fmt="o", **look)
+        for own, look in by_remedy(group, palette):
+            axis.errorbar(own["gained"], own["lost"], bars(own, "lost"), bars(own, "gained"), fmt="o", elinewidth=0.6, markersize=3, **look)
         axis.axline((0, 0), slope=1, color="black", linewidth=0.8, linestyle=":")
 
     return side_by_side(rows[rows["score"].eq("general") & rows["suite"].isna()], draw, "wrong, then right", "right, then wrong")
@@ -215,8 +221,8 @@ def general_by_kl(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None
     """Loss of general score against the divergence from the base model, with the curve that is common to all remedies."""
 
     def draw(axis: "Axes", group: pd.DataFrame) -> None:
-        for remedy, own in group.groupby("remedy", sort=False):
-            axis.scatter(own["kl"], own["drop"], s=12, color=palette.get(remedy, "black"), label=literal(remedy), zorder=3, linewidths=0)
+        for own, look in by_remedy(group, palette):
+            axis.scatter(own["kl"], own["drop"], s=12, zorder=3, linewidths=0, **look)
         x = np.linspace(0, group["kl"].max(), 200)
         axis.plot(x, group["linear"].iloc[0] * x + group["quadratic"].iloc[0] * x**2, color="black", linewidth=0.8, linestyle="--", label="common curve")
 
@@ -242,12 +248,12 @@ def training(tables: Tables, palette: dict[str, str]) -> "Figure | None":
     every_rate = curves["rate"].drop_duplicates()
 
     def draw(axis: "Axes", runs: pd.DataFrame) -> None:
-        for (remedy, _), group in runs.groupby(["remedy", "rate"], sort=False, dropna=False):
-            group = group.sort_values(["name", "epoch"])
-            width = 0.4 + 1.2 * rank(group["rate"][:1], every_rate)[0]
-            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "linewidth": width, "markersize": 2, "alpha": 0.8}
-            ends = np.flatnonzero(group["name"].ne(group["name"].shift()))[1:]  # one line with gaps between runs, which draws faster than many
-            axis.plot(*(np.insert(group[score].to_numpy(float), ends, np.nan) for score in ("domain", "general")), ".-", **look)
+        for of_remedy, look in by_remedy(runs, palette):
+            for _, own in of_remedy.groupby("rate", sort=False, dropna=False):
+                own, width = own.sort_values(["name", "epoch"]), 0.4 + 1.2 * rank(own["rate"][:1], every_rate)[0]
+                ends = np.flatnonzero(own["name"].ne(own["name"].shift()))[1:]  # one line with gaps between runs, which draws faster than many
+                x, y = (np.insert(own[score].to_numpy(float), ends, np.nan) for score in ("domain", "general"))
+                axis.plot(x, y, ".-", linewidth=width, markersize=2, alpha=0.8, **look)
 
     return side_by_side(curves, draw, "domain, validation", "general, validation")
 

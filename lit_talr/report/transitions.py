@@ -104,10 +104,11 @@ def changed_items(worlds: Iterable[World], answers: AllAnswers) -> pd.DataFrame:
     for world in worlds:
         for score in ("domain", "general"):
             for index, pairs in pairs_of(world, answers, score):
+                keys = {key: pairs[0][1].keys[key].to_numpy() for key in KEY}
                 for name, (before, after) in zip(world.points[index].names, pairs, strict=True):
                     changed = np.flatnonzero(before.values != after.values)
                     parts = {"name": np.full(len(changed), name, object), "score": np.full(len(changed), score, object)}
-                    parts |= {key: after.keys[key].to_numpy()[changed] for key in KEY}
+                    parts |= {key: values[changed] for key, values in keys.items()}
                     parts |= {"before": before.values[changed] == 1, "after": after.values[changed] == 1}
                     for column, part in parts.items():
                         columns[column].append(part)

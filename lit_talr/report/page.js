@@ -144,7 +144,8 @@ function plot(id, traces, layout) {
     modebar: { bgcolor: style("--paper"), color: style("--soft"), activecolor: style("--ink") },
   };
   const axes = Object.fromEntries(["xaxis", "yaxis", "yaxis2"].filter((name) => layout[name]).map((name) => [name, axis(layout[name])]));
-  const config = { responsive: true, displaylogo: false, displayModeBar: small() ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const few = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]; // what is left does not lie on the legend
+  const config = { responsive: true, displaylogo: false, displayModeBar: small() ? false : "hover", modeBarButtonsToRemove: few };
   return Plotly.react(id, filled, { ...common, ...layout, ...axes }, { ...config, showSendToCloud: false, plotlyServerURL: "" }); // nothing leaves the page
 }
 
@@ -394,7 +395,7 @@ function drawTokens() {
   const every = Object.keys(bins.epochs).map(Number);
   const shown = every.length <= 7 ? every : every.filter((_, index) => index % Math.ceil((every.length - 1) / 6) === 0 || index === every.length - 1);
   const [base, ...later] = EPOCHS;
-  const tints = [base, ...(dark.matches ? [...later].reverse() : later)]; // the last epoch stands out
+  const tints = [base, ...(dark.matches ? later.slice(0, -1).reverse() : later)]; // the last epoch stands out
   const tint = (index) => tints[Math.round((index * (tints.length - 1)) / Math.max(1, shown.length - 1))];
   const traces = shown.map((epoch, index) => {
     const counts = bins.epochs[epoch];

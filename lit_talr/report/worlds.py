@@ -54,12 +54,8 @@ class World(NamedTuple):
             key = "alpha" if first.merged else "rate"
             indices.sort(key=lambda index: np.nan_to_num(self.points[index].row[key], nan=np.inf))
             if first.merged:
-                ends = (
-                    i
-                    for i, end in enumerate(self.points)
-                    if end.row["trained"] and (end.row["remedy"], end.row["rate"]) == (first.row["source"], first.row["rate"])
-                )
-                indices += [*ends][:1]
+                merged = first.row["source"], first.row["rate"]
+                indices += [i for i, end in enumerate(self.points) if end.row["trained"] and (end.row["remedy"], end.row["rate"]) == merged][:1]
         return {name: [0, *indices] for name, indices in found.items()}
 
     def scores(self, score: str) -> np.ndarray:

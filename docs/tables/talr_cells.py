@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lit_talr.report.items import Answers, answers_of, average
+from lit_talr.report.items import AllAnswers, Answers, average, run_answers
 from lit_talr.report.matched import general_at, percentiles
 from lit_talr.report.tables import read_tables
 from lit_talr.report.worlds import resampled_means
@@ -55,7 +55,7 @@ class Cells:
 
     runs: pd.DataFrame
     tokens: pd.DataFrame
-    answers: dict[tuple[str, str], Answers]  # by run and score
+    answers: AllAnswers
 
     def seeds(self, point: Point) -> dict[int, "pd.Series[object]"]:
         """The runs of a point by seed; the base model's has the seed -1."""
@@ -142,5 +142,4 @@ def gaps_at_match(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def read_cells(folder: Path) -> Cells:
     """Read the study's tables."""
     tables = read_tables(folder)
-    groups = tables.answers[tables.answers["score"].isin(SCORES)].groupby(["name", "score"], sort=False)
-    return Cells(tables.results, tables.tokens, {key: answers_of(items.reset_index(drop=True)) for key, items in groups})  # type: ignore[misc]
+    return Cells(tables.results, tables.tokens, run_answers(tables.answers))

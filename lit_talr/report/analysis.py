@@ -1,16 +1,15 @@
 """Everything that a report computes from its tables, as tables of its own."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from lit_talr.report.items import run_answers
 from lit_talr.report.kl import ABOVE, KL, kl_rows
 from lit_talr.report.matched import MATCHED, matched_rows
-from lit_talr.report.runs import Row
-from lit_talr.report.tables import Tables, frame, write_tables
-from lit_talr.report.transitions import CHANGED, TRANSITIONS, changed_items, transition_rows
-from lit_talr.report.worlds import read_worlds, run_answers
+from lit_talr.report.tables import Tables, frame
+from lit_talr.report.transitions import TRANSITIONS, changed_items, transition_rows
+from lit_talr.report.worlds import read_worlds
 
 
 class Analysis(NamedTuple):
@@ -30,30 +29,16 @@ class Analysis(NamedTuple):
     kl: pd.DataFrame
     above_curve: pd.DataFrame
 
-    def write(self, folder: Path) -> None:
-        """Write each table as a Parquet file."""
-        write_tables(folder, self._asdict())
-
 
 def analyse(tables: Tables) -> Analysis:
     """Compute the analysis of a report's tables; variants without a base model are left out."""
     answers = run_answers(tables.answers)
-    matched: list[Row] = []
-    transitions: list[Row] = []
-    kl: list[Row] = []
-    above: list[Row] = []
-    changed = [pd.DataFrame(columns=CHANGED)]
-    for world in read_worlds(tables, answers):
-        matched += matched_rows(world)
-        transitions += transition_rows(world, answers)
-        changed += changed_items(world, answers)
-        by_point, by_remedy = kl_rows(world)
-        kl += by_point
-        above += by_remedy
+    worlds = list(read_worlds(tables, answers))
+    curves = [kl_rows(world) for world in worlds]
     return Analysis(
-        matched=frame(matched, MATCHED),
-        transitions=frame(transitions, TRANSITIONS),
-        changed_items=pd.concat(changed, ignore_index=True).astype({"before": bool, "after": bool}),
-        kl=frame(kl, KL),
-        above_curve=frame(above, ABOVE),
+        matched=frame((row for world in worlds for row in matched_rows(world)), MATCHED),
+        transitions=frame((row for world in worlds for row in transition_rows(world, answers)), TRANSITIONS),
+        changed_items=changed_items(worlds, answers),
+        kl=frame((row for points, _ in curves for row in points), KL),
+        above_curve=frame((row for _, remedies in curves for row in remedies), ABOVE),
     )

@@ -10,7 +10,7 @@ from lit_talr.report.analysis import analyse
 from lit_talr.report.figures import write_figures
 from lit_talr.report.latex import latex_table
 from lit_talr.report.page import page
-from lit_talr.report.tables import Tables, collect, read_tables
+from lit_talr.report.tables import Tables, collect, read_tables, write_tables
 from lit_talr.utils.files import write_bytes, write_text
 
 
@@ -37,7 +37,7 @@ def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"
         raise ValueError(f"`out` must be the name of the page, such as report.html, or a folder for the tables alone, got {out}.")
     folder = out if only_tables else out.parent
     if runs:
-        collect(runs, read_tables(results) if results else None).write(folder)
+        write_tables(folder, collect(runs, read_tables(results) if results else None)._asdict())
     tables = read_tables(folder if runs or not results else results)  # also what was just written, so that the page does not depend on the runs
     if results and not runs:
         for file in (results / f"{name}.parquet" for name in Tables._fields):
@@ -55,7 +55,7 @@ def report(runs: list[Path] | None = None, out: Path = Path("report/report.html"
 def write_page(tables: Tables, out: Path) -> None:
     """Write the page, and next to it the figures, the tables of the analysis, and the results as CSV and LaTeX."""
     analysis = analyse(tables)
-    analysis.write(out.parent)
+    write_tables(out.parent, analysis._asdict())
     write_text(out.parent / "results.csv", tables.results.to_csv(index=False))
     write_text(out.parent / "results.tex", latex_table(tables.means))
     write_figures(tables, analysis, out.parent / "figures")

@@ -1,7 +1,7 @@
 """Figures fit for a paper, as PNG and PDF; the same tables give the same bytes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666", "#8a6d00", "#a5aa99")
 """Okabe and Ito's, which colour-blind readers can tell apart, and some more; the page has the same."""
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
-STYLE |= {"pdf.fonttype": 42, "savefig.dpi": 200}  # 42: letters stay letters, as journals ask
+STYLE |= {"pdf.fonttype": 42, "savefig.dpi": 200, "axes.titley": 1.0}  # 42: letters stay letters, as journals ask; titley: no search for a title's place
 MOST_NAMED = 8
 """Points of a variant, up to which a figure has room for their names."""
 
@@ -41,9 +41,9 @@ def write_figures(tables: Tables, analysis: Analysis, folder: Path) -> None:
             "matched": matched(analysis.matched, palette),
             "transitions": transitions(analysis.transitions, palette),
             "kl": general_by_kl(analysis.kl, palette),
-            "tradeoff": tradeoff(shown, palette) if len(shown) else None,
+            "tradeoff": tradeoff(shown, palette),
             "rates": rates(tables.means, palette) if tables.means["rate"].notna().any() else None,
-            "hypervolume": volumes(tables.means),
+            "hypervolume": volumes(pd.DataFrame(volume_rows(tables.means))),
             "training": training(tables, palette),
             "tokens": token_histograms(tables),
         }
@@ -75,12 +75,33 @@ def colours(table: pd.DataFrame) -> dict[str, str]:
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
 
 
-def tradeoff(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
+def by_remedy(rows: pd.DataFrame, palette: dict[str, str]) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """The rows of each remedy, with its colour and its name in the legend."""
+    for remedy, group in rows.groupby("remedy", sort=False):
+        yield group, {"color": palette.get(remedy, "black"), "label": literal(remedy)}
+
+
+def side_by_side(
+    rows: pd.DataFrame, draw: Callable[["Axes", pd.DataFrame], None], x: str, y: str, height: float = 3.0, shared_y: bool = False
+) -> "Figure | None":
+    """A panel for each variant, with the names of its axes and one legend; None without rows."""
+    if rows.empty:
+        return None
+    groups = by_variant(rows)
+    figure, axes = panels(1, len(groups), height, shared_y)
+    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
+        axis.set(xlabel=x, ylabel="" if shared_y and axis is not axes[0, 0] else y, title=literal(variant))
+        draw(axis, group)
+    legend(figure, axes)
+    return figure
+
+
+def tradeoff(means: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
     """Domain against general, means over seeds with intervals over items, and the Pareto front; where points are few, with their names and equal axes."""
     groups = by_variant(means)
-    few = max(map(len, groups.values())) <= MOST_NAMED
-    figure, axes = panels(1, len(groups), height=3.0)
-    for axis, (variant, points) in zip(axes[0], groups.items(), strict=True):
+    few = max(map(len, groups.values()), default=0) <= MOST_NAMED
+
+    def draw(axis: "Axes", points: pd.DataFrame) -> None:
         for remedy, group in points.groupby("remedy", sort=False):
             colour, marker = palette.get(remedy, "black"), {"base": "*", "wise-ft": "D", "lines": "d"}.get(remedy, "o")
             sizes = {"base": 90.0, "wise-ft": 10.0, "lines": 10.0}.get(remedy, 15 + 45 * rank(group["rate"], means["rate"]))
@@ -90,17 +111,18 @@ def tradeoff(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
         pairs = score_pairs(points)
         x, y = zip(*(pairs[index] for index in pareto_front(pairs)), strict=True)
         axis.step(x, y, where="pre", color="black", linewidth=0.8, linestyle="--", label="Pareto front", zorder=1)
-        axis.set(xlabel="domain score", ylabel="general score", title=literal(variant))
-    legend(figure, axes)
-    if few:
-        for axis in axes[0]:
+
+    figure = side_by_side(means, draw, "domain score", "general score")
+    if figure and few:
+        first, *others = figure.axes
+        for axis in figure.axes:
             axis.margins(0.1)
-        for axis in axes[0, 1:]:
-            axis.sharex(axes[0, 0])
-            axis.sharey(axes[0, 0])
-        axes[0, 0].autoscale_view()
+        for axis in others:
+            axis.sharex(first)
+            axis.sharey(first)
+        first.autoscale_view()
         figure.draw_without_rendering()  # what is placed by measured boxes needs the final layout
-        for axis, points in zip(axes[0], groups.values(), strict=True):
+        for axis, points in zip(figure.axes, groups.values(), strict=True):
             name_points(axis, points, palette)
     return figure
 
@@ -152,10 +174,9 @@ def rates(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
         base = points[points["remedy"] == "base"]
         for axis, score in zip(column, ("domain", "general"), strict=True):
             axis.set(xscale="log", xlim=ends)
-            for remedy, group in points[points["trained"] & points["rate"].notna() & points[score].notna()].groupby("remedy", sort=False):
-                group = group.sort_values("rate")
-                look = {"fmt": "o-", "markersize": 3, "linewidth": 1, "elinewidth": 0.6, "color": palette[remedy], "label": literal(remedy)}
-                axis.errorbar(group["rate"], group[score], yerr=bars(group, score), **look)
+            for own, look in by_remedy(points[points["trained"] & points["rate"].notna() & points[score].notna()], palette):
+                own = own.sort_values("rate")
+                axis.errorbar(own["rate"], own[score], bars(own, score), fmt="o-", markersize=3, linewidth=1, elinewidth=0.6, **look)
             if base[score].notna().any():
                 axis.axhline(base[score].iloc[0], color="black", linewidth=0.8, linestyle=":", label="base")
             axis.set(xscale="log", ylabel=f"{score} score" if column[0] is axes[0, 0] else "")
@@ -169,90 +190,72 @@ def rates(means: pd.DataFrame, palette: dict[str, str]) -> "Figure":
 
 def matched(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
     """General score at three levels of the domain score, side by side for all remedies; the merges of a run are diamonds."""
-    if not rows["reached"].any():
-        return None
-    groups = by_variant(rows)
-    figure, axes = panels(1, len(groups), height=2.8, shared_y=True)
-    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
+
+    def draw(axis: "Axes", group: pd.DataFrame) -> None:
         lines, levels = list(dict.fromkeys(group["line"])), list(dict.fromkeys(group["share"]))
         for number, (_, line) in enumerate(group.groupby("line", sort=False)):
-            line, remedy = line[line["reached"]], line["remedy"].iloc[0]
-            x = [levels.index(share) + 0.8 * ((number + 0.5) / len(lines) - 0.5) for share in line["share"]]
-            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "elinewidth": 0.6, "markersize": 3 if line["source"].notna().any() else 5}
-            axis.errorbar(x, line["general"], yerr=bars(line, "general"), fmt="D" if line["source"].notna().any() else "o", **look)
-        names = [f"{share:.0%}\n({level:.2f})" for share, level in zip(levels, dict.fromkeys(group["level"]), strict=True)]
-        axis.set_xticks(range(len(levels)), names)
-        axis.set(xlabel="way to Standard's best domain score (domain)", ylabel="general score" if axis is axes[0, 0] else "", title=literal(variant))
-    legend(figure, axes)
-    return figure
+            merged = line["source"].notna().any()
+            for own, look in by_remedy(line, palette):
+                own = own[own["reached"]]
+                x = [levels.index(share) + 0.8 * ((number + 0.5) / len(lines) - 0.5) for share in own["share"]]
+                dots: dict[str, Any] = {"fmt": "D", "markersize": 3} if merged else {"fmt": "o", "markersize": 5}
+                axis.errorbar(x, own["general"], bars(own, "general"), elinewidth=0.6, **dots, **look)
+        axis.set_xticks(range(len(levels)), [f"{share:.0%}\n({level:.2f})" for share, level in zip(levels, dict.fromkeys(group["level"]), strict=True)])
+
+    label = "way to Standard's best domain score (domain)"
+    return side_by_side(rows, draw, label, "general score", height=2.8, shared_y=True) if rows["reached"].any() else None
 
 
 def transitions(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
     """General items gained against items lost by point, means over suites; on the line as much is gained as lost."""
-    rows = rows[rows["score"].eq("general") & rows["suite"].isna()]
-    if rows.empty:
-        return None
-    groups = by_variant(rows)
-    figure, axes = panels(1, len(groups), height=3.0)
-    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
-        for remedy, own in group.groupby("remedy", sort=False):
-            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "elinewidth": 0.6, "markersize": 3}
-            axis.errorbar(own["gained"], own["lost"], xerr=bars(own, "gained"), yerr=bars(own, "lost"), fmt="o", **look)
+
+    def draw(axis: "Axes", group: pd.DataFrame) -> None:
+        for own, look in by_remedy(group, palette):
+            axis.errorbar(own["gained"], own["lost"], bars(own, "lost"), bars(own, "gained"), fmt="o", elinewidth=0.6, markersize=3, **look)
         axis.axline((0, 0), slope=1, color="black", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="wrong, then right", ylabel="right, then wrong", title=literal(variant))
-    legend(figure, axes)
-    return figure
+
+    return side_by_side(rows[rows["score"].eq("general") & rows["suite"].isna()], draw, "wrong, then right", "right, then wrong")
 
 
 def general_by_kl(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None":
     """Loss of general score against the divergence from the base model, with the curve that is common to all remedies."""
-    if rows.empty:
-        return None
-    groups = by_variant(rows)
-    figure, axes = panels(1, len(groups), height=3.0)
-    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
-        for remedy, own in group.groupby("remedy", sort=False):
-            axis.scatter(own["kl"], own["drop"], s=12, color=palette.get(remedy, "black"), label=literal(remedy), zorder=3, linewidths=0)
+
+    def draw(axis: "Axes", group: pd.DataFrame) -> None:
+        for own, look in by_remedy(group, palette):
+            axis.scatter(own["kl"], own["drop"], s=12, zorder=3, linewidths=0, **look)
         x = np.linspace(0, group["kl"].max(), 200)
         axis.plot(x, group["linear"].iloc[0] * x + group["quadratic"].iloc[0] * x**2, color="black", linewidth=0.8, linestyle="--", label="common curve")
-        axis.set(xlabel="KL from the base model, nats per token", ylabel="drop of the general score", title=literal(variant))
-    legend(figure, axes)
-    return figure
+
+    return side_by_side(rows, draw, "KL from the base model, nats per token", "drop of the general score")
 
 
-def volumes(means: pd.DataFrame) -> "Figure | None":
+def volumes(rows: pd.DataFrame) -> "Figure | None":
     """The hypervolume of each remedy, as bars."""
-    rows = pd.DataFrame(volume_rows(means))
-    if rows.empty:
-        return None
-    groups = by_variant(rows)
-    figure, axes = panels(1, len(groups))
-    for axis, (variant, group) in zip(axes[0], groups.items(), strict=True):
+
+    def draw(axis: "Axes", group: pd.DataFrame) -> None:
         positions = np.arange(len(group))
         axis.bar(positions - 0.2, group["hypervolume"], 0.38, color="#0072b2", label="trained points")
         axis.bar(positions + 0.2, group["with_wise"].astype(float), 0.38, color="#56b4e9", label="with merges, which are free")
         axis.set_xticks(positions, [literal(name) for name in group["remedy"]], rotation=30, ha="right")
-        axis.set(ylabel="hypervolume", title=f"{literal(variant)} ({group['size'].iloc[0]} points each)".strip())
-    legend(figure, axes)
-    return figure
+        axis.set_title(f"{literal(group['variant'].iloc[0] or '')} ({group['size'].iloc[0]} points each)".strip())
+
+    return side_by_side(rows, draw, "", "hypervolume", height=2.6)
 
 
 def training(tables: Tables, palette: dict[str, str]) -> "Figure | None":
     """General against domain on validation items, epoch by epoch, a line for each run."""
     curves = tables.curves.dropna(subset=["domain", "general"]).merge(tables.results[["name", "variant", "remedy", "rate"]], on="name")
-    if curves.empty:
-        return None
-    groups = by_variant(curves)
-    figure, axes = panels(1, len(groups), height=3.0)
-    for axis, (variant, runs) in zip(axes[0], groups.items(), strict=True):
-        for _, curve in runs.groupby("name", sort=False):
-            curve, remedy = curve.sort_values("epoch"), curve["remedy"].iloc[0]
-            width = 0.4 + 1.2 * rank(curve["rate"][:1], curves["rate"])[0]
-            look = {"color": palette.get(remedy, "black"), "label": literal(remedy), "linewidth": width, "markersize": 2, "alpha": 0.8}
-            axis.plot(curve["domain"], curve["general"], ".-", **look)
-        axis.set(xlabel="domain, validation", ylabel="general, validation", title=literal(variant))
-    legend(figure, axes)
-    return figure
+    every_rate = curves["rate"].drop_duplicates()
+
+    def draw(axis: "Axes", runs: pd.DataFrame) -> None:
+        for of_remedy, look in by_remedy(runs, palette):
+            for _, own in of_remedy.groupby("rate", sort=False, dropna=False):
+                own, width = own.sort_values(["name", "epoch"]), 0.4 + 1.2 * rank(own["rate"][:1], every_rate)[0]
+                ends = np.flatnonzero(own["name"].ne(own["name"].shift()))[1:]  # one line with gaps between runs, which draws faster than many
+                x, y = (np.insert(own[score].to_numpy(float), ends, np.nan) for score in ("domain", "general"))
+                axis.plot(x, y, ".-", linewidth=width, markersize=2, alpha=0.8, **look)
+
+    return side_by_side(curves, draw, "domain, validation", "general, validation")
 
 
 def token_histograms(tables: Tables) -> "Figure | None":

@@ -1,6 +1,6 @@
 """Answers item by item: the intervals are computed from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,25 +65,49 @@ class Answers(NamedTuple):
     least: float = 0.0  # the least that a value can be
     odds: np.ndarray | None = None  # 1 / (k - 1) for an item with k choices, 0 for an answer that the model wrote; None where that is not known
 
+    def has_items_of(self, other: "Answers") -> bool:
+        """Whether both are answers to the same items, which is quick where they share one table of keys."""
+        return self.keys is other.keys or self.keys.equals(other.keys)
+
     def minus(self, other: "Answers | None") -> "Answers | None":
         """The difference item by item; None where the items are not the same."""
-        return None if other is None or not other.keys.equals(self.keys) else Answers(self.keys, self.groups, self.values - other.values, -1.0)
+        return Answers(self.keys, self.groups, self.values - other.values, -1.0) if other is not None and self.has_items_of(other) else None
 
     def interval(self) -> Interval:
         """The 95 % interval of the mean over suites."""
         return mean_interval(self.values, self.groups, self.least)
 
 
+AllAnswers = Mapping[tuple[str, str], Answers]
+"""Answers by the name of a run and a score."""
+
+
 def answers_of(items: pd.DataFrame) -> Answers:
     """The answers in a table of items."""
-    chance = items["chance"].to_numpy(float)
-    odds = None if np.isnan(chance).any() else chance / (1 - chance)
-    return Answers(items[KEY], items["suite"].factorize()[0], items["correct"].to_numpy(float), odds=odds)
+    return Answers(items[KEY], items["suite"].factorize()[0], items["correct"].to_numpy(float), odds=odds_of(items["chance"].to_numpy(float)))
+
+
+def odds_of(chance: np.ndarray) -> np.ndarray | None:
+    return None if np.isnan(chance).any() else chance / (1 - chance)
+
+
+def run_answers(answers: pd.DataFrame) -> AllAnswers:
+    """The answers of each run by score; those to the same items share one table of keys, so that comparing their items takes no time."""
+    right, chance = answers["correct"].to_numpy(float), answers["chance"].to_numpy(float)
+    item = answers.groupby(KEY, sort=False, dropna=False).ngroup().to_numpy()
+    shared: dict[bytes, Answers] = {}
+    found: dict[tuple[str, str], Answers] = {}
+    for (name, score), rows in answers.groupby(["name", "score"], sort=False).indices.items():
+        items = item[rows].tobytes()
+        if items not in shared:
+            shared[items] = answers_of(answers.iloc[rows].reset_index(drop=True).astype(dict.fromkeys(KEY, object)))
+        found[str(name), str(score)] = shared[items]._replace(values=right[rows], odds=odds_of(chance[rows]))
+    return found
 
 
 def average(parts: Sequence[Answers | None]) -> Answers | None:
     """The mean over models, item by item; None unless all models answered the same items."""
     known = [part for part in parts if part is not None]
-    if not known or len(known) < len(parts) or not all(part.keys.equals(known[0].keys) for part in known):
+    if not known or len(known) < len(parts) or not all(map(known[0].has_items_of, known)):
         return None
     return known[0]._replace(values=np.mean([part.values for part in known], axis=0))

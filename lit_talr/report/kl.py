@@ -51,15 +51,11 @@ def kl_rows(world: World) -> tuple[list[Row], list[Row]]:
 
 
 def above(variant: str, names: np.ndarray, kl: np.ndarray, drop: np.ndarray, drawn: np.ndarray | None) -> Iterator[Row]:
+    measured, resampled = (None if drops is None else fit_curve(kl, drops) @ np.stack([kl, kl**2]) - drops for drops in (drop, drawn))
     for name in dict.fromkeys(names.tolist()):
         own = names == name
-
-        def mean_above(drops: np.ndarray, own: np.ndarray = own) -> np.ndarray:
-            mean: np.ndarray = (fit_curve(kl, drops) @ np.stack([kl, kl**2]) - drops)[..., own].mean(axis=-1)
-            return mean
-
         row: Row = {"variant": variant or None, "remedy": name, "points": int(own.sum()), "kl_least": float(kl[own].min()), "kl_most": float(kl[own].max())}
-        row["above"] = float(mean_above(drop))
-        if drawn is not None:
-            row["above_lower"], row["above_upper"] = percentiles(mean_above(drawn))
+        row["above"] = float(measured[own].mean())
+        if resampled is not None:
+            row["above_lower"], row["above_upper"] = percentiles(resampled[:, own].mean(axis=1))
         yield row

@@ -1,6 +1,6 @@
 """The general score of each remedy at the same domain score."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -9,23 +9,8 @@ from lit_talr.report.worlds import World, resampled_means
 
 SHARES = (0.5, 0.75, 0.9)
 """The levels: shares of the way from the base model's domain score to the best one of Standard."""
-MATCHED = [
-    "variant",
-    "line",
-    "remedy",
-    "source",
-    "share",
-    "level",
-    "best",
-    "reached",
-    "general",
-    "general_lower",
-    "general_upper",
-    "more",
-    "more_lower",
-    "more_upper",
-]
-MATCHED += ["resamples"]
+MATCHED = ["variant", "line", "remedy", "source", "share", "level", "best", "reached"]
+MATCHED += [*(f"{name}{end}" for name in ("general", "more") for end in ("", "_lower", "_upper")), "resamples"]
 
 
 def general_at(domain: np.ndarray, general: np.ndarray, level: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
@@ -57,38 +42,34 @@ def matched_rows(world: World) -> Iterator[Row]:
     there. ``best`` is its largest domain score, ``resamples`` the share of resamples in which the line reaches the level; in the others, the interval takes
     its point with the largest domain score.
     """
-    lines = world.trajectories()
-    domain, general = world.scores("domain")[None], world.scores("general")[None]
-    drawn = [resampled_means([point.answers[score] for point in world.points], score) for score in ("domain", "general")]
+    lines, scores = world.trajectories(), {name: world.scores(name)[None] for name in ("domain", "general")}
+    drawn = {name: resampled_means([point.answers[name] for point in world.points], name) for name in scores}
+    resamples = {name: means[1:] for name, means in drawn.items() if means is not None}
+    if len(resamples) == len(scores):
+        scores = {name: np.concatenate([measured, resamples[name]]) for name, measured in scores.items()}  # the first line is the measured one
+    domain, general = scores["domain"], scores["general"]
     goal = lines.get("standard", [index for index, point in enumerate(world.points) if point.row["trained"]])
     if not goal or (way := domain[0, goal].max() - domain[0, 0]) <= 0:
         return
     for share in SHARES:
         level = float(domain[0, 0] + share * way)
         found = {name: general_at(domain[:, line], general[:, line], level) for name, line in lines.items()}
-        resampled = (
-            {} if drawn[0] is None or drawn[1] is None else {name: general_at(drawn[0][1:, line], drawn[1][1:, line], level) for name, line in lines.items()}
-        )
         for name, line in lines.items():
+            values, reached = found[name]
             row: Row = {"variant": world.variant or None, "line": name, "share": share, "level": level}
             row |= {key: world.points[line[1]].row[key] for key in ("remedy", "source")}
-            row |= {"best": float(domain[0, line].max()), "reached": bool(found[name][1][0])}
+            row |= {"best": float(domain[0, line].max()), "reached": bool(reached[0]), "resamples": float(reached[1:].mean()) if len(reached) > 1 else None}
             if row["reached"]:
-                row |= compared(name, {key: values for key, (values, _) in found.items()}, {key: values for key, (values, _) in resampled.items()})
-            row["resamples"] = float(resampled[name][1].mean()) if resampled else None
+                row |= interval("general", values)
+                if "standard" in found:  # itself it differs from by 0, without an interval
+                    row |= interval("more", (values - found["standard"][0])[: 1 if name == "standard" else None])
             yield row
 
 
-def compared(name: str, found: Mapping[str, np.ndarray], resampled: Mapping[str, np.ndarray]) -> Row:
-    """A remedy's general score, and the difference to Standard's, which is 0 without an interval for Standard itself."""
-    row: Row = {"general": float(found[name][0])}
-    if resampled:
-        row["general_lower"], row["general_upper"] = percentiles(resampled[name])
-    if "standard" in found:
-        row["more"] = float(found[name][0] - found["standard"][0])
-        if resampled and name != "standard":
-            row["more_lower"], row["more_upper"] = percentiles(resampled[name] - resampled["standard"])
-    return row
+def interval(name: str, values: np.ndarray) -> Row:
+    """A measured number, and its interval where resampled ones come after it."""
+    ends = percentiles(values[1:]) if len(values) > 1 else (None, None)
+    return {name: float(values[0]), f"{name}_lower": ends[0], f"{name}_upper": ends[1]}
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:

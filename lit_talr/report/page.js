@@ -13,14 +13,24 @@ const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 const MERGED = new Set(["wise-ft", "lines"]);
 const SYMBOLS = ["circle", "square", "triangle-up", "pentagon", "hexagon", "star-square"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
+const IN_DARK = { "#7f3c8d": "#b07cc0", "#666666": "#8c8c8c" }; // too dark for a dark page
 const EPOCHS = ["#999999", "#bcd7ee", "#8fbde2", "#5c9fd1", "#2f7fbb", "#0b5c9a", "#063b66"];
 const remedies = unique(data.results.map((row) => row.remedy)).filter((name) => name !== "base");
 const variants = unique(data.results.map((row) => row.variant ?? ""));
 const rates = unique(data.results.map((row) => row.rate).filter(known)).sort((a, b) => a - b);
 const seeds = unique(data.results.map((row) => row.seed).filter(known)).sort((a, b) => a - b);
-const colour = (remedy) => (remedy === "base" ? style("--ink") : COLOURS[remedies.indexOf(remedy) % COLOURS.length]);
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const shade = (number) => { const plain = COLOURS[number % COLOURS.length]; return (dark.matches && IN_DARK[plain]) || plain; };
+const colour = (remedy) => (remedy === "base" ? style("--ink") : shade(remedies.indexOf(remedy)));
+const small = () => window.innerWidth < 600;
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const size = (rate) => 8 + (9 * Math.max(0, rates.indexOf(rate))) / Math.max(1, rates.length - 1);
+
+const groupBy = (rows, key) => {
+  const groups = new Map();
+  for (const row of rows) groups.has(key(row)) ? groups.get(key(row)).push(row) : groups.set(key(row), [row]);
+  return [...groups.values()];
+};
 
 // ---- Filters -------------------------------------------------------------------------------------------------------------------------------------
 
@@ -73,9 +83,7 @@ function spread(values) {
 }
 
 function means(rows) {
-  const groups = new Map();
-  for (const row of rows) groups.set(row.point, [...(groups.get(row.point) ?? []), row]);
-  return [...groups.values()].map((group) => {
+  return groupBy(rows, (row) => row.point).map((group) => {
     const whole = data.means.find((row) => row.point === group[0].point && row.seeds === group.length);
     if (whole) return { ...group[0], ...whole, runs: group };
     const found = { ...group[0], seeds: group.length, runs: group };
@@ -95,7 +103,7 @@ function errorBars(points, name, bars, tint) {
   const ends = bars === "seeds" ? ["_seeds_lower", "_seeds_upper"] : ["_lower", "_upper"];
   const length = (point, end, sign) => (known(point[name + end]) ? Math.max(0, sign * (point[name + end] - point[name])) : 0);
   return {
-    type: "data", visible: bars !== "none", symmetric: false, thickness: 1, width: 2, color: tint + "88",
+    type: "data", visible: bars !== "none", symmetric: false, thickness: 1, width: 2, color: tint + "aa",
     array: points.map((point) => length(point, ends[1], 1)), arrayminus: points.map((point) => length(point, ends[0], -1)),
   };
 }
@@ -129,14 +137,16 @@ function plot(id, traces, layout) {
   byId(id).hidden = !filled.length; // a sentence of the section says that there is nothing
   if (!filled.length) return null;
   const axis = (given) => ({ gridcolor: style("--line"), zerolinecolor: style("--line"), automargin: true, ...given, title: { text: given.title ?? "", standoff: 8 } });
-  const small = window.innerWidth < 600;
   const common = {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style("--ink"), size: small ? 11 : 13, family: "system-ui, Liberation Sans, sans-serif" },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style("--ink"), size: small() ? 11 : 13, family: "system-ui, Liberation Sans, sans-serif" },
     margin: { l: 52, r: 12, t: 16, b: 40 }, hovermode: "closest", hoverlabel: { align: "left", font: { size: 12 } },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", font: { size: small ? 10 : 12 } }, showlegend: true, dragmode: small ? false : "zoom",
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", itemsizing: "constant", font: { size: small() ? 10 : 12 } }, showlegend: true, dragmode: small() ? false : "zoom",
+    modebar: { bgcolor: style("--paper"), color: style("--soft"), activecolor: style("--ink") },
   };
   const axes = Object.fromEntries(["xaxis", "yaxis", "yaxis2"].filter((name) => layout[name]).map((name) => [name, axis(layout[name])]));
-  return Plotly.react(id, filled, { ...common, ...layout, ...axes }, { responsive: true, displaylogo: false, displayModeBar: small ? false : "hover" });
+  const few = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]; // what is left does not lie on the legend
+  const config = { responsive: true, displaylogo: false, displayModeBar: small() ? false : "hover", modeBarButtonsToRemove: few };
+  return Plotly.react(id, filled, { ...common, ...layout, ...axes }, { ...config, showSendToCloud: false, plotlyServerURL: "" }); // nothing leaves the page
 }
 
 // Of the points and of the ends of their bars, which over two seeds can be wider than the plane: of these, what lies in it.
@@ -149,7 +159,7 @@ function range(traces, axis) {
   const values = traces.flatMap((trace) => [...trace[axis], ...ends(trace)]);
   if (!values.length) return [0, 1];
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const margin = Math.max(0.02, 0.08 * (high - low));
+  const margin = 0.08 * (high - low) || 0.02;
   return [low - margin, high + margin];
 }
 
@@ -203,7 +213,8 @@ function drawVolumes(chosen) {
     : "No trained run with a general score is shown.";
   const text = rows.map((row) => `${row.points} trained point(s), ${row.free} merged`);
   const bar = (name, key, tint) => ({ type: "bar", name, x: rows.map(label), y: rows.map((row) => row[key]), text, textposition: "none", hovertemplate: "%{x}: %{y:.4f}<br>%{text}<extra></extra>", marker: { color: tint } });
-  plot("volume-plot", [bar("trained points", "hypervolume", "#0072b2"), bar("with merges, which are free", "with_wise", "#56b4e9")], { barmode: "group", bargap: 0.4, xaxis: {}, yaxis: { title: "hypervolume", rangemode: "tozero" } });
+  const bars = [bar("trained points", "hypervolume", "#0072b2"), bar("with merges, which are free", "with_wise", "#56b4e9")];
+  plot("volume-plot", bars.filter((each) => each.y.some(known)), { barmode: "group", bargap: 0.4, xaxis: { tickangle: small() ? -45 : 0 }, yaxis: { title: "hypervolume", rangemode: "tozero" } });
 }
 
 function drawRates(rows, chosen) {
@@ -226,7 +237,9 @@ function drawRates(rows, chosen) {
       if (base && ends.length) traces.push({ type: "scatter", mode: "lines", name: "base" + suffix, x: [ends[0], ends.at(-1)], y: [base[name], base[name]], line: { color: style("--ink"), dash: "dot", width: 1.5 }, hovertemplate: `base ${fixed(base[name])}<extra></extra>` });
     }
     const used = unique(traces.flatMap((trace) => trace.x)).sort((a, b) => a - b);
-    plot(`rate-${name}`, traces, { xaxis: { type: "log", title: "learning rate", tickvals: used, ticktext: used.map(rateText) }, yaxis: { title: `${name} score`, range: range(traces, "y") } });
+    const apart = Math.log(used.at(-1) / used[0]) / (small() ? 9 : 14); // names that are nearer would lie on each other
+    const ticks = used.reduce((kept, each) => (kept.length && Math.log(each / kept.at(-1)) < apart ? kept : [...kept, each]), []);
+    plot(`rate-${name}`, traces, { xaxis: { type: "log", title: "learning rate", tickvals: ticks, ticktext: ticks.map(rateText) }, yaxis: { title: `${name} score`, range: range(traces, "y") } });
   }
 }
 
@@ -234,11 +247,6 @@ function drawRates(rows, chosen) {
 
 const inVariant = (row, chosen) => chosen.variant === "*" || (row.variant ?? "") === chosen.variant;
 const named = (name, row, chosen) => name + (chosen.variant === "*" && row.variant ? `, ${row.variant}` : "");
-const groupBy = (rows, key) => {
-  const groups = new Map();
-  for (const row of rows) groups.set(key(row), [...(groups.get(key(row)) ?? []), row]);
-  return [...groups.values()];
-};
 const clear = (key, label) => ({ ...bounded(key, label), clear: (row) => known(row[`${key}_lower`]) && row[`${key}_lower`] * row[`${key}_upper`] > 0 });
 const barsOf = (rows, name, tint) => ({ ...errorBars(rows, name, "items", tint), visible: rows.some((row) => known(row[`${name}_lower`])) });
 
@@ -259,7 +267,7 @@ function drawMatchedDomain(chosen) {
   byId("same-note").textContent = rows.length
     ? "The levels are 50 %, 75 % and 90 % of the way from the base model's domain score to the best that Standard reaches (all seeds, any rate); no other choice is made by test scores. A merge is drawn when its name is clicked. The last column of the table is the largest domain score of a line. Filters of rates and seeds do not change this section."
     : "There is no base model to begin the lines with, no general score, or no remedy that learns the domain.";
-  plot("same-plot", traces, { shapes: edges, xaxis: { title: "share of the way to Standard's best (domain score)", tickvals: shares.map((_, index) => index), ticktext: shares.map((share) => `${Math.round(100 * share)} % (${level(share)})`), range: [-0.5, shares.length - 0.5], showgrid: false }, yaxis: { title: "general score at this level" } });
+  plot("same-plot", traces, { shapes: edges, xaxis: { title: "way to Standard's best (domain score)", tickvals: shares.map((_, index) => index), ticktext: shares.map((share) => `${Math.round(100 * share)} % (${level(share)})`), range: [-0.5, shares.length - 0.5], showgrid: false }, yaxis: { title: "general score at this level" } });
   const cells = lines.map((line) => Object.assign({ line: line[0].line, variant: line[0].variant, best: line[0].best }, ...line.map((row) =>
     Object.fromEntries(["general", "general_lower", "general_upper", "more", "more_lower", "more_upper"].map((name) => [`${row.share}_${name}`, row.line === "standard" && name.startsWith("more") ? null : row[name]])))));
   const reached = (share) => ({ ...bounded(`${share}_general`, `at ${Math.round(100 * share)} %`), show: (row) => (known(row[`${share}_general`]) ? fixed(row[`${share}_general`]) : "not reached") });
@@ -271,15 +279,23 @@ function drawMatchedDomain(chosen) {
 const transitions = (data.transitions.point ?? []).map((_, index) => Object.fromEntries(Object.entries(data.transitions).map(([name, values]) => [name, values[index]])));
 const itemsOf = (row) => (row.score === "domain" ? "the domain" : row.suite ?? "all general suites");
 
+// Markers of each remedy, larger for larger rates, small diamonds for merges.
+function dots(rows, chosen, x, y, words) {
+  return groupBy(rows, (row) => named(row.remedy, row, chosen)).map((own) => {
+    const [merged, tint] = [MERGED.has(own[0].remedy), colour(own[0].remedy)];
+    return {
+      type: "scatter", mode: "markers", name: escape(named(own[0].remedy, own[0], chosen)), x: own.map((row) => row[x]), y: own.map((row) => row[y]), error_x: barsOf(own, x, tint), error_y: barsOf(own, y, tint),
+      text: own.map((row) => `<b>${escape(row.point)}</b><br>${words(row)}`), hoverinfo: "text",
+      marker: { color: tint, size: merged ? 6 : own.map((row) => size(row.rate)), symbol: merged ? "diamond" : "circle", opacity: merged ? 0.75 : 1, line: { width: 1, color: style("--paper") } },
+    };
+  });
+}
+
 function drawTransitions(chosen) {
   const rows = transitions.filter((row) => itemsOf(row) === byId("suite").value && passes(row, chosen));
   byId("transitions-note").textContent = rows.length ? (rows.some((row) => known(row.true_lost)) ? "Truly lost and gained: without what two models that guess independently lose and gain by chance, (1 - a) (1 - b) / (k - 1) of the items with k choices, where a and b are the shares that they answer right." : "")
     : "No run here has answers to the same items as its base model.";
-  const traces = groupBy(rows, (row) => named(row.remedy, row, chosen)).map((own) => ({
-    type: "scatter", mode: "markers", name: escape(named(own[0].remedy, own[0], chosen)), x: own.map((row) => row.gained), y: own.map((row) => row.lost), error_x: barsOf(own, "gained", colour(own[0].remedy)), error_y: barsOf(own, "lost", colour(own[0].remedy)),
-    text: own.map((row) => `<b>${escape(row.point)}</b><br>lost ${withBounds(row, "lost")}<br>gained ${withBounds(row, "gained")}<br>of ${row.items} items`), hoverinfo: "text",
-    marker: { color: colour(own[0].remedy), size: MERGED.has(own[0].remedy) ? 6 : own.map((row) => size(row.rate)), symbol: MERGED.has(own[0].remedy) ? "diamond" : "circle" },
-  }));
+  const traces = dots(rows, chosen, "gained", "lost", (row) => `lost ${withBounds(row, "lost")}<br>gained ${withBounds(row, "gained")}<br>of ${row.items} items`);
   const end = Math.max(0.02, ...rows.map((row) => Math.min(row.lost, row.gained)));
   if (rows.length) traces.push({ type: "scatter", mode: "lines", name: "as much gained as lost", x: [0, end], y: [0, end], line: { color: style("--soft"), dash: "dot", width: 1.5 }, hoverinfo: "skip" });
   plot("transitions-plot", traces, { xaxis: { title: "gained: wrong before, right after", range: range(traces, "x") }, yaxis: { title: "lost: right before, wrong after", range: range(traces, "y") } });
@@ -289,11 +305,7 @@ function drawTransitions(chosen) {
 
 function drawKl(chosen) {
   const rows = data.kl.filter((row) => passes(row, chosen));
-  const traces = groupBy(rows, (row) => named(row.remedy, row, chosen)).map((own) => ({
-    type: "scatter", mode: "markers", name: escape(named(own[0].remedy, own[0], chosen)), x: own.map((row) => row.kl), y: own.map((row) => row.drop), hoverinfo: "text",
-    text: own.map((row) => `<b>${escape(row.point)}</b><br>KL ${fixed(row.kl, 4)} nats<br>drop ${fixed(row.drop)}, curve ${fixed(row.fitted)}`),
-    marker: { color: colour(own[0].remedy), size: MERGED.has(own[0].remedy) ? 6 : own.map((row) => size(row.rate)), symbol: MERGED.has(own[0].remedy) ? "diamond" : "circle" },
-  }));
+  const traces = dots(rows, chosen, "kl", "drop", (row) => `KL ${fixed(row.kl, 4)} nats<br>drop ${fixed(row.drop)}, curve ${fixed(row.fitted)}`);
   const curves = groupBy(data.kl.filter((row) => inVariant(row, chosen)), (row) => row.variant ?? "");
   for (const own of curves) {
     const most = Math.max(...own.map((row) => row.kl));
@@ -312,13 +324,13 @@ function drawKl(chosen) {
 
 // ---- Along training ------------------------------------------------------------------------------------------------------------------------------
 
-const curvesOf = new Map();
-for (const row of data.curves) curvesOf.set(row.name, [...(curvesOf.get(row.name) ?? []), row]);
+const scored = data.curves.filter((row) => known(row.domain) && known(row.general));
+const curvesOf = new Map(groupBy(scored, (row) => row.name).map((rows) => [rows[0].name, rows]));
 
 // General score, and epoch, where a run first reaches a domain score: on the straight line from the epoch before, or at the epoch itself where that is the first one known.
 function atLevel(curve, level) {
   let before = null;
-  for (const row of curve.filter((each) => known(each.domain) && known(each.general))) {
+  for (const row of curve) {
     if (row.domain >= level) {
       if (!before) return { general: row.general, epoch: row.epoch };
       const part = (level - before.domain) / (row.domain - before.domain);
@@ -330,14 +342,14 @@ function atLevel(curve, level) {
 }
 
 function drawTraining(rows, chosen) {
-  const watched = rows.filter((row) => (curvesOf.get(row.name) ?? []).some((each) => known(each.domain) && known(each.general)));
+  const watched = rows.filter((row) => curvesOf.has(row.name));
   const lacking = rows.filter((row) => row.trained).length - watched.length;
   byId("training-note").textContent = !watched.length
     ? "No run here has validation scores of both kinds by epoch; give DomainScore and GeneralScore `every_n_epochs: 1`."
     : "Thicker lines are larger rates. " + (lacking > 0 ? `${lacking} run(s) have no such scores.` : "");
   const seen = new Set();
   const traces = watched.map((row) => {
-    const curve = curvesOf.get(row.name).filter((each) => known(each.domain) && known(each.general));
+    const curve = curvesOf.get(row.name);
     const name = row.remedy + (chosen.variant === "*" && row.variant ? `, ${row.variant}` : "");
     const first = !seen.has(name) && seen.add(name);
     return {
@@ -349,14 +361,13 @@ function drawTraining(rows, chosen) {
   const level = Number(byId("level").value);
   const line = { type: "line", xref: "x", yref: "paper", x0: level, x1: level, y0: 0, y1: 1, line: { color: style("--soft"), width: 1, dash: "dash" } };
   plot("training-plot", traces, { shapes: [line], xaxis: { title: "domain score, validation" }, yaxis: { title: "general score, validation" } });
+  for (const id of ["level", "matched"]) byId(id).closest("p, .table").hidden = !watched.length;
   drawMatched(watched, level);
 }
 
 function drawMatched(watched, level) {
   byId("level-shown").textContent = level.toFixed(2);
-  const groups = new Map();
-  for (const row of watched) groups.set(row.point, [...(groups.get(row.point) ?? []), row]);
-  const rows = [...groups.values()].map((group) => {
+  const rows = groupBy(watched, (row) => row.point).map((group) => {
     const found = group.map((row) => atLevel(curvesOf.get(row.name), level)).filter(known);
     const scores = found.map((each) => each.general);
     const all = found.length === group.length; // the mean over the seeds that reach it would be of the quick ones
@@ -383,7 +394,9 @@ function drawTokens() {
   const bins = found?.bins[set] ?? { edges: [0, 1], epochs: {} };
   const every = Object.keys(bins.epochs).map(Number);
   const shown = every.length <= 7 ? every : every.filter((_, index) => index % Math.ceil((every.length - 1) / 6) === 0 || index === every.length - 1);
-  const tint = (index) => EPOCHS[Math.round((index * (EPOCHS.length - 1)) / Math.max(1, shown.length - 1))];
+  const [base, ...later] = EPOCHS;
+  const tints = [base, ...(dark.matches ? later.slice(0, -1).reverse() : later)]; // the last epoch stands out
+  const tint = (index) => tints[Math.round((index * (tints.length - 1)) / Math.max(1, shown.length - 1))];
   const traces = shown.map((epoch, index) => {
     const counts = bins.epochs[epoch];
     const total = Math.max(1, counts.reduce((sum, count) => sum + count, 0));
@@ -393,13 +406,13 @@ function drawTokens() {
       text: [...counts.map((count, bin) => `p from ${bins.edges[bin]} to ${bins.edges[bin + 1]}: ${count} tokens`), ""], hovertemplate: "%{text}, %{y:.2%}<extra>%{fullData.name}</extra>",
     };
   });
-  plot("token-histogram", traces, { xaxis: { title: "probability", range: [0, 1] }, yaxis: { title: "share of tokens", type: log ? "log" : "linear", ...(log ? { dtick: 1, tickformat: "~g" } : { rangemode: "tozero" }) } });
+  plot("token-histogram", traces, { xaxis: { title: "probability", range: [0, 1] }, yaxis: { title: "share of tokens", type: log ? "log" : "linear", ...(log ? { dtick: "D2", tickformat: "~g" } : { rangemode: "tozero" }) } });
   const cohorts = (found?.cohorts ?? []).map((each, index) => ({
-    type: "scatter", mode: "lines+markers", name: `${each.span} (${each.tokens})`, x: each.epochs, y: each.probability, line: { color: COLOURS[index % COLOURS.length] }, hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
+    type: "scatter", mode: "lines+markers", name: `${each.span} (${each.tokens})`, x: each.epochs, y: each.probability, line: { color: shade(index) }, hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
   }));
   plot("token-cohorts", cohorts, { xaxis: { title: "epoch", rangemode: "tozero" }, yaxis: { title: "mean probability", range: [-0.03, 1.03] } });
   const course = found?.course ?? [];
-  const line = (key, name, index, extra = {}) => ({ type: "scatter", mode: "lines+markers", name, x: course.map((row) => row.epoch), y: course.map((row) => row[key]), line: { color: COLOURS[index] }, hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>", ...extra });
+  const line = (key, name, index, extra = {}) => ({ type: "scatter", mode: "lines+markers", name, x: course.map((row) => row.epoch), y: course.map((row) => row[key]), line: { color: shade(index) }, hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>", ...extra });
   const lines = [line("weight", "mean weight", 0), line("share_above", `share of p > ${found?.threshold ?? ""}`, 2), line("share_at_floor", "share at the floor", 1), line("temperature", "temperature (right)", 3, { yaxis: "y2" })];
   plot("token-course", lines.filter((each) => each.y.some(known)), {
     xaxis: { title: "epoch", rangemode: "tozero" }, yaxis: { title: "mean or share", rangemode: "tozero" },
@@ -553,7 +566,7 @@ async function main() {
   byId("suite").addEventListener("change", () => drawTransitions(filters()));
   byId("reference").addEventListener("change", () => drawComparison(data.results.filter((row) => passes(row, filters()))));
   for (const button of document.querySelectorAll("button[data-table]")) button.addEventListener("click", () => download(button.dataset.table, button.dataset.kind));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  dark.addEventListener("change", draw);
   document.body.dataset.ready = "yes";
 }
 

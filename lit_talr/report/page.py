@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ def page(tables: Tables, analysis: Analysis) -> str:
         "means": records(tables.means),
         "curves": records(tables.curves, DIGITS),
         "pairs": nested_pairs(tables.pairs),
-        "tokens": {str(name): token_statistics(table) for name, table in tables.tokens.groupby("name", sort=False)},
+        "tokens": token_statistics(tables.tokens),
         "volumes": volume_rows(tables.means),
         "matched": records(analysis.matched, DIGITS),
-        "transitions": {name: [plain(value, DIGITS) for value in analysis.transitions[name].tolist()] for name in analysis.transitions},
+        "transitions": {name: plain(column, DIGITS) for name, column in analysis.transitions.items()},
         "kl": records(analysis.kl),
         "above_curve": records(analysis.above_curve, DIGITS),
         "notes": records(tables.notes),
@@ -62,43 +63,46 @@ def embed(data: Any) -> str:
 
 def records(table: pd.DataFrame, digits: int | None = None) -> list[dict[str, Any]]:
     """Rows with None for what is missing."""
-    return [{name: plain(value, digits) for name, value in row.items()} for row in table.to_dict("records")]
+    return [dict(zip(table, row, strict=True)) for row in rows(table, *table, digits=digits)]
 
 
-def plain(value: Any, digits: int | None = None) -> Any:
-    if pd.isna(value):
-        return None
-    return round(value, digits) if digits is not None and isinstance(value, float) else value
+def rows(table: pd.DataFrame, *names: str, digits: int | None = None) -> Iterator[tuple[Any, ...]]:
+    """The rows of some columns."""
+    return zip(*(plain(table[name], digits) for name in names), strict=True)
+
+
+def plain(column: "pd.Series[Any]", digits: int | None = None) -> list[Any]:
+    """The values of a column, rounded, with None for what is missing."""
+    values = column.astype(object).where(column.notna(), None).tolist()
+    return values if digits is None else [round(value, digits) if isinstance(value, float) else value for value in values]
 
 
 def nested_pairs(table: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
     """By reference and point: difference, lower and upper bound of domain, then of general."""
     pairs: dict[str, dict[str, list[float | None]]] = {}
-    for reference, point, *numbers in table.itertuples(index=False):
-        pairs.setdefault(reference, {})[point] = [plain(value, DIGITS) for value in numbers]
+    for reference, point, *numbers in rows(table, *table, digits=DIGITS):
+        pairs.setdefault(reference, {})[point] = numbers
     return pairs
 
 
-def token_statistics(table: pd.DataFrame) -> dict[str, Any]:
-    """The drawn statistics of a run's tokens."""
-    groups = {name: table[table["group"] == name] for name in ("all", "bin", "cohort")}
-    cohorts = groups["cohort"][groups["cohort"]["num_tokens"] > 0]
-    train = groups["all"][groups["all"]["set"] == "train"]
-    return {
-        "threshold": plain(table["threshold"].iloc[0]),
-        "bins": {str(name): histogram(bins) for name, bins in groups["bin"].groupby("set")},
-        "cohorts": [cohort(rows) for _, rows in cohorts.groupby("lower")],
-        "course": records(train[["epoch", "weight", "share_above", "share_at_floor", "temperature"]], DIGITS),
+def token_statistics(tokens: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The drawn statistics of each run's tokens: histograms by set and epoch, cohorts, and the course of the training tokens' weights."""
+    runs: dict[str, dict[str, Any]] = {
+        name: {"threshold": threshold, "bins": {}, "cohorts": {}, "course": []} for name, threshold in rows(tokens.drop_duplicates("name"), "name", "threshold")
     }
-
-
-def histogram(table: pd.DataFrame) -> dict[str, Any]:
-    first = table[table["epoch"] == table["epoch"].min()]
-    epochs = {str(epoch): group["num_tokens"].tolist() for epoch, group in table.groupby("epoch")}
-    return {"edges": [*first["lower"].tolist(), first["upper"].iloc[-1]], "epochs": epochs}
-
-
-def cohort(table: pd.DataFrame) -> dict[str, Any]:
-    span = f"{table['lower'].iloc[0]:g} to {table['upper'].iloc[0]:g}"
-    probability = [plain(value, DIGITS) for value in table["probability"]]
-    return {"span": span, "tokens": int(table["num_tokens"].iloc[0]), "epochs": table["epoch"].tolist(), "probability": probability}
+    bins, cohorts, course = (tokens[tokens["group"] == group] for group in ("bin", "cohort", "all"))
+    for name, of, epoch, lower, upper, number in rows(bins.sort_values(["set", "epoch"]), "name", "set", "epoch", "lower", "upper", "num_tokens"):
+        histogram = runs[name]["bins"].setdefault(of, {"edges": [lower], "epochs": {}})
+        histogram["epochs"].setdefault(str(epoch), []).append(number)
+        if len(histogram["epochs"]) == 1:
+            histogram["edges"].append(upper)
+    cohorts = cohorts[cohorts["num_tokens"] > 0].sort_values("lower", kind="stable")
+    for name, lower, upper, epoch, number, probability in rows(cohorts, "name", "lower", "upper", "epoch", "num_tokens", "probability", digits=DIGITS):
+        cohort = {"span": f"{lower:g} to {upper:g}", "tokens": number, "epochs": [], "probability": []}
+        cohort = runs[name]["cohorts"].setdefault(lower, cohort)
+        cohort["epochs"].append(epoch)
+        cohort["probability"].append(probability)
+    course = course[course["set"] == "train"]
+    for name, row in zip(course["name"], records(course[["epoch", "weight", "share_above", "share_at_floor", "temperature"]], DIGITS), strict=True):
+        runs[name]["course"].append(row)
+    return {name: {**run, "cohorts": [*run["cohorts"].values()]} for name, run in runs.items()}

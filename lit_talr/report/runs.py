@@ -202,15 +202,18 @@ def class_word(member: dict[str, Any]) -> str:
 
 
 def fit_commands(folder: Path) -> list[str]:
-    fits = read_object(folder / "provenance.json").get("fits", [])
-    return [fit["command"] for fit in fits if isinstance(fit, dict) and isinstance(fit.get("command"), str)] if isinstance(fits, list) else []
+    return [fit["command"] for fit in recorded_fits(folder) if isinstance(fit.get("command"), str)]
 
 
 def trained_rows(folder: Path) -> dict[str, Any]:
     """The rows of a run's last fit, as its record has them."""
-    fits = read_object(folder / "provenance.json").get("fits")
-    rows = fits[-1].get("rows") if isinstance(fits, list) and fits and isinstance(fits[-1], dict) else None
+    rows = next((fit.get("rows") for fit in reversed(recorded_fits(folder))), None)
     return {"rows": rows.get("hash"), "num_rows": rows.get("number")} if isinstance(rows, dict) else {"rows": None, "num_rows": None}
+
+
+def recorded_fits(folder: Path) -> list[dict[str, Any]]:
+    fits = read_object(folder / "provenance.json").get("fits")
+    return [fit for fit in fits if isinstance(fit, dict)] if isinstance(fits, list) else []
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -37,12 +37,25 @@ def adjusted_mean(values: np.ndarray, groups: np.ndarray, least: float = 0.0) ->
         groups: ``[num_items]``, the number of each item's group: 0 to m - 1, each at least once.
         least: The least value: 0 for scores, -1 for their differences.
     """
+    shares = 1 / np.bincount(groups)
+    means, squares = adjusted_groups(values, groups, least, 2 / (1 - least) * shares / shares.sum())
+    return float(means.mean()), sqrt(squares.sum()) / len(shares)
+
+
+def adjusted_groups(values: np.ndarray, groups: np.ndarray, least: float, added: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """The M_j of ``adjusted_mean`` and their squared errors V_j / D_j, for the a_j in ``added``."""
     sizes = np.bincount(groups)
-    added = 2 / (1 - least) * (1 / sizes) / (1 / sizes).sum()
     totals = sizes + 2 * added
     means = (np.bincount(groups, values) + added * (least + 1)) / totals
     variances = (np.bincount(groups, values**2) + added * (least**2 + 1)) / totals - means**2
-    return float(means.mean()), sqrt((variances / np.minimum(totals, totals - 1 + 2 * added)).sum()) / len(sizes)
+    return means, variances / np.minimum(totals, totals - 1 + 2 * added)
+
+
+def group_intervals(values: np.ndarray, groups: np.ndarray, least: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and the upper ends of each group's own ``mean_interval``, in which the group is the only one."""
+    means, squares = adjusted_groups(values, groups, least, 2 / (1 - least))
+    halves = Z_975 * np.sqrt(squares)
+    return np.maximum(least, means - halves), np.minimum(1.0, means + halves)
 
 
 def mean_interval(values: np.ndarray, groups: np.ndarray, least: float = 0.0) -> Interval:

@@ -51,10 +51,6 @@ class Tables(NamedTuple):
     notes: pd.DataFrame
     answers: pd.DataFrame
 
-    def write(self, folder: Path) -> None:
-        """Write each table as a Parquet file."""
-        write_tables(folder, self._asdict())
-
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Write each table as a Parquet file of its name."""
@@ -65,7 +61,7 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def read_tables(folder: Path) -> Tables:
-    """Read the files that ``Tables.write`` writes.
+    """Read the files of ``Tables``.
 
     Raises:
         ValueError: For a folder that lacks one.

@@ -1,14 +1,14 @@
 """Items that a run answers wrong and its base model right, and the other way round."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
-from lit_talr.report.items import KEY, Answers
+from lit_talr.report.items import KEY, AllAnswers, Answers
 from lit_talr.report.runs import Row
-from lit_talr.report.statistics import mean_interval
-from lit_talr.report.worlds import AllAnswers, World
+from lit_talr.report.statistics import group_intervals, mean_interval
+from lit_talr.report.worlds import World
 
 KINDS = ("lost", "gained", "true_lost", "true_gained")
 TRANSITIONS = ["point", "variant", "remedy", "source", "rate", "alpha", "score", "suite", "items", "seeds"]
@@ -26,8 +26,8 @@ def pairs_of(world: World, answers: AllAnswers, score: str) -> Iterator[tuple[in
     for index, point in enumerate(world.points[1:], 1):
         own = [answers.get((name, "general of the base")) if score == "general" else None for name in point.names]
         pairs = [(before or base, answers.get((name, score))) for before, name in zip(own, point.names, strict=True)]
-        found = [(before, after) for before, after in pairs if before and after and before.keys.equals(after.keys)]
-        if len(found) == len(pairs) and all(after.keys.equals(found[0][1].keys) for _, after in found):
+        found = [(before, after) for before, after in pairs if before and after and before.has_items_of(after)]
+        if len(found) == len(pairs) and all(after.has_items_of(found[0][1]) for _, after in found):
             yield index, found
 
 
@@ -68,15 +68,10 @@ def transition_rows(world: World, answers: AllAnswers) -> Iterator[Row]:
     """
     for score in ("domain", "general"):
         for index, pairs in pairs_of(world, answers, score):
-            groups, suites = pairs[0][1].groups, pairs[0][1].keys["suite"].to_numpy()
-            values = item_values(pairs)
             least = -1.0 if any(after.odds is not None and after.odds.any() for _, after in pairs) else 0.0
             about = {name: world.points[index].row[name] for name in TRANSITIONS[:6]} | {"score": score, "seeds": len(pairs)}
-            yield about | {"items": len(groups)} | shares(values, groups, least)
-            for suite in dict.fromkeys(suites) if score == "general" else ():
-                own = suites == suite
-                part = {kind: each[own] for kind, each in values.items()}
-                yield about | {"suite": suite, "items": int(own.sum())} | shares(part, np.zeros(own.sum(), int), least)
+            whole, *suites = shares(item_values(pairs), pairs[0][1], least)
+            yield from (about | row for row in (whole, *(suites if score == "general" else ())))
 
 
 def item_values(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
@@ -89,20 +84,32 @@ def item_values(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
     return {"lost": lost, "gained": gained, "true_lost": lost - np.mean(guessed, axis=0), "true_gained": gained - np.mean(guessed, axis=0)}
 
 
-def shares(values: dict[str, np.ndarray], groups: np.ndarray, least: float) -> Row:
-    """The mean over suites of each kind, with its interval over items; ``least`` is the least value of the kinds without guessing."""
-    row: Row = {}
-    sizes = np.bincount(groups)
+def shares(values: dict[str, np.ndarray], items: Answers, least: float) -> list[Row]:
+    """Each kind's mean over suites with its interval, then that of each suite; ``least`` is the least value of the kinds without guessing."""
+    sizes = np.bincount(items.groups)
+    rows: list[Row] = [{"items": len(items.groups)}]
+    rows += [{"suite": suite, "items": size} for suite, size in zip(items.keys["suite"].unique(), sizes.tolist(), strict=True)]
     for kind, each in values.items():
-        row[kind] = float((np.bincount(groups, each) / sizes).mean())
-        row[f"{kind}_lower"], row[f"{kind}_upper"] = mean_interval(each, groups, least if kind.startswith("true") else 0.0)
-    return row
+        floor = least if kind.startswith("true") else 0.0
+        means, (lower, upper) = np.bincount(items.groups, each) / sizes, group_intervals(each, items.groups, floor)
+        of_whole = float(means.mean()), *mean_interval(each, items.groups, floor)
+        for row, numbers in zip(rows, [of_whole, *zip(means.tolist(), lower.tolist(), upper.tolist(), strict=True)], strict=True):
+            row |= zip((kind, f"{kind}_lower", f"{kind}_upper"), numbers, strict=True)
+    return rows
 
 
-def changed_items(world: World, answers: AllAnswers) -> Iterator[pd.DataFrame]:
+def changed_items(worlds: Iterable[World], answers: AllAnswers) -> pd.DataFrame:
     """For each run the items that it answers right and its base model wrong, or the other way round."""
-    for score in ("domain", "general"):
-        for index, pairs in pairs_of(world, answers, score):
-            for name, (before, after) in zip(world.points[index].names, pairs, strict=True):
-                changed = before.values != after.values
-                yield after.keys[changed].assign(name=name, score=score, before=before.values[changed] == 1, after=after.values[changed] == 1)[CHANGED]
+    columns: dict[str, list[np.ndarray]] = {name: [np.empty(0, bool if name in ("before", "after") else object)] for name in CHANGED}
+    for world in worlds:
+        for score in ("domain", "general"):
+            for index, pairs in pairs_of(world, answers, score):
+                keys = {key: pairs[0][1].keys[key].to_numpy() for key in KEY}
+                for name, (before, after) in zip(world.points[index].names, pairs, strict=True):
+                    changed = np.flatnonzero(before.values != after.values)
+                    parts = {"name": np.full(len(changed), name, object), "score": np.full(len(changed), score, object)}
+                    parts |= {key: values[changed] for key, values in keys.items()}
+                    parts |= {"before": before.values[changed] == 1, "after": after.values[changed] == 1}
+                    for column, part in parts.items():
+                        columns[column].append(part)
+    return pd.DataFrame({column: np.concatenate(parts) for column, parts in columns.items()})

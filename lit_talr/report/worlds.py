@@ -1,13 +1,13 @@
 """The points of a variant that can be set against its base model, with the answers behind their scores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lit_talr.report.items import Answers, answers_of, average
+from lit_talr.report.items import AllAnswers, Answers, average
 from lit_talr.report.runs import point_name, scientific
 from lit_talr.report.tables import Tables
 from lit_talr.report.volumes import by_variant
@@ -15,9 +15,6 @@ from lit_talr.report.volumes import by_variant
 SAME = ["base_model", "domain_items", "general_items"]
 """The columns in which a run must agree with its base model."""
 RESAMPLES = 2000
-
-AllAnswers = Mapping[tuple[str, str], Answers]
-"""Answers by the name of a run and a score."""
 
 
 class Point(NamedTuple):
@@ -57,22 +54,13 @@ class World(NamedTuple):
             key = "alpha" if first.merged else "rate"
             indices.sort(key=lambda index: np.nan_to_num(self.points[index].row[key], nan=np.inf))
             if first.merged:
-                ends = (
-                    i
-                    for i, end in enumerate(self.points)
-                    if end.row["trained"] and (end.row["remedy"], end.row["rate"]) == (first.row["source"], first.row["rate"])
-                )
-                indices += [*ends][:1]
+                merged = first.row["source"], first.row["rate"]
+                indices += [i for i, end in enumerate(self.points) if end.row["trained"] and (end.row["remedy"], end.row["rate"]) == merged][:1]
         return {name: [0, *indices] for name, indices in found.items()}
 
     def scores(self, score: str) -> np.ndarray:
         """``[number of points]``."""
         return np.array([point.row[score] for point in self.points], float)
-
-
-def run_answers(answers: pd.DataFrame) -> AllAnswers:
-    """The answers of each run by score."""
-    return {(str(name), str(score)): answers_of(items.reset_index(drop=True)) for (name, score), items in answers.groupby(["name", "score"], sort=False)}
 
 
 def read_worlds(tables: Tables, answers: AllAnswers) -> Iterator[World]:
@@ -104,10 +92,10 @@ def resampled_means(parts: Sequence[Answers | None], score: str) -> np.ndarray |
 
     All parts are drawn alike, so that differences between them are paired by item. None where the parts have other items, or one has none.
     """
-    first = parts[0]
-    if first is None or not all(part is not None and part.keys.equals(first.keys) for part in parts):
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not all(map(known[0].has_items_of, known)):
         return None
-    values = np.stack([part.values for part in parts if part is not None], axis=1)
+    first, values = known[0], np.stack([part.values for part in known], axis=1)
     by_suite = []
     for group in np.unique(first.groups):
         own = values[first.groups == group]

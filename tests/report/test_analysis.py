@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 from lit_talr.report.analysis import analyse
+from lit_talr.report.items import run_answers
 from lit_talr.report.kl import fit_curve
 from lit_talr.report.matched import SHARES, general_at
 from lit_talr.report.statistics import mean_interval
 from lit_talr.report.tables import Tables, frame
 from lit_talr.report.transitions import by_guessing
-from lit_talr.report.worlds import World, read_worlds, resampled_means, run_answers
+from lit_talr.report.worlds import World, read_worlds, resampled_means
 
 SUITES = {"free": 5, "choice": 7}
 CHANCE = {"free": 0.0, "choice": 0.25, "": 0.0}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lit_talr.report import report
-from lit_talr.report.tables import Tables, collect, read_tables
+from lit_talr.report.tables import Tables, collect, read_tables, write_tables
 from tests.report.synthetic import write_run, write_sweep
 
 
@@ -20,7 +20,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stored(folder: Path, tables: Tables) -> Tables:
     """The tables as files keep them."""
-    tables.write(folder)
+    write_tables(folder, tables._asdict())
     return read_tables(folder)
 
 

@@ -2,12 +2,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from lit_talr.report.figures import MOST_NAMED, colours, rates, tradeoff
 from lit_talr.report.tables import Tables, collect
 from tests.report.synthetic import write_run
 
 RATES = (1e-4, 3e-4, 5e-4)
+
+
+def drawn(tables: Tables) -> Figure:
+    figure = tradeoff(tables.means, colours(tables.results))
+    assert figure is not None
+    return figure
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,7 @@ def test_the_axis_of_rates_names_each_rate(tables: Tables) -> None:
 
 
 def test_bars_at_the_ends_of_the_scale_are_whole(tables: Tables) -> None:
-    (axis,) = tradeoff(tables.means, colours(tables.results)).axes
+    (axis,) = drawn(tables).axes
     for name, (low, high) in (("domain", axis.get_xlim()), ("general", axis.get_ylim())):
         ends = tables.means[[f"{name}_lower", f"{name}_upper"]].to_numpy()
         assert np.ptp(ends, axis=1).min() > 0.1 and low < ends.min() and high > ends.max()
@@ -48,7 +55,7 @@ def write_worlds(folder: Path, talr_runs: int) -> Tables:
 def test_few_points_are_named_on_equal_axes(tmp_path: Path) -> None:
     """A name covers no other name, and lies in the panel."""
     tables = write_worlds(tmp_path, talr_runs=1)
-    figure = tradeoff(tables.means, colours(tables.results))
+    figure = drawn(tables)
     clean, noisy = figure.axes
     assert clean.get_xlim() == noisy.get_xlim() and clean.get_ylim() == noisy.get_ylim()
     assert [text.get_text() for text in clean.texts] == ["base", "standard 2e-3", "talr 1e-3"]
@@ -61,7 +68,7 @@ def test_few_points_are_named_on_equal_axes(tmp_path: Path) -> None:
 
 def test_many_points_have_a_legend_in_place_of_names(tmp_path: Path) -> None:
     tables = write_worlds(tmp_path, talr_runs=MOST_NAMED - 1)
-    figure = tradeoff(tables.means, colours(tables.results))
+    figure = drawn(tables)
     assert not any(axis.texts for axis in figure.axes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["base", "standard", "talr", "Pareto front"]
 
@@ -70,5 +77,5 @@ def test_the_name_of_an_interpolation_has_its_alpha(tmp_path: Path) -> None:
     write_run(tmp_path / "base", [0] * 9, [1] * 9, remedy="base")
     write_run(tmp_path / "wise", [1] * 9, [0] * 9, remedy="wise-ft", source="standard", rate=1e-3, seed=0, alpha=0.5)
     tables = collect([tmp_path])
-    (axis,) = tradeoff(tables.means, colours(tables.results)).axes
+    (axis,) = drawn(tables).axes
     assert [text.get_text() for text in axis.texts] == ["base", "wise-ft 1e-3, α 0.5"]

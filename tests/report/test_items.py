@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lit_talr.report.items import answers_of, average, mean_score, read_items, suite_means
+from lit_talr.report.items import KEY, answers_of, average, mean_score, read_items, run_answers, suite_means
 from lit_talr.tasks.base import item_rows
 from lit_talr.utils.files import write_json_lines
 from tests.report.synthetic import write_answers
@@ -69,6 +69,15 @@ def test_only_answers_to_the_same_items_are_averaged_or_compared() -> None:
     assert difference is not None and difference.values.tolist() == [0, -0.5] and difference.least == -1
     assert average([first, None]) is None and average([first, other]) is None and average([]) is None
     assert first.minus(other) is None and first.minus(None) is None
+
+
+def test_runs_with_the_same_items_share_one_table_of_keys() -> None:
+    truths = {"one": ["7", "8"], "two": ["7", "8"], "other": ["7", "9"]}
+    rows = [(name, "domain", "", str(i), truth, i == 0, 0.0) for i in (0, 1) for name, both in truths.items() for truth in [both[i]]]  # runs lie between others
+    answers = run_answers(pd.DataFrame(rows, columns=["name", "score", *KEY, "correct", "chance"]))
+    one, two, other = (answers[name, "domain"] for name in truths)
+    assert one.keys is two.keys and one.has_items_of(two) and not one.has_items_of(other)
+    assert other.keys["truth"].tolist() == truths["other"] and other.values.tolist() == [1, 0]
 
 
 def test_chance_is_that_of_the_row_or_none_for_an_answer_that_the_model_writes(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lit_talr.data.rows import row_name
+from lit_talr.data.table import row_name
 from lit_talr.utils.errors import not_text
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ class Choice(CorrectShare):
     """The share of responses that choose the letter of ``example.meta["answer"]``.
 
     The letter is read from the last ``\\boxed{...}``, else after the last "answer is" or "answer:", else from the beginning of the response. It stands there
-    first, alone or before a text: ``B``, ``(B)``, ``B.``, ``**B)** because ...``, ``\\text{B}``. In capitals only, so that "a dog" chooses nothing. A response
-    that names two ("B or C") is wrong. The right answer may be a whole response, which is read in the same way.
+    first, alone or before a text: ``B``, ``(B)``, ``B.``, ``**B)** because ...``, ``\\text{B}``. In capitals only, and no article ("A dog"). A response that
+    names two ("B or C") is wrong. The right answer may be a whole response, which is read in the same way.
 
     Args:
         letters: The letters that there are, in capitals, at least two, none twice.
@@ -33,7 +33,9 @@ class Choice(CorrectShare):
         if len(letters) < 2 or len(set(letters)) < len(letters) or not (letters.isalpha() and letters.isupper()):
             raise ValueError(f"`letters` must be at least two capital letters, none twice, got {letters!r}; write them as in ABCD.")
         self.letters = letters
-        self.first = re.compile(rf"[\W_]*+(?:\\(?:text|mathrm|mathbf){{)?[\W_]*+([{letters}])(?![\w'\u2019])(?!\W*+(?:or|and|/|,)\W*+[{letters}](?!\w))")
+        two = rf"\W*+(?:or|and|/|,)\W*+[{letters}](?!\w)"
+        article = r"(?<=[AI])\s+[a-z]"
+        self.first = re.compile(rf"(?:\\(?:text|mathrm|mathbf){{|[\W_])*+([{letters}])(?![\w'\u2019]|{two}|{article})")
 
     def judge(self, response: str, example: Example) -> dict[str, object]:
         expected = self.letter(str(example.meta["answer"]))

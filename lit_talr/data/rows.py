@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_talr.data.table import make_table
-from lit_talr.data.text_rows import COMPRESSED, Rows, read_csv, read_json, read_json_lines
+from lit_talr.data.text_rows import Rows, kind_of, read_csv, read_json, read_json_lines
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import looks_like_path, why_broken
 from lit_talr.utils.waiting import cache_fault, fetching
@@ -40,7 +40,7 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
     datasets.disable_progress_bars()
     datasets.utils.logging.set_verbosity(logging.CRITICAL)  # it logs what it raises as well
     path = Path(source)
-    kind = Path(path.stem if path.suffix in COMPRESSED else path.name).suffix
+    kind = kind_of(path)
     if path.is_file() and kind in (*READERS, ".parquet"):
         check_content(path)
         rows = make_table(path, READERS[kind](path)) if kind in READERS else load_parquet(path)

@@ -50,9 +50,14 @@ def read_csv(path: Path) -> Rows:
         raise ValueError(f"{path}: row {number + 1} is not CSV ({error}); a quote inside a quoted cell is written twice.") from error
 
 
+def kind_of(path: Path) -> str:
+    """The end of a file's name that says what it holds, such as ``.csv`` of ``a.csv.gz``."""
+    return Path(path.stem if path.suffix in COMPRESSED else path.name).suffix
+
+
 def find_separator(path: Path) -> str:
     """What separates the cells of a file, by its name and its header."""
-    if ".tsv" in path.suffixes[-2:]:
+    if kind_of(path) == ".tsv":
         return "\t"
     with closing(read_lines(path, newline="")) as lines:
         header = next(lines, "")

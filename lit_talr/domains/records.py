@@ -170,7 +170,7 @@ class Records(DomainDataModule):
         self.check_columns(rows, source, split)
         trailing = []
         for row, where in named_rows(source, rows):
-            yield self.with_columns(self.example(row, where), row, where)
+            yield self.with_columns(self.example(row, where), row, where, split)
             if self.messages and (row[self.messages][-1].get("role") or row[self.messages][-1].get("from")) not in ASSISTANT:
                 trailing.append(where)
         columns = [self.name_unread(rows.column_names, source)] if split == "train" else []
@@ -211,7 +211,7 @@ class Records(DomainDataModule):
         """
         names = rows.column_names
         options = {self.messages: "messages"} if self.messages else {**dict.fromkeys(self.prompts_of_row, "prompt"), self.response: "response"}
-        options |= {column: option for option in OPTIONAL if (column := getattr(self, option)) and (option != "answer" or split != "train")}
+        options |= {column: option for option in OPTIONAL if (column := getattr(self, option)) and (option == "system_column" or split == "test")}
         for column, option in options.items():
             if column not in names:
                 turns = next((name for name in CONVERSATIONS if name in names and not self.messages), None)
@@ -261,14 +261,13 @@ class Records(DomainDataModule):
             raise ValueError(f"{where} has a system turn in `{self.messages}` and another in `{self.system_column}`; leave one out.")
         return example
 
-    def with_columns(self, example: Example, row: Row, where: str) -> Example:
+    def with_columns(self, example: Example, row: Row, where: str, split: Split) -> Example:
         """The example with the row's tools, arguments of the chat template, and weights."""
         tools, arguments = (read_object(row.get(column), column, kind, where) for column, kind in zip(ALWAYS, (list, dict), strict=True))
         example = replace(example, tools=tools or (), template_arguments=arguments or {}) if tools or arguments else example
-        if self.answer and row.get(self.answer, "") != "":
-            example = replace(example, meta={**example.meta, "answer": read_answer(row[self.answer], self.answer, where)})
-        if self.group:
-            example = replace(example, meta={**example.meta, "group": read_name(row[self.group], self.group, where)})
+        for column, name, read in ((self.answer, "answer", read_answer), (self.group, "group", read_name)):
+            if column in row and (split == "test" or row[column] not in (None, "")):  # only test rows need them
+                example = replace(example, meta={**example.meta, name: read(row[column], column, where)})
         try:
             if self.weight is not None and self.weight in row:
                 example = replace(example, weight=read_weight(row[self.weight], self.weight, "fill it in, or remove the row"))

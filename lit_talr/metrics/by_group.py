@@ -9,7 +9,7 @@ from lit_talr.metrics.base import DomainMetric
 
 
 class ByGroup(DomainMetric):
-    """The numbers of a metric over all examples, and ``score/<group>`` for each group that has any; ``example.meta["group"]`` names it.
+    """The numbers of a metric over all examples, and ``score/<group>`` for each group that has any; ``example.meta["group"]``, where it is there, names it.
 
     Args:
         make: Makes the metric.
@@ -27,13 +27,9 @@ class ByGroup(DomainMetric):
 
     def update(self, responses: Sequence[str], examples: Sequence[Example]) -> None:
         self.whole.update(responses, examples)
-        by_group: dict[str, tuple[list[str], list[Example]]] = {}
-        for response, example in zip(responses, examples, strict=True):
-            texts, members = by_group.setdefault(str(example.meta["group"]), ([], []))
-            texts.append(response)
-            members.append(example)
-        for group, (texts, members) in by_group.items():
-            self.parts[self.groups.index(group)].update(texts, members)
+        for group, part in zip(self.groups, self.parts, strict=True):
+            members = [index for index, example in enumerate(examples) if example.meta.get("group") == group]
+            part.update([responses[index] for index in members], [examples[index] for index in members])
 
     def compute(self) -> dict[str, Tensor]:
         for metric in (self.whole, *self.parts):
@@ -42,7 +38,7 @@ class ByGroup(DomainMetric):
         return {**self.whole.compute(), **{name: share for name, share in shares.items() if not share.isnan()}}
 
     def judge(self, response: str, example: Example) -> dict[str, object]:
-        return {"group": example.meta["group"], **self.whole.judge(response, example)}
+        return {"group": example.meta.get("group"), **self.whole.judge(response, example)}
 
     def reset(self) -> None:
         super().reset()

@@ -244,6 +244,12 @@ def test_columns_of_prompt_system_answer_and_group(tmp_path: Path) -> None:
     assert metric.judge("b a", second)["group"] == "names"
     data.examples("train")
     assert not data.unread["train"]
+    (tmp_path / "train.csv").write_text("instruction,input,output,sys,gold\nAdd.,,7,,\n")
+    data.train = str(tmp_path / "train.csv")
+    assert data.examples("train")[0].meta == {"where": f"{data.train}: row 1", "answer": "7"}
+    data.test = data.train
+    with pytest.raises(ValueError, match="train.csv: column `kind` is missing; .*; say which with `--data.group`"):
+        data.examples("test")
     options |= {"metric": NumericMatch}
     data = records(tmp_path, *rows, **options)
     data.test = data.train

@@ -56,7 +56,7 @@ def kind_of(path: Path) -> str:
 
 
 def find_separator(path: Path) -> str:
-    """What separates the cells of a file, by its name and its header."""
+    """Finds the character between the cells of a file, by its name and its header."""
     if kind_of(path) == ".tsv":
         return "\t"
     with closing(read_lines(path, newline="")) as lines:

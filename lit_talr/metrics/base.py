@@ -36,7 +36,7 @@ class DomainMetric(Metric):
 
     @property
     def name(self) -> str:
-        """What the score is by; scores by two names are not compared."""
+        """Name of the rule; scores by two names are not compared."""
         return type(self).__name__
 
     def figure(self) -> "Figure | None":

@@ -272,8 +272,8 @@ def test_options_on_the_command_line() -> None:
     parser = ArgumentParser()
     parser.add_subclass_arguments(DomainDataModule, "data")
     words = ["--data=Records", "--data.train=[a.csv, b.csv]", "--data.prompt=[q, context]", "--data.metric=Choice", "--data.metric.letters=ABC"]
-    data = parser.instantiate_classes(parser.parse_args([*words, "--data.group=kind"])).data
+    data = parser.instantiate(parser.parse_args([*words, "--data.group=kind"])).data
     assert (data.train, data.prompt, data.metric().whole.letters) == (["a.csv", "b.csv"], ["q", "context"], "ABC")
     config = parser.parse_args(["--data=Records", "--data.train=data/*.csv"])
-    assert parser.instantiate_classes(parser.parse_string(parser.dump(config))).data.train == "data/*.csv"
-    assert isinstance(parser.instantiate_classes(config).data.metric(), ExactMatch)
+    assert parser.instantiate(parser.parse_string(parser.dump(config))).data.train == "data/*.csv"
+    assert isinstance(parser.instantiate(config).data.metric(), ExactMatch)

@@ -59,4 +59,5 @@ def test_groups_without_rows_have_no_score_and_reset_empties_all() -> None:
     metric.update(["x", "y"], [example("x", "a"), example("x", "c")])
     assert set(metric.compute()) == {"score", "exact_match", "score/a", "score/c"}
     metric.reset()
-    assert metric.compute()["score"].isnan()
+    metric.update(["x"], [example("y", "b")])
+    assert metric.compute() == {"score": 0, "exact_match": 0, "score/b": 0}

@@ -87,7 +87,7 @@ def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
     data, plan = module.data, module.plan
     sizes = [(getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in module.parameters()]  # under ZeRO-3 a weight is empty
     trained, total = sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)
-    train, val, epoch = data.encoded["train"], data.encoded["val"], plan.order(0)
+    train, val, epoch = data.encoded["train"], data.encoded.get("val"), plan.order(0)
     return {
         "model": f"{module.pretrained or 'random weights'} ({module.backbone.config.model_type})" if module.backbone else "",
         "parameters": f"{trained:,} trained of {total:,}" + (f", {module.adapter}" if module.adapter else ""),
@@ -97,7 +97,7 @@ def summarize(trainer: Trainer, module: DomainSFT) -> dict[str, str]:
         + (f", {len(epoch):,} per epoch" if len(epoch) != len(train) else "")
         + dropped(data.counts["train"])
         + "".join(f"; {len(general.encoded['train']):,} of them {type(general).__name__}{dropped(general.counts['train'])}" for general in data.sources[1:]),
-        "val rows": f"{len(val):,}" + dropped(data.counts["val"]),
+        "val rows": f"{len(val):,}{dropped(data.counts['val'])}" if val else "none",
         "tokens": f"{train.lengths[epoch].sum():,} per epoch, {train.num_supervised[epoch].sum():,} supervised" + replayed(plan) + weighted(train),
         "steps": f"{module.num_steps:,} ({plan.steps_per_epoch:,} per epoch) of up to {data.batching.batch_size} examples: "
         f"{plan.accumulate} micro-batch(es) on {trainer.world_size} rank(s)",

@@ -51,9 +51,8 @@ ANSWERS = {
         "is settled here: responses are learned with their end token, never prompts; `data.turns` says which turns of a conversation, all or the last",
     ),
     **dict.fromkeys(("dataset", "datasets", "dataset_name", "dataset_path"), "is `data.train` here, a file or a hub name"),
-    **dict.fromkeys(
-        ("eval_dataset", "test_datasets", "val_size", "val_set_size"), "is `data.val` here, a file or a hub name; rows are not split off those of training"
-    ),
+    **dict.fromkeys(("eval_dataset", "test_datasets"), "is `data.val` here, a file or a hub name"),
+    **dict.fromkeys(("val_size", "val_set_size"), "is `data.validation` here, the share of the training rows that validates instead"),
     **dict.fromkeys(
         ("dataset_text_field", "field_messages"), "is `data.prompt` and `data.response` here, or for conversations `data.messages`: the names of columns"
     ),

@@ -2,13 +2,13 @@
 
 import glob
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lit_talr.data.text_rows import Columns, other_separator, read_csv, read_json, read_json_lines
+from lit_talr.data.table import make_table
+from lit_talr.data.text_rows import Rows, kind_of, read_csv, read_json, read_json_lines
 from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import looks_like_path, why_broken
 from lit_talr.utils.waiting import cache_fault, fetching
@@ -16,16 +16,18 @@ from lit_talr.utils.waiting import cache_fault, fetching
 if TYPE_CHECKING:  # takes long to import, and not every command reads rows
     import datasets
 
-READERS: dict[str, Callable[[Path], Columns]] = {".jsonl": read_json_lines, ".json": read_json, ".csv": read_csv}
-UNREADABLE = (ValueError, TypeError, NotImplementedError, OverflowError, RecursionError)  # Arrow's errors are the first three
+READERS: dict[str, Callable[[Path], Rows]] = {".jsonl": read_json_lines, ".json": read_json, ".csv": read_csv, ".tsv": read_csv}
+KINDS = "a .jsonl, .json, .csv, .tsv (also .gz and .zst) or .parquet file"
+SPLITS = {"validation": ("validation", "val", "valid", "dev")}
+"""Names that a split has in folders, where there are several."""
 
 
 def load_rows(source: str, split: str, columns: Iterable[str], revision: str | None = None, subset: str | None = None) -> "datasets.Dataset":
-    """Loads the rows of a local JSONL, JSON or CSV file (also gzipped), of a Parquet file, or of one split of a data set of the hub.
+    """Loads the rows of a local JSONL, JSON, CSV or TSV file (also compressed), of a Parquet file, or of one split of a saved or a hub data set.
 
     Args:
         source: A path, or a hub name.
-        split: The split of a hub data set; a file is one split.
+        split: The split of a folder that ``datasets`` saved, or of a hub data set; a file is one split.
         columns: Columns that must be there.
         revision: Commit, tag or branch of a hub data set.
         subset: The configuration of a hub data set that has several.
@@ -38,14 +40,16 @@ def load_rows(source: str, split: str, columns: Iterable[str], revision: str | N
     datasets.disable_progress_bars()
     datasets.utils.logging.set_verbosity(logging.CRITICAL)  # it logs what it raises as well
     path = Path(source)
-    kind = Path(path.name.removesuffix(".gz")).suffix
+    kind = kind_of(path)
     if path.is_file() and kind in (*READERS, ".parquet"):
         check_content(path)
         rows = make_table(path, READERS[kind](path)) if kind in READERS else load_parquet(path)
+    elif path.is_dir():
+        rows = load_saved(path, split)
     elif path.exists():
-        raise ValueError(f"{source}: is {'a folder' if path.is_dir() else 'of no known kind'}; give a .jsonl, .csv or .parquet file.")
+        raise ValueError(f"{source}: is of no known kind; give {KINDS}.")
     elif kind in (*READERS, ".parquet") or looks_like_path(source):
-        raise ValueError(f"{source}: no such file of rows; give a .jsonl, .csv or .parquet file, or the name of a data set of the hub.")
+        raise ValueError(f"{source}: no such file of rows; give {KINDS}, or the name of a data set of the hub.")
     else:
         rows = load_from_hub(source, split, revision, subset)
     if not len(rows):
@@ -71,12 +75,10 @@ def check_content(path: Path) -> None:
 
 
 def missing_column(column: str, rows: "datasets.Dataset", way_out: str = "") -> str:
-    """The end of a sentence about a column that a file lacks, with the way out: one object around all rows, or a separator that is no comma, explains it."""
+    """The end of a sentence about a column that a file lacks, with the way out: one object around all rows explains it."""
     if inner := list_of_rows(rows):
         return f"is one object, whose `{inner}` holds the rows; write that list itself, or one of its objects a line."
-    names = rows.column_names
-    way_out = other_separator(",".join(names)) or way_out
-    return f"column `{column}` is missing; the file has {show_columns(names)}{f'; {way_out}' if way_out else ''}."
+    return f"column `{column}` is missing; the file has {show_columns(rows.column_names)}{f'; {way_out}' if way_out else ''}."
 
 
 def show_columns(names: Sequence[str]) -> str:
@@ -91,11 +93,6 @@ def list_of_rows(rows: "datasets.Dataset") -> str | None:
         return None
     lists = {name: value for name, value in rows[0].items() if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)}
     return next((name for name, items in lists.items() if name != "tools" and not {"role", "from"} & items[0].keys()), None)
-
-
-def row_name(source: str, index: int) -> str:
-    """The name of a row in messages; rows count from 1."""
-    return f"{source}: row {index + 1}"
 
 
 def load_parquet(path: Path) -> "datasets.Dataset":
@@ -113,43 +110,27 @@ def load_parquet(path: Path) -> "datasets.Dataset":
         raise ValueError(f"{path}: cannot be read as parquet ({cache_fault() or first_line(error.__cause__ or error)}).") from error
 
 
-def make_table(path: Path, columns: Columns) -> "datasets.Dataset":
-    """Columns as a table; one that Arrow has no type for, such as one of texts and numbers, is stored as JSON. So is one of objects, whose keys differ."""
+def load_saved(path: Path, split: str) -> "datasets.Dataset":
+    """Loads a folder that ``save_to_disk`` of `datasets` wrote, or the split of one that holds several.
+
+    Raises:
+        ValueError: For a folder of something else, a damaged one, and a missing split.
+    """
     import datasets
 
-    nested = {name for name, column in columns.items() if any(map(holds_objects, column))}  # Arrow would give every object the keys of all
-    if not nested:
-        try:
-            return datasets.Dataset.from_dict(columns)
-        except UNREADABLE:
-            pass
-    features: dict[str, Any] = {}
-    for name, column in columns.items():
-        if name not in nested:
-            try:
-                features[name] = datasets.Dataset.from_dict({name: column}).features[name]
-                continue
-            except UNREADABLE:
-                pass
-        features[name] = datasets.Json()
-        columns = columns | {name: [as_json(path, index, value, features[name]) for index, value in enumerate(column)]}
-    return datasets.Dataset.from_dict(columns, datasets.Features(features))
-
-
-def holds_objects(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and any(map(holds_objects, value)))
-
-
-def as_json(path: Path, index: int, value: Any, feature: "datasets.Json") -> str:
-    """Encodes a cell here, since `datasets` would take a text that looks like JSON, such as "7", for JSON."""
+    if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        raise ValueError(f"{path}: is a folder that `save_to_disk` of `datasets` did not write; give {KINDS}, or several by a pattern, such as {path}/*.jsonl.")
     try:
-        text = json.dumps(value)
-        if feature.decode_example(text) == value:
-            return text
-        problem = "it holds a value that JSON does not keep"
-    except UNREADABLE as error:
-        problem = first_line(error)
-    raise ValueError(f"{row_name(str(path), index)} cannot be read ({problem}: {value!r:.60}); correct it or remove the row.")
+        saved = datasets.load_from_disk(str(path))
+        if isinstance(saved, datasets.DatasetDict):
+            names = [name for name in SPLITS.get(split, (split,)) if name in saved]
+            if not names:
+                raise ValueError(f"has no split `{split}`, but {show_columns(list(saved))}; give the folder of one of these")
+            saved = saved[names[0]]
+        saved.data.validate(full=True)
+        return saved.with_format(None)
+    except Exception as error:  # a damaged folder shows as any error of Arrow, of JSON, or of `datasets`
+        raise ValueError(f"{path}: cannot be read as a folder of `datasets` ({first_line(error.__cause__ or error)}).") from error
 
 
 def load_from_hub(name: str, split: str, revision: str | None, subset: str | None) -> "datasets.Dataset":

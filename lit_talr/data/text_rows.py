@@ -1,79 +1,98 @@
-"""Rows of JSON, JSON Lines and CSV files as columns; errors name the row."""
+"""Rows of JSON, JSON Lines and CSV files, one after the other; errors name the row."""
 
 import csv
 import gzip
 import io
 import json
+import logging
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from lit_talr.utils.errors import first_line
 
-Columns = dict[str, list[Any]]
-SEPARATORS = (";", "\t", "|")
-"""Characters between cells where they are no commas."""
+logger = logging.getLogger(__name__)
+Rows = Iterator[dict[str, Any]]
+SEPARATORS = ",;\t|"
+"""Characters that may stand between cells."""
+COMPRESSED = {".gz": (b"\x1f\x8b", "gzipped"), ".zst": (b"\x28\xb5\x2f\xfd", "compressed by zstd")}
+"""Ends of the names of compressed files, the bytes that such a file begins with, and what it is."""
 
 
-def read_csv(path: Path) -> Columns:
+def read_csv(path: Path) -> Rows:
     """Every cell is a text: an empty one is "", "01" stays "01". A quoted cell may hold commas and newlines.
+
+    The header shows what separates the cells: commas, semicolons, tabs or bars; a file ``.tsv`` has tabs. What is no comma is said in the log.
 
     Raises:
         ValueError: For a file that is not UTF-8, a repeated column name, a row with more or fewer cells than the header, and a quote that is not closed.
     """
     csv.field_size_limit(sys.maxsize)  # or a cell of more than 131,072 characters, a long note, would be refused
-    text = open_text(path, newline="")
-    separator = other_separator(text.readline())
-    text.seek(0)
-    reader = filter(None, csv.reader(text, strict=True))  # empty lines are no rows
-    rows: list[list[str]] = []
+    separator = find_separator(path)
+    reader = filter(None, csv.reader(read_lines(path, newline=""), strict=True, delimiter=separator))  # empty lines are no rows
+    number = 0
     try:
         names = next(reader, [])
-        for row in reader:
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{path}: column `{name}` stands in the header more than once; rename one of them.")
+        for number, row in enumerate(reader, start=1):
             if len(row) != len(names):
-                way_out = separator or "put quotes around a cell that holds a comma"
-                raise ValueError(f"{path}: row {len(rows) + 1} has {len(row)} cell(s), but the header has {len(names)}; {way_out}.")
-            rows.append(row)
+                way_out = f"put quotes around a cell that holds {'a comma' if separator == ',' else f'{separator!r}, which separates the cells of this file'}"
+                raise ValueError(f"{path}: row {number} has {len(row)} cell(s), but the header has {len(names)}; {way_out}.")
+            yield dict(zip(names, row, strict=True))
     except csv.Error as error:
-        way_out = separator or "a quote inside a quoted cell is written twice"
-        raise ValueError(f"{path}: row {len(rows) + 1} is not CSV ({error}); {way_out}.") from error
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{path}: column `{name}` stands in the header more than once; rename one of them.")
-    return {name: [row[index] for row in rows] for index, name in enumerate(names)}
+        raise ValueError(f"{path}: row {number + 1} is not CSV ({error}); a quote inside a quoted cell is written twice.") from error
 
 
-def other_separator(header: str) -> str:
-    """The way out where the names of the columns show that no commas separate the cells of a file; empty for all others."""
-    found = next((mark for mark in SEPARATORS if mark in header and "," not in header), None)
-    return f"write it with commas, since its cells are separated by {found!r}" if found else ""
+def kind_of(path: Path) -> str:
+    """The end of a file's name that says what it holds, such as ``.csv`` of ``a.csv.gz``."""
+    return Path(path.stem if path.suffix in COMPRESSED else path.name).suffix
 
 
-def read_json_lines(path: Path) -> Columns:
-    """One object a line; a key that a row lacks is None there.
+def find_separator(path: Path) -> str:
+    """Finds the character between the cells of a file, by its name and its header."""
+    if kind_of(path) == ".tsv":
+        return "\t"
+    with closing(read_lines(path, newline="")) as lines:
+        header = next(lines, "")
+    try:
+        separator = csv.Sniffer().sniff(header, SEPARATORS).delimiter
+    except csv.Error:  # one column
+        return ","
+    if separator != ",":
+        rank_zero_only(logger.info)(f"{path}: its cells are separated by {separator!r}, as its header shows.")
+    return separator
+
+
+def read_json_lines(path: Path) -> Rows:
+    """One object a line.
 
     Raises:
         ValueError: For a file that is not UTF-8, and a line that is not one JSON object.
     """
-    return columns_of(path, parse_lines(path, filter(None, map(str.rstrip, open_text(path, newline="\n")))))
+    return check_objects(path, parse_lines(path, filter(None, map(str.rstrip, read_lines(path, newline="\n")))))
 
 
-def read_json(path: Path) -> Columns:
+def read_json(path: Path) -> Rows:
     """A list of objects, a single one, or one a line.
 
     Raises:
         ValueError: As for ``read_json_lines``.
     """
-    text = open_text(path, newline="\n").read()
+    text = "".join(read_lines(path, newline="\n"))
     try:
         value = parse_json(text)
     except (RecursionError, ValueError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             return read_json_lines(path)
         raise ValueError(f"{path}: is not JSON that can be read ({error}); it must hold a list of objects, or one object a line.") from error
-    return columns_of(path, value if isinstance(value, list) else [value])
+    return check_objects(path, value if isinstance(value, list) else [value])
 
 
 def parse_lines(path: Path, lines: Iterable[str]) -> Iterator[Any]:
@@ -85,10 +104,6 @@ def parse_lines(path: Path, lines: Iterable[str]) -> Iterator[Any]:
             raise ValueError(f"{path}: row {number} is not JSON ({reason}); each line must hold one JSON object.") from error
 
 
-def parse_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=unique_keys)
-
-
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) < len(pairs):
@@ -97,37 +112,65 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def columns_of(path: Path, rows: Iterable[Any]) -> Columns:
-    columns: Columns = {}
-    number = 0
+parse_json = json.JSONDecoder(object_pairs_hook=unique_keys).decode
+"""Reads a JSON text; refuses an object that has a key twice."""
+
+
+def check_objects(path: Path, rows: Iterable[Any]) -> Rows:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"{path}: row {number} is a JSON {type(row).__name__}, not an object; give one JSON object for each row.")
-        for name, value in row.items():
-            column = columns.setdefault(name, [])
-            column += [None] * (number - 1 - len(column))
-            column.append(value)
-    return {name: column + [None] * (number - len(column)) for name, column in columns.items()}
+        yield row
 
 
-def open_text(path: Path, newline: str) -> IO[str]:
-    """A file's text, unzipped where its name ends in .gz, without a byte order mark.
+def read_lines(path: Path, newline: str) -> Generator[str]:
+    """A file's lines of text with their ends, decompressed where its name ends in .gz or .zst, without a byte order mark.
 
     Raises:
-        ValueError: If the file cannot be read, and for the first line that is not UTF-8 or holds a zero byte, as the text of UTF-16 does.
+        ValueError: If the file cannot be read, and for a line that is not UTF-8 or holds a zero byte, as the text of UTF-16 does.
     """
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        with open_bytes(path) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline=newline) as lines:
+            try:
+                for line in lines:
+                    if "\0" in line:
+                        raise UnicodeError("zero byte")
+                    yield line
+            except UnicodeError as error:
+                raise ValueError(why_no_text(path)) from error
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read ({first_line(error)}).") from error
-    if content.startswith(b"\x1f\x8b"):
-        raise ValueError(f"{path}: is gzipped, which its name does not say; name it {path.name}.gz, or unzip it.")
-    for number, line in enumerate(io.BytesIO(content), start=1):
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: line {number} is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8.") from error
-        if b"\0" in line:
-            raise ValueError(f"{path}: line {number} is not UTF-8 text (zero byte at byte {line.index(0)}); save the file as UTF-8.")
-    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=newline)
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """A file's content, decompressed where its name says so.
+
+    Raises:
+        ValueError: For a compressed file whose name does not say so.
+    """
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    if path.suffix == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))
+    content = path.open("rb")
+    start = content.peek(4)[:4]
+    for end, (mark, noun) in COMPRESSED.items():
+        if start.startswith(mark):
+            content.close()
+            raise ValueError(f"{path}: is {noun}, which its name does not say; name it {path.name}{end}, or decompress it.")
+    return content
+
+
+def why_no_text(path: Path) -> str:
+    """The sentence about the first line that is not UTF-8 or holds a zero byte."""
+    with open_bytes(path) as content:
+        for number, line in enumerate(content, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"{path}: line {number} is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8."
+            if b"\0" in line:
+                return f"{path}: line {number} is not UTF-8 text (zero byte at byte {line.index(0)}); save the file as UTF-8."
+    return f"{path}: is not UTF-8; save the file as UTF-8."

@@ -19,7 +19,7 @@ from lit_talr.data.batch_plan import Batching, BatchPlan, arrange
 from lit_talr.data.encoded import EncodedExamples, Identity
 from lit_talr.data.encoder import ChatEncoder, Encoded, TooLong
 from lit_talr.data.encoding import Encoding
-from lit_talr.data.example import Example, Part, Split, place
+from lit_talr.data.example import Example, Message, Part, Split, place
 from lit_talr.data.mixture import Mixture
 from lit_talr.data.token_cache import MANY, encode_many, encode_row
 from lit_talr.data.tokenizer import load_tokenizer
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 LEARNED = "the model is scored on rows that it was trained on"
 SHARED = (("train", "val", LEARNED), ("train", "test", LEARNED), ("val", "test", "what `val/nll` chooses is then partly chosen by the test rows"))
 """Splits that should not share rows, and the harm if they do."""
+NO_VALIDATION = "There are no validation rows, so `val/nll` is not measured; `data.val` gives a file of them, `data.validation` a share of the training rows."
 TEST_WINDOW = 16  # forward passes whose test prompts are sorted by length together
 
 
@@ -90,6 +91,8 @@ class DomainDataModule(LightningDataModule):
     source_name = ""
     """The data set's name, for reports and model cards."""
     license = "not stated"
+    without_shared = "remove them from one of the two"
+    """The way out where splits share rows."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -140,6 +143,11 @@ class DomainDataModule(LightningDataModule):
             raise ValueError("No tokenizer is named: give `tokenizer` (a folder or hub name) to the data, or `pretrained` or `tokenizer` to the module.")
         return self.tokenizer
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation rows; without any, a fit never validates."""
+        return True
+
     def setup(self, stage: str) -> None:
         self.encoder  # noqa: B018  an unusable tokenizer shows before any row is read
         if stage == "fit":
@@ -147,7 +155,9 @@ class DomainDataModule(LightningDataModule):
             self.set_up_training_plan()
             if "held_out" in self.encoded:
                 self.plan("held_out")  # refuses a row that no micro-batch can hold
-        if stage in ("fit", "validate"):
+        if stage == "fit" and not self.has_validation:
+            self.trainer.limit_val_batches = 0
+        elif stage in ("fit", "validate"):
             self.encode("val")
             num_rows, num_ranks = len(self.encoded["val"]), self.trainer.world_size
             self.val_plan = self.plan("val")
@@ -155,6 +165,8 @@ class DomainDataModule(LightningDataModule):
                 raise ValueError(f"There are {num_rows} validation rows for {num_ranks} ranks; give at least one row for each rank, or fewer ranks.")
         if stage == "fit":
             self.remarks = [*self.unlearned("train"), *self.unlearned("val"), *self.shared_rows(), *self.idle_ranks()]
+            if not self.has_validation:
+                self.remarks.append(NO_VALIDATION)
         if stage == "test":
             self.encode_prompts("test")
             self.remarks = self.unlearned("test")
@@ -162,7 +174,7 @@ class DomainDataModule(LightningDataModule):
     def unlearned(self, split: Split) -> list[str]:
         """Sentences about what the rows of a split hold and the model does not get as it is written there: what is not read, and special tokens as text."""
         sentences = [sentence for source in self.sources for sentence in source.unread[split]]
-        if found := [(example, token) for example in self.kept[split] if (token := self.encoder.special_in(example))]:
+        if found := [(example, token) for example in self.kept.get(split, ()) if (token := self.encoder.special_in(example))]:
             example, token = found[0]
             sentences.append(
                 f"{split} has special tokens of the tokenizer in the texts of {len(found):,} of its {len(self.kept[split]):,} rows (the first: {place(example)}"
@@ -180,12 +192,12 @@ class DomainDataModule(LightningDataModule):
 
     def shared_rows(self) -> list[str]:
         """Counts the training rows that are also validation or test rows, and the validation rows that are also test rows, in sentences."""
-        rows = {"train": self.kept["train"], "val": self.kept["val"], "test": self.test_examples()}
+        rows = {"train": self.kept["train"], "val": self.kept.get("val", ()), "test": self.test_examples()}
         counts = {split: Counter(map(row_hash, examples)) for split, examples in rows.items()}
         sentences = []
         for split, other, harm in SHARED:
             if number := sum(count for key, count in counts[split].items() if key in counts[other]):
-                sentences.append(f"{split} shares {number:,} of its {len(rows[split]):,} rows with {other}: {harm}; remove them from one of the two.")
+                sentences.append(f"{split} shares {number:,} of its {len(rows[split]):,} rows with {other}: {harm}; {self.without_shared}.")
         return sentences
 
     def idle_ranks(self) -> list[str]:
@@ -263,8 +275,8 @@ class DomainDataModule(LightningDataModule):
         """
         general.trainer = self.trainer
         general.encode("train")
-        aside = set(map(turns_text, self.kept.get("held_out", ())))
-        if number := sum(turns_text(example) in aside for example in general.kept["train"]):
+        aside = {turns_text(example.messages) for example in self.kept.get("held_out", ())}
+        if number := sum(turns_text(example.messages) in aside for example in general.kept["train"]):
             raise ValueError(
                 f"`data.held_out` sets aside rows that {number:,} of the general rows repeat, which are trained on; remove them from `data.replay.general`."
             )
@@ -284,7 +296,7 @@ class DomainDataModule(LightningDataModule):
         """
         if split != "train" or not self.held_out:
             return {split: list(range(len(examples)))}
-        aside = held_out([turns_text(example) for example in examples], self.held_out, seed=0)
+        aside = held_out([turns_text(example.messages) for example in examples], self.held_out, seed=0)
         if len(set(aside)) == 1:
             raise ValueError(
                 f"`data.held_out` is {self.held_out}, which sets aside {sum(aside):,} of {len(examples):,} training rows, and some of both kinds are needed; "
@@ -346,7 +358,7 @@ class DomainDataModule(LightningDataModule):
         """The prompts of a split and their right answers, as the things that a score is over."""
         prompts = self.prompts[split]
         answers = [example.meta.get("answer") for example in self.kept[split]]
-        return Items(len(prompts), "responses", digest(prompts, answers, type(self.metric()).__name__))
+        return Items(len(prompts), "responses", digest(prompts, answers, self.metric().name))
 
     def train_dataloader(self) -> DataLoader:
         assert self.train_plan is not None
@@ -354,8 +366,7 @@ class DomainDataModule(LightningDataModule):
         return self.loader(self.encoded["train"], self.train_plan)
 
     def val_dataloader(self) -> DataLoader:
-        assert self.val_plan is not None
-        return self.loader(self.encoded["val"], self.val_plan)
+        return self.loader(self.encoded["val"], self.val_plan) if self.val_plan else DataLoader(Identity(), batch_size=None, sampler=())
 
     def test_dataloader(self) -> DataLoader:
         """Yields ``MicroBatch``es; the prompts are looked up by their ids."""
@@ -401,9 +412,9 @@ def row_hash(example: Example) -> int:
     return hash(tuple((turn["role"], content if isinstance(content := turn["content"], str) else repr(content)) for turn in example.messages))
 
 
-def turns_text(example: Example) -> str:
-    """Writes the turns of a conversation as one text, the same on every machine."""
-    return json.dumps([[turn["role"], turn["content"]] for turn in example.messages], sort_keys=True, default=repr)
+def turns_text(messages: Sequence[Message]) -> str:
+    """Writes turns as one text, the same on every machine."""
+    return json.dumps([[turn["role"], turn["content"]] for turn in messages], sort_keys=True, default=repr)
 
 
 def format_counts(counts: Counter[str]) -> str:

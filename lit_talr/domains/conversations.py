@@ -4,7 +4,7 @@ import json
 from typing import Any, Literal, cast
 
 from lit_talr.data.example import Example, Message, Weight
-from lit_talr.data.messages import check_messages, content_text
+from lit_talr.data.messages import RENAMED, check_messages, content_text
 from lit_talr.data.weights import read_spans, read_weight
 
 LEARNED = ("train", "weight", "weights")
@@ -26,9 +26,7 @@ def conversation(turns: object, column: str, choice: Literal["all", "last"], sys
     """
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError(f"{where}: `{column}` must be a list of turns with the texts `role` and `content`, got {turns!r:.80}.")
-    if {"from", "value"} <= turns[0].keys():
-        raise ValueError(f"{where}: `{column}` has turns with the keys `from` and `value`; rename them to `role` and `content`.")
-    turns = [without_none(turn) for turn in turns]
+    turns = [with_role(without_none(turn)) for turn in turns]
     messages = [cast(Message, {key: value for key, value in turn.items() if key not in LEARNED}) for turn in turns]
     try:
         check_messages(messages)
@@ -44,6 +42,14 @@ def conversation(turns: object, column: str, choice: Literal["all", "last"], sys
     messages = messages[: supervised[-1] + 1]
     own = [weight._replace(turn=index) for index, weights_of_turn in enumerate(weights[: len(messages)]) for weight in weights_of_turn]
     return Example(messages, supervised, {"where": where, "answer": content_text(messages[-1])}, weights=own)
+
+
+def with_role(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn of the form of ShareGPT, with ``from`` and ``value``, by the usual keys and roles; another one as it is."""
+    if not {"from", "value"} <= turn.keys() or {"role", "content"} & turn.keys():
+        return turn
+    others = {key: value for key, value in turn.items() if key not in ("from", "value")}
+    return {"role": RENAMED.get(turn["from"], turn["from"]) if isinstance(turn["from"], str) else turn["from"], "content": turn["value"], **others}
 
 
 def learned_turns(messages: list[Message], flags: list[bool | None], choice: Literal["all", "last"]) -> tuple[int, ...]:

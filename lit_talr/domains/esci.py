@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lit_talr.data.example import Example, Split
-from lit_talr.data.rows import load_rows, row_name
+from lit_talr.data.rows import load_rows
+from lit_talr.data.table import row_name
 from lit_talr.domains.published import PublishedSplits
 from lit_talr.domains.rows import Row, held_out, require_text
 from lit_talr.metrics.classes import ClassScores

@@ -19,7 +19,8 @@ from lit_talr.data.example import Example, Split
 from lit_talr.data.rows import load_rows
 from lit_talr.domains.published import Published
 from lit_talr.domains.rows import Row, folded, held_out, named_rows
-from lit_talr.metrics.math_match import MathMatch, final_text
+from lit_talr.metrics.math_answer import final_text
+from lit_talr.metrics.math_match import MathMatch
 from lit_talr.metrics.numeric_match import after_answer_is
 from lit_talr.utils.errors import check_in
 

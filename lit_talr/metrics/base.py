@@ -34,9 +34,27 @@ class DomainMetric(Metric):
     def judge(self, response: str, example: Example) -> dict[str, object]:
         """Tells how one response was read and whether it is right, for the responses file: at least ``{"correct": bool}``."""
 
+    @property
+    def name(self) -> str:
+        """Name of the rule; scores by two names are not compared."""
+        return type(self).__name__
+
     def figure(self) -> "Figure | None":
         """Draws the scores so far, where a metric has a picture; collective, as ``compute``."""
         return None
+
+
+def right_answers(example: Example) -> list[str]:
+    """The right answers of an example, of which any counts: ``meta["answer"]`` is one, or a list.
+
+    Raises:
+        ValueError: For an empty list, by the row's name where ``meta`` has it (``where``).
+    """
+    answer = example.meta["answer"]
+    answers = [str(one) for one in answer] if isinstance(answer, list | tuple) else [str(answer)]
+    if not answers:
+        raise ValueError(f"{place(example)}`answer` must hold at least one right answer, got an empty list; fill it in or remove the row.")
+    return answers
 
 
 class CorrectShare(DomainMetric):

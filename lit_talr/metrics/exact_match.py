@@ -3,13 +3,13 @@
 import re
 
 from lit_talr.data.example import Example
-from lit_talr.metrics.base import CorrectShare
+from lit_talr.metrics.base import CorrectShare, right_answers
 
 WORD = re.compile(r"[\w-]++")
 
 
 class ExactMatch(CorrectShare):
-    """The share of responses that equal ``example.meta["answer"]``, apart from surrounding white space.
+    """The share of responses that equal ``example.meta["answer"]``, or one of several there, apart from surrounding white space.
 
     ``judge`` also tells whether a response is right when read leniently: whether it ends with the right answer, whatever comes before, in whatever quotes
     and brackets. A model that was taught another form of answer can still know the right one.
@@ -22,8 +22,9 @@ class ExactMatch(CorrectShare):
     """
 
     def judge(self, response: str, example: Example) -> dict[str, object]:
-        text, answer = response.strip(), str(example.meta["answer"]).strip()
-        return {"extracted": text, "correct": text == answer, "lenient": text == answer or ends_with(text, answer)}
+        text, answers = response.strip(), [answer.strip() for answer in right_answers(example)]
+        correct = text in answers
+        return {"extracted": text, "correct": correct, "lenient": correct or any(ends_with(text, answer) for answer in answers)}
 
 
 def ends_with(text: str, answer: str) -> bool:

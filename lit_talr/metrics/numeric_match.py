@@ -244,6 +244,8 @@ def after_answer_is(text: str, mark: str = "") -> str:
 class NumericMatch(CorrectShare):
     """The share of responses whose final number equals ``example.meta["answer"]``, exactly; the module's text tells which number that is.
 
+    The right answer may be a whole response that marks its number (``####``, a box, "answer is").
+
     ``compute`` gives ``score``, and ``strict``, which counts only responses with their number in a line ``#### number``; both are NaN before the first
     example.
 
@@ -266,6 +268,8 @@ class NumericMatch(CorrectShare):
     def judge(self, response: str, example: Example) -> dict[str, object]:
         answer = str(example.meta["answer"])
         expected = parse_number(answer)
+        if expected is None and (marked := find_number(answer))[1] != "last":  # a whole response, as of GSM8K
+            expected = marked[0]
         if expected is None:
             raise ValueError(f"{place(example)}`answer` must be a number, got {answer[:80]!r}; correct the row.")
         value, source = find_number(response)

@@ -111,7 +111,7 @@ def data_options(data: DomainDataModule, plan: BatchPlan) -> Options:
         "data.replay.share": mixture and mixture.share,
         "data.held_out": data.held_out or None,
         "training rows (hash of their tokens)": data.encoded["train"].content_hash[:16],
-        "validation rows (hash of their tokens)": data.encoded["val"].content_hash[:16],
+        "validation rows (hash of their tokens)": data.encoded["val"].content_hash[:16] if "val" in data.encoded else None,
         **({"held-out rows (hash of their tokens)": data.encoded["held_out"].content_hash[:16]} if data.held_out else {}),
         "number of the domain's own training rows": mixture.num_own if mixture else len(plan.lengths),
     }

@@ -1,5 +1,6 @@
 """Callbacks that watch a metric: it is one that the run logs, and they use it only with the weights that it was measured on."""
 
+import logging
 import re
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
@@ -7,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from lit_talr.losses.base import LossStrategy
 from lit_talr.training.evaluation import EvaluatedModule
 from lit_talr.utils.errors import nearest
 
+logger = logging.getLogger(__name__)
 STEP = ("train/loss", "train/nll", "train/learning_rate", "train/skipped_steps")
 VALIDATION = ("val/nll", "val/perplexity", "val/token_accuracy")
 BETTER = {
@@ -81,6 +84,8 @@ def adopt_monitors(trainer: Trainer) -> None:
     Raises:
         ValueError: With the way out; for a metric that the run does not log, with the nearest names.
     """
+    if not module_of(trainer).data.has_validation:
+        leave_out_best(trainer)
     check_watched(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
@@ -91,6 +96,30 @@ def adopt_monitors(trainer: Trainer) -> None:
                 callback.__class__ = FreshModelCheckpoint
         if isinstance(callback, ModelCheckpoint):
             flatten_names(callback)
+
+
+def module_of(trainer: Trainer) -> EvaluatedModule:
+    module = trainer.lightning_module
+    assert isinstance(module, EvaluatedModule)
+    return module
+
+
+def leave_out_best(trainer: Trainer) -> None:
+    """Takes checkpoints that are kept by a score of validation rows out of a run that has none; says so.
+
+    Raises:
+        ValueError: For a callback that measures where validation ends.
+    """
+    for callback in list(trainer.callbacks):  # type: ignore[attr-defined]
+        name = type(callback).__name__
+        if isinstance(callback, ModelCheckpoint) and str(callback.monitor).startswith("val/"):
+            trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
+            rank_zero_only(logger.warning)(f"`{name}` with `monitor: {callback.monitor}` is left out, since there are no validation rows.")
+        elif is_overridden("on_validation_epoch_end", callback, Callback) and getattr(callback, "every_n_epochs", None) is not None:
+            raise ValueError(
+                f"`{name}` with `every_n_epochs: {callback.every_n_epochs}` measures where validation ends, and there are no validation rows; give `data.val` "
+                "or `data.validation`, or `every_n_epochs: null`."
+            )
 
 
 def check_monitor(callback: EarlyStopping | ModelCheckpoint) -> None:
@@ -131,20 +160,20 @@ def check_watched(trainer: Trainer) -> None:
     Raises:
         ValueError: With the nearest name.
     """
-    module = trainer.lightning_module
-    assert isinstance(module, EvaluatedModule)
+    module = module_of(trainer)
     parts = [module, *module.loss.modules(), *trainer.callbacks]  # type: ignore[union-attr, attr-defined]
     if any(not type(part).__module__.startswith(OWN) and not isinstance(part, LogsMetrics) for part in parts):
         return
     known = logged_names(trainer, module)
     of_weights = [name for name in known if not name.startswith("train/")]  # others are of the weights before a step
-    listed = ", ".join(of_weights) or "no score, since validation is off (`trainer.limit_val_batches`)"
+    why = "`trainer.limit_val_batches: 0` turns validation off" if module.data.has_validation else "there are no validation rows"
+    listed = ", ".join(of_weights) or f"no score, since {why}"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for verb, name in watched(callback):
             if name in VALIDATION and name not in known:
                 raise ValueError(
-                    f"`{type(callback).__name__}` {verb} `{name}`, which nothing measures, since `trainer.limit_val_batches: 0` turns validation off; "
-                    "leave that out, or give `trainer.callbacks` without this one."
+                    f"`{type(callback).__name__}` {verb} `{name}`, which nothing measures, since {why}; "
+                    "change that, or give `trainer.callbacks` without this one."
                 )
             if not any(fnmatchcase(name, pattern) for pattern in known):
                 near = nearest(name.replace("loss", "nll"), of_weights)[:1]

@@ -140,7 +140,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--model.optimizer.lr", "fast"], "`model.optimizer.lr` must be a number, got fast."),
         (["--model.optimizer", "torch.optim.AdamWW"], "`model.optimizer`: there is no class AdamWW; did you mean AdamW? There are ASGD, Adadelta"),
         (["--trainer.callbacks+=Foo"], "`trainer.callbacks`: there is no class Foo; there are "),
-        (["--data.train", "tests"], "tests: is a folder; give a .jsonl, .csv or .parquet file."),
+        (["--data.train", "tests"], "tests: is a folder that `save_to_disk` of `datasets` did not write; give a .jsonl"),
         (["--run", ""], "`run` must name a folder"),
         (["--trainer.precision", "bf16-true"], "`trainer.precision: bf16-true` keeps the weights in bf16"),
         (["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"], "Give `trainer.max_epochs` or `trainer.max_steps`"),

@@ -83,7 +83,7 @@ def test_a_name_is_no_pattern(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "./missing", "rows.parquet"])
 def test_no_such_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"no such file of rows; give a .jsonl, .csv or .parquet file"):
+    with pytest.raises(ValueError, match=r"no such file of rows; give a .jsonl, .json, .csv, .tsv .also .gz and .zst. or .parquet file"):
         load_rows(str(tmp_path / name), "train", [])
 
 
@@ -99,11 +99,17 @@ def test_a_broken_parquet_file(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "what"), [("folder", "a folder"), ("rows.xlsx", "of no known kind")])
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("folder", "a folder that `save_to_disk` of `datasets` did not write; give a .jsonl.*, or several by a pattern, such as .*/folder/.+"),
+        ("rows.xlsx", "of no known kind; give a .jsonl"),
+    ],
+)
 def test_not_a_file_of_rows(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "rows.xlsx").write_text("x")
-    with pytest.raises(ValueError, match=f"{name}: is {what}; give a .jsonl, .csv or .parquet file"):
+    with pytest.raises(ValueError, match=f"{name}: is {what}"):
         load_rows(str(tmp_path / name), "train", [])
 
 
@@ -123,3 +129,35 @@ def test_a_part_of_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_rows("owner/name", "test", ["asked"], "abc", "main")[0]["asked"] == "owner/name main test abc"
     with pytest.raises(ValueError, match=r"owner/name: no such file, and no data set .* could be read from the hub \(Config name is missing.\)"):
         load_rows("owner/name", "test", [])
+
+
+def test_columns_of_several_kinds_are_as_if_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {
+        "late": [None, None, None, "x", "y"],
+        "numbers": [1, 2, 2.5, None, 3],
+        "mixed": ["7", "8", 9, {"b": 1}, {"c": 2}],
+        "large": [2**60 + 1, 1, 0.5, 1, 1],
+        "lists": [[1], [2], [], [0.5], None],
+    }
+    rows = [{name: values[index] for name, values in columns.items() if not (name == "late" and index < 2)} for index in range(5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = load_rows(str(tmp_path / "rows.jsonl"), "train", [])
+    monkeypatch.setattr("lit_talr.data.table.BLOCK", 2)
+    blocks = load_rows(str(tmp_path / "rows.jsonl"), "train", [])
+    assert whole.features == blocks.features
+    for name, values in columns.items():
+        assert list(whole[name]) == list(blocks[name]) == values
+
+
+def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list(ROWS)
+    table.with_format("numpy").save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": table, "val": table.select([0])}).save_to_disk(tmp_path / "all")
+    assert list(load_rows(str(tmp_path / "one"), "test", [])) == list(load_rows(str(tmp_path / "all"), "train", [])) == ROWS
+    assert list(load_rows(str(tmp_path / "all"), "validation", [])) == ROWS[:1]
+    with pytest.raises(ValueError, match=r"all: cannot be read .*\(has no split `test`, but `train`, `val`; give the folder of one of these\)"):
+        load_rows(str(tmp_path / "all"), "test", [])
+    (file,) = (tmp_path / "one").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="one: cannot be read as a folder of `datasets`"):
+        load_rows(str(tmp_path / "one"), "train", [])

@@ -3,11 +3,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 
 from lit_talr.data.rows import load_rows
 
 HALF = gzip.compress(b'{"a": "1"}\n' * 100, mtime=0)[:-12]
+ZSTD = pyarrow.compress(b'{"a": "1"}\n' * 100, "zstd", asbytes=True)
 
 
 def rows(folder: Path, name: str, content: bytes | str) -> list[dict[str, Any]]:
@@ -21,6 +23,9 @@ def rows(folder: Path, name: str, content: bytes | str) -> list[dict[str, Any]]:
         ("rows.csv", 'a,b\r\n"1\r\n2","x, \'y\' ""z"""\r\n\r\n007,\r\n', [{"a": "1\r\n2", "b": "x, 'y' \"z\""}, {"a": "007", "b": ""}]),
         ("rows.csv", "a,b\r1,2\r", [{"a": "1", "b": "2"}]),
         ("rows.csv", '\ufeffa,b\n5" pipe,\u2028\n', [{"a": '5" pipe', "b": "\u2028"}]),
+        ("rows.csv", "a;b\n1;2, 3\n", [{"a": "1", "b": "2, 3"}]),
+        ("rows.csv", '"a"|"b"\n"1|2"|"3"\n', [{"a": "1|2", "b": "3"}]),
+        ("rows.tsv", "a\tb,c;d\n1\t\n", [{"a": "1", "b,c;d": ""}]),
         ("rows.csv", f"a\n{'x' * 200_000}\n", [{"a": "x" * 200_000}]),
         ("rows.jsonl", '\ufeff{"a": "1\u2028\x85"}\r\n\n {"b": 2}\n', [{"a": "1\u2028\x85", "b": None}, {"a": None, "b": 2}]),
         ("rows.jsonl", '{"a": "2020-01-01"}\n{"a": "2020-01-02T00:00:00Z"}\n', [{"a": "2020-01-01"}, {"a": "2020-01-02T00:00:00Z"}]),
@@ -36,6 +41,7 @@ def rows(folder: Path, name: str, content: bytes | str) -> list[dict[str, Any]]:
 def test_what_is_read(tmp_path: Path, name: str, content: str, expected: list[dict[str, Any]]) -> None:
     assert rows(tmp_path, name, content) == expected
     assert rows(tmp_path, f"{name}.gz", gzip.compress(content.encode())) == expected
+    assert rows(tmp_path, f"{name}.zst", pyarrow.compress(content.encode(), "zstd", asbytes=True)) == expected
 
 
 @pytest.mark.parametrize(
@@ -45,8 +51,11 @@ def test_what_is_read(tmp_path: Path, name: str, content: str, expected: list[di
         ("rows.csv", 'a,b\n"1\n2",3\n4\n', "row 2 has 1 cell.s., but the header has 2"),
         ("rows.csv", 'a,b\n1,2\n"3,4\n', "row 2 is not CSV .unexpected end of data.; a quote inside a quoted cell is written twice"),
         ("rows.csv", 'a,b\n"5" pipe,2\n', "row 1 is not CSV .',' expected after '\"'."),
-        ("rows.csv", "a;b\n1;2, 3\n", "row 1 has 2 cell.s., but the header has 1; write it with commas, since its cells are separated by ';'"),
-        ("rows.csv", '"a";"b"\n"1";"2"\n', "row 1 is not CSV .*; write it with commas, since its cells are separated by ';'"),
+        (
+            "rows.csv",
+            "a;b\n1;2;3\n",
+            "row 1 has 3 cell.s., but the header has 2; put quotes around a cell that holds ';', which separates the cells of this file",
+        ),
         ("rows.csv", "a,b,a\n1,2,3\n", "column `a` stands in the header more than once; rename one of them"),
         ("rows.csv", "a,b\n", "has no rows"),
         ("rows.csv", "\n\n", "has no rows"),
@@ -67,10 +76,12 @@ def test_what_is_read(tmp_path: Path, name: str, content: str, expected: list[di
         ("rows.jsonl", '{"a": "x"}\n{"a": [-9223372036854775809]}', "row 2 cannot be read .Value is too small.*; correct it or remove the row"),
         ("rows.jsonl", '{"a": 1}\n{"a": 1e400}\n{"a": 100000000000000000000}', "row 3 cannot be read .Value is too big"),
         ("rows.jsonl", "\n \n", "has no rows"),
-        ("rows.jsonl", gzip.compress(b"{}", mtime=0), "is gzipped, which its name does not say; name it rows.jsonl.gz, or unzip it"),
+        ("rows.jsonl", gzip.compress(b"{}", mtime=0), "is gzipped, which its name does not say; name it rows.jsonl.gz, or decompress it"),
         ("rows.jsonl.gz", b'{"a": 1}', "cannot be read .Not a gzipped file"),
         ("rows.jsonl.gz", HALF, "cannot be read .Compressed file ended before"),
         ("rows.jsonl.gz", gzip.compress(b"", mtime=0), "has no rows"),
+        ("rows.jsonl", ZSTD, "is compressed by zstd, which its name does not say; name it rows.jsonl.zst, or decompress it"),
+        ("rows.jsonl.zst", ZSTD[:-4], "cannot be read .Truncated compressed stream"),
         ("rows.json", '[{"a": 1},\n', "is not JSON .*line 2 column 1.*; it must hold a list of objects, or one object a line"),
         ("rows.json", '[{"a": 1}, 2]', "row 2 is a JSON int, not an object; give one JSON object for each row"),
         ("rows.json", "null", "row 1 is a JSON NoneType, not an object"),
@@ -82,7 +93,7 @@ def test_what_is_read(tmp_path: Path, name: str, content: str, expected: list[di
         ),
         ("rows.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "has no rows: it is a pointer of Git LFS"),
         ("rows.csv", "<!DOCTYPE html><html></html>", "has no rows: it is a web page; fetch or write it again"),
-        ("rows.csv.zip", b"PK", "is of no known kind; give a .jsonl, .csv or .parquet file"),
+        ("rows.csv.zip", b"PK", "is of no known kind; give a .jsonl"),
     ],
 )
 def test_a_broken_file_is_named_in_one_sentence(tmp_path: Path, name: str, content: bytes | str, message: str) -> None:

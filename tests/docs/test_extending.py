@@ -1,16 +1,21 @@
 """The code of docs/extending.md and README.md runs, as their commands run it."""
 
+import importlib
 import json
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 
 from lit_talr.cli.command_line import main
+from lit_talr.data.example import Example
 from lit_talr.modeling.loading import load_model
 from tests.helpers.tiny import save_tokenizer
 
@@ -51,6 +56,18 @@ def test_a_penalty_of_ones_own(common: list[str], rows: list[str], tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("common", PAGES[1:], indirect=True)
+def test_a_metric_of_ones_own(common: list[str], rows: list[str]) -> None:
+    arguments = [*common, *rows, "-c", "configs/loss/standard.yaml", "--data.metric", "my_metrics.SameStart", "--data.metric.length", "2", "--print_config"]
+    with redirect_stdout(StringIO()) as printed, pytest.raises(SystemExit):
+        main(arguments)
+    metric = yaml.safe_load(printed.getvalue())["data"]["init_args"]["metric"]
+    assert metric == {"class_path": "my_metrics.SameStart", "init_args": {"length": 2}}
+    made = importlib.import_module("my_metrics").SameStart(2)
+    judged = [made.judge(text, Example.from_prompt("?", "abc", meta={"answer": "abc"}))["correct"] for text in ("abx", "ba")]
+    assert judged == [True, False]
+
+
 @pytest.mark.parametrize("common", PAGES[1:], indirect=True)
 def test_an_optimizer_of_ones_own(common: list[str], rows: list[str], tmp_path: Path) -> None:
     main([*common, *rows, "-c", "configs/loss/standard.yaml", "--model.optimizer", "my_optimizers.FrozenNorms", "--model.optimizer.lr", "0.1"])

@@ -294,7 +294,7 @@ def test_rows_are_set_aside_by_their_content(tmp_path: Path) -> None:
 
 
 def test_the_rows_that_are_set_aside_are_the_same_on_every_machine() -> None:
-    texts = [turns_text(Example.from_prompt(f"row {number}", "a")) for number in range(20)]
+    texts = [turns_text(Example.from_prompt(f"row {number}", "a").messages) for number in range(20)]
     assert texts[0] == '[["user", "row 0"], ["assistant", "a"]]'
     expected = [number for number, text in enumerate(texts) if int(hashlib.sha256(f"0\n{text}".encode()).hexdigest()[:16], 16) / 2**64 < 0.2]
     assert [number for number, is_aside in enumerate(held_out(texts, 0.2, seed=0)) if is_aside] == expected

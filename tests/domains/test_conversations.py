@@ -42,7 +42,6 @@ def test_a_turn_says_how_much_it_weighs() -> None:
 @pytest.mark.parametrize(
     ("turns", "sentence"),
     [
-        ([{"from": "human", "value": "1"}], "row 1: `messages` has turns with the keys `from` and `value`; rename them to `role` and `content`"),
         ([{"role": "human", "content": "1" * 200}, {"role": "gpt", "content": "2"}], "got 'human'; rename it to 'user' (the roles here are 'human', 'gpt')"),
         ([USER, {"role": "model", "content": "2"}], "Turn 1 must have a `role` out of system, user, assistant, tool, got 'model'; rename it to 'assistant'"),
         ([{**USER, "content": "x" * 200}, {"role": "assistant"}], "row 1: `messages`: Turn 1 must have a text as `content`"),

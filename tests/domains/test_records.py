@@ -3,10 +3,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
+from jsonargparse import ArgumentParser
 
 from lit_talr.data.example import Weight
-from lit_talr.domains import Records
+from lit_talr.domains import DomainDataModule, Records
+from lit_talr.metrics import ExactMatch, NumericMatch
 
 TURNS = [
     {"role": "user", "content": "one"},
@@ -15,6 +18,9 @@ TURNS = [
     {"role": "assistant", "content": "2"},
     {"role": "user", "content": "bye"},
 ]
+
+
+WAY_OUT = "remove them from one of the two, or give `data.overlap: drop`."
 
 
 def records(folder: Path, *rows: dict[str, Any], **options: Any) -> Records:
@@ -48,7 +54,7 @@ def test_conversations_end_with_their_last_assistant_turn(tmp_path: Path, turns:
             {},
             "rows.jsonl: row 1 has no `prompt`; it has `question`, `answer`; fill it in, name it as the other rows do, or remove the row",
         ),
-        ({"prompt": "a"}, {"response": "prompt"}, "`data.prompt` and `data.response` must name two columns, got `prompt` for both"),
+        ({"prompt": "a"}, {"response": "prompt"}, "`data.prompt` and `data.response` must name two columns, got `prompt` and `prompt`"),
         ({"conversations": TURNS}, {}, "has `conversations`; if `conversations` holds conversations, give `--data.messages conversations`"),
         ({"prompt": "a"}, {}, "rows.jsonl: column `response` is missing; the file has `prompt`"),
         ({"messages": "hello"}, {"messages": "messages"}, "row 1: `messages` must be a list of turns"),
@@ -72,7 +78,7 @@ def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], options: dict[s
         (
             {"instruction": "Add.", "input": "3 4", "output": "7"},
             {"prompt": "instruction", "response": "output"},
-            ["these columns are not read: `input`; join into `instruction` what the model should see."],
+            ["these columns are not read: `input`; join into `instruction` what the model should see (or give `data.prompt` a list, [instruction, ...])."],
         ),
         (
             {"messages": TURNS, "tools": None, "prompt": "a"},
@@ -143,11 +149,6 @@ def test_a_split_without_a_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (
-            "a.csv",
-            "prompt;response\na;b\n",
-            "column `prompt` is missing; the file has `prompt;response`; write it with commas, since its cells are separated by ';'.",
-        ),
         ("a.csv", "question,answer\na,b\n", "column `prompt` is missing; the file has `question`, `answer`; say which with `--data.prompt`."),
         (
             "a.json",
@@ -162,7 +163,7 @@ def test_a_split_without_a_file_is_refused(tmp_path: Path) -> None:
         ("a.jsonl", '{"prompt": "a", "answer": "b"}\n', "column `response` is missing; the file has `prompt`, `answer`; say which with `--data.response`."),
     ],
 )
-def test_a_missing_column_names_its_option_or_the_separator(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_a_missing_column_names_its_option(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError) as refused:
         Records("no-tokenizer", train=str(tmp_path / name)).examples("train")
@@ -177,10 +178,102 @@ def test_rows_that_splits_share_are_counted(tmp_path: Path) -> None:
     data = Records(None, train=write("train.jsonl", *range(6), 1), val=write("val.jsonl", 1, 7, 8), test=write("test.jsonl", 0, 5, 8))
     data.kept = {split: data.examples(split) for split in ("train", "val")}
     assert data.shared_rows() == [
-        "train shares 2 of its 7 rows with val: the model is scored on rows that it was trained on; remove them from one of the two.",
-        "train shares 2 of its 7 rows with test: the model is scored on rows that it was trained on; remove them from one of the two.",
-        "val shares 1 of its 3 rows with test: what `val/nll` chooses is then partly chosen by the test rows; remove them from one of the two.",
+        "train shares 2 of its 7 rows with val: the model is scored on rows that it was trained on; " + WAY_OUT,
+        "train shares 2 of its 7 rows with test: the model is scored on rows that it was trained on; " + WAY_OUT,
+        "val shares 1 of its 3 rows with test: what `val/nll` chooses is then partly chosen by the test rows; " + WAY_OUT,
     ]
-    data.val, data.test = write("val.jsonl", 9), "nowhere.jsonl"
+    data.overlap = "drop"
+    assert [len(data.examples(split)) for split in ("train", "val", "test")] == [3, 2, 3]
+    assert data.counts["train"] == {"also in val": 2, "also in test": 2} and data.counts["val"] == {"also in test": 1}
+    data.overlap, data.val, data.test = "keep", write("val.jsonl", 9), "nowhere.jsonl"
     data.kept["val"] = data.examples("val")
     assert data.shared_rows() == []
+
+
+def test_several_files_shards_and_patterns(tmp_path: Path) -> None:
+    for number in range(2):
+        datasets.Dataset.from_list([{"prompt": "a", "response": str(number)}]).to_parquet(tmp_path / f"train-0000{number}-of-00003.parquet")
+    (tmp_path / "more.csv").write_text("prompt;response;id\na;2;7\n")
+    data = Records("no-tokenizer", train=[str(tmp_path / "train-*.parquet"), str(tmp_path / "more.csv")])
+    assert [example.meta["where"].removeprefix(f"{tmp_path}/") for example in data.examples("train")] == [
+        "train-00000-of-00003.parquet: row 1",
+        "train-00001-of-00003.parquet: row 1",
+        "more.csv: row 1",
+    ]
+    assert data.unread["train"] == [
+        f"{tmp_path}/train-*-of-00003.parquet: 2 of its 3 shards are read; give the pattern for all that are there.",
+        f"{tmp_path}/more.csv: these columns are not read: `id`; join into `prompt` what the model should see (or give `data.prompt` a list, [prompt, ...]).",
+    ]
+    for train, message in (
+        (str(tmp_path / "*.txt"), "`data.train`: no file matches "),
+        ([], "`data.train` is missing"),
+        ([str(tmp_path / "m*"), str(tmp_path / "more.csv")], "`data.train` names .*more.csv more than once"),
+    ):
+        data.train = train
+        with pytest.raises(ValueError, match=message):
+            data.examples("train")
+
+
+def test_a_share_of_the_training_rows_validates(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{number % 40}?", "response": str(number)} for number in range(80)]
+    data = records(tmp_path, *rows, validation=0.3)
+    train, val = ([example.prompt[-1]["content"] for example in data.examples(split)] for split in ("train", "val"))
+    assert data.has_validation and len(train) + len(val) == 80 and not set(train) & set(val) and 8 <= len(val) <= 40
+    assert data.counts["train"]["validate"] == len(val)
+    more = records(tmp_path, *rows, {"prompt": "new", "response": "0"}, validation=0.3)
+    assert [example.prompt[-1]["content"] for example in more.examples("val") if example.prompt[-1]["content"] != "new"] == val
+    with pytest.raises(ValueError, match="`data.validation` is 0.3 beside `data.val`"):
+        records(tmp_path, *rows, validation=0.3, val="val.jsonl")
+    with pytest.raises(ValueError, match=r"`data.validation` must lie in \[0, 1\), got 1.0"):
+        records(tmp_path, *rows, validation=1.0)
+
+
+def test_columns_of_prompt_system_answer_and_group(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Add.", "input": "3 4", "output": "So 7.", "sys": "Short.", "gold": 7, "kind": "sums"},
+        {"instruction": "Name two.", "input": "", "output": "a b", "sys": None, "gold": ["a b", "b a"], "kind": "names"},
+    ]
+    options: dict[str, Any] = {"prompt": ["instruction", "input"], "response": "output", "answer": "gold", "group": "kind", "system_column": "sys"}
+    data = records(tmp_path, *rows, **options, system="Long.")
+    data.test = data.train
+    first, second = data.examples("test")
+    assert [turn["content"] for turn in first.prompt] == ["Short.", "Add.\n\n3 4"] and [turn["content"] for turn in second.prompt] == ["Long.", "Name two."]
+    metric = data.metric()
+    metric.update(["7", "b"], [first, second])
+    assert metric.compute() == {"score": 0.5, "score/sums": 1, "score/names": 0} and metric.name == "ExactMatch"
+    assert metric.judge("b a", second)["group"] == "names"
+    data.examples("train")
+    assert not data.unread["train"]
+    (tmp_path / "train.csv").write_text("instruction,input,output,sys,gold\nAdd.,,7,,\n")
+    data.train = str(tmp_path / "train.csv")
+    assert data.examples("train")[0].meta == {"where": f"{data.train}: row 1", "answer": "7"}
+    data.test = data.train
+    with pytest.raises(ValueError, match="train.csv: column `kind` is missing; .*; say which with `--data.group`"):
+        data.examples("test")
+    options |= {"metric": NumericMatch}
+    data = records(tmp_path, *rows, **options)
+    data.test = data.train
+    with pytest.raises(ValueError, match=r"row 2: `answer` must be a number.*\(`data.metric` reads as `answer` the column `gold`.\)"):
+        data.examples("test")
+    turns = [{"from": "system", "value": "Own."}, {"from": "human", "value": "one"}, {"from": "gpt", "value": "1"}]
+    (example,) = records(tmp_path, {"conversations": turns}, messages="conversations").examples("train")
+    assert [turn["role"] for turn in example.messages] == ["system", "user", "assistant"] and example.meta["answer"] == "1"
+    with pytest.raises(ValueError, match="row 1 has a system turn in `conversations` and another in `sys`; leave one out"):
+        records(tmp_path, {"conversations": turns, "sys": "Short."}, messages="conversations", system_column="sys").examples("train")
+
+
+def test_too_many_groups(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "response": "b", "id": number} for number in range(101)]
+    with pytest.raises(ValueError, match="`data.group`: `id` has 101 values, more than 100 groups; name a column with fewer"):
+        records(tmp_path, *rows, group="id").examples("train")
+
+
+def test_options_on_the_command_line() -> None:
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(DomainDataModule, "data")
+    words = ["--data=Records", "--data.train=[a.csv, b.csv]", "--data.prompt=[q, context]", "--data.metric=Choice", "--data.metric.letters=ABC"]
+    data = parser.instantiate(parser.parse_args([*words, "--data.group=kind"])).data
+    assert (data.train, data.prompt, data.metric().whole.letters) == (["a.csv", "b.csv"], ["q", "context"], "ABC")
+    config = parser.parse_args(["--data=Records", "--data.train=data/*.csv"])
+    assert parser.instantiate(parser.parse_string(parser.dump(config))).data.train == "data/*.csv"
+    assert isinstance(parser.instantiate(config).data.metric(), ExactMatch)

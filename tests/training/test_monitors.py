@@ -1,6 +1,7 @@
 """What a callback watches is checked before the first step; callbacks of others work, or are refused by name."""
 
 import re
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,13 @@ from lightning.pytorch import callbacks as theirs
 from lightning.pytorch.loggers import CSVLogger
 
 from lit_talr.callbacks import DomainScore, Drift, VisibleUpdate, WholeCheckpoint
+from lit_talr.domains import Records
 from lit_talr.losses import TALR, Standard
 from lit_talr.modeling.generation import Generation
 from lit_talr.module import DomainSFT
 from lit_talr.training.monitors import check_monitor, logged_names
 from lit_talr.training.supported import REFUSED
-from tests.helpers.fits import fit, write_data
+from tests.helpers.fits import fit, records, write_data
 
 SMALL: dict[str, Any] = {"limit_val_batches": 1.0, "enable_checkpointing": True}
 
@@ -104,6 +106,25 @@ def test_a_file_named_by_a_metric_lies_in_no_other_folder(folder: Path, tmp_path
 def test_validation_that_is_off_measures_nothing(folder: Path) -> None:
     with pytest.raises(ValueError, match="`val/nll`, which nothing measures, since `trainer.limit_val_batches: 0`"):
         fit(folder, Standard(), steps=1, trainer={"callbacks": [theirs.EarlyStopping("val/nll")]})
+
+
+def without_validation(folder: Path) -> Records:
+    return replace(records(folder), val=None)
+
+
+def test_a_run_without_validation_rows(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    callbacks = [WholeCheckpoint("best-{step}", monitor="val/nll"), WholeCheckpoint()]
+    options = {"limit_val_batches": None, "enable_checkpointing": True, "default_root_dir": str(tmp_path)}
+    fit(folder, Standard(), steps=2, data=without_validation, trainer={**options, "callbacks": callbacks})
+    assert [path.name for path in tmp_path.rglob("*.ckpt")] == ["last-step=2.ckpt"]
+    assert "`WholeCheckpoint` with `monitor: val/nll` is left out, since there are no validation rows." in caplog.text
+    assert "There are no validation rows, so `val/nll` is not measured; `data.val` gives a file of them, `data.validation` a share" in caplog.text
+    for callback, message in (
+        (theirs.EarlyStopping("val/nll"), "`EarlyStopping` monitors `val/nll`, which nothing measures, since there are no validation rows; "),
+        (DomainScore(every_n_epochs=1), "`DomainScore` with `every_n_epochs: 1` measures where validation ends, and there are no validation rows; give "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(folder, Standard(), steps=1, data=without_validation, trainer={**options, "callbacks": [callback]})
 
 
 def test_callbacks_of_lightning_work(folder: Path, tmp_path: Path) -> None:

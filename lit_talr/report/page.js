@@ -458,7 +458,7 @@ function drawResults(rows) {
   const drifts = Object.keys(data.results[0]).filter((name) => name.startsWith("drift/"));
   table("results", rows, [
     text("name"), text("variant"), text("remedy"), text("source"), rate, number("seed", "seed", 0), { ...number("alpha"), show: (row) => String(row.alpha ?? "") }, bounded("domain"), bounded("general"), bounded("drop"),
-    ...suites.map((name) => number(name, name.slice(8))), ...drifts.map((name) => number(name, name.slice(6).replaceAll("_", " ").replace("/", " of "), 4)), ...(data.results.some((row) => known(row.general_lenient)) ? [number("general_lenient", "general, read leniently")] : []), number("val/score"), number("val/nll"), ...(data.results.some((row) => known(row["update/visible"])) ? [number("update/visible", "update visible")] : []), number("steps", "steps", 0),
+    ...suites.map((name) => number(name, name.slice(8).replace(/\/spread$/, ", spread over wordings").replace(/\/sd$/, ", s.d. over wordings"))), ...drifts.map((name) => number(name, name.slice(6).replaceAll("_", " ").replace("/", " of "), 4)), ...(data.results.some((row) => known(row.general_lenient)) ? [number("general_lenient", "general, read leniently")] : []), number("val/score"), number("val/nll"), ...(data.results.some((row) => known(row["update/visible"])) ? [number("update/visible", "update visible")] : []), number("steps", "steps", 0),
     ...(data.results.some((row) => known(row.paper_domain)) ? [number("paper_domain", "published domain"), number("paper_general", "published general")] : []), text("command"),
   ]);
 }

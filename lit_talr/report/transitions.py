@@ -68,11 +68,12 @@ def transition_rows(world: World, answers: AllAnswers) -> Iterator[Row]:
     """
     for score in ("domain", "general"):
         for index, pairs in pairs_of(world, answers, score):
-            groups, suites = pairs[0][1].groups, pairs[0][1].keys["suite"].to_numpy()
-            values = item_values(pairs)
+            suites, values = pairs[0][1].keys["suite"].to_numpy(), item_values(pairs)
+            whole = {kind: pairs[0][1].by_item(each) for kind, each in values.items()}
+            groups = whole["lost"][1]
             least = -1.0 if any(after.odds is not None and after.odds.any() for _, after in pairs) else 0.0
             about = {name: world.points[index].row[name] for name in TRANSITIONS[:6]} | {"score": score, "seeds": len(pairs)}
-            yield about | {"items": len(groups)} | shares(values, groups, least)
+            yield about | {"items": len(groups)} | shares({kind: each for kind, (each, _) in whole.items()}, groups, least)
             for suite in dict.fromkeys(suites) if score == "general" else ():
                 own = suites == suite
                 part = {kind: each[own] for kind, each in values.items()}

@@ -107,10 +107,10 @@ def resampled_means(parts: Sequence[Answers | None], score: str) -> np.ndarray |
     first = parts[0]
     if first is None or not all(part is not None and part.keys.equals(first.keys) for part in parts):
         return None
-    values = np.stack([part.values for part in parts if part is not None], axis=1)
-    by_suite = []
-    for group in np.unique(first.groups):
-        own = values[first.groups == group]
+    values = np.stack([part.by_item(part.values)[0] for part in parts if part is not None], axis=1)
+    groups, by_suite = first.by_item(first.values)[1], []
+    for group in np.unique(groups):
+        own = values[groups == group]
         by_suite.append(item_counts(f"{score} {group}", len(own)) @ own / len(own))
     means: np.ndarray = np.mean(by_suite, axis=0)
     return means

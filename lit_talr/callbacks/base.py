@@ -145,7 +145,8 @@ class GeneralMeasure(Measure, ABC):
     def metric_names(self, module: DomainSFT) -> list[str]:
         if self.every_n_epochs is None:
             return []
-        return [f"general/{name}" for name in with_spreads(dict.fromkeys(self.suites, 0.0))] + (["general/mean", self.measures, f"{self.measures}_se"] if self.counts else [])
+        names = [f"general/{name}" for name in with_spreads(dict.fromkeys(self.suites, 0.0))]
+        return [*names, "general/mean", self.measures, f"{self.measures}_se"] if self.counts else names
 
     def restore_scores(self, trainer: Trainer, module: DomainSFT, split: Split, cached: Scores) -> Scores:
         """The cached scores as they are used. Collective."""

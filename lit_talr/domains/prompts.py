@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from lit_talr.utils.files import shipped
+from lit_talr.utils.files import shipped_file
 from lit_talr.utils.yaml_text import RepeatedKey, parse_yaml
 
 PLACEHOLDER = re.compile(r"{(\w+)}")
@@ -25,7 +25,7 @@ def read_prompt(path: Path, placeholders: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: For a missing file, one that is not YAML, other keys, values that are no texts, and a placeholder that ``user`` lacks.
     """
-    path = Path(shipped(str(Path(path).parent))) / Path(path).name
+    path = shipped_file(Path(path))
     if not path.is_file():
         raise ValueError(f"`prompt_file`: {path} does not exist; give a YAML file with the key `user` and, if wanted, `system`.")
     try:

@@ -19,8 +19,8 @@ DIGITS = 5
 """Decimals of numbers that are only drawn."""
 
 
-def page(tables: Tables, analysis: Analysis) -> str:
-    """The page as a function of the tables and their analysis alone: the same tables give the same bytes."""
+def page(tables: Tables, analysis: Analysis, published: pd.DataFrame | None = None) -> str:
+    """The page as a function of the tables, their analysis and published points alone: the same tables give the same bytes."""
     data = {
         "version": __version__,
         "t": T_975,
@@ -34,6 +34,7 @@ def page(tables: Tables, analysis: Analysis) -> str:
         "transitions": {name: [plain(value, DIGITS) for value in analysis.transitions[name].tolist()] for name in analysis.transitions},
         "kl": records(analysis.kl),
         "above_curve": records(analysis.above_curve, DIGITS),
+        "published": [] if published is None else records(published),
         "notes": records(tables.notes),
     }
     return assemble_page(Path(__file__).parent, {"plotly": packed_plotly()}, data)

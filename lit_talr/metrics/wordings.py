@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 SPREAD, DEVIATION = "spread", "sd"
-"""What is logged next to the scores of the wordings: the largest score minus the smallest, and the standard deviation (divisor k - 1)."""
+"""Numbers logged next to the scores of the wordings: the largest score minus the smallest, and the standard deviation (divisor k - 1)."""
 
 
 def suite_of(name: str) -> str:

@@ -8,9 +8,9 @@ from lit_talr.utils.errors import first_line
 from lit_talr.utils.files import write_text
 
 COLUMNS = {"name": "object", "domain": "float64", "forgetting": "float64", "source": "object"}
-"""What a file of published points has: ``forgetting`` is by how much the NLL of a general corpus has risen, in nats per token."""
+"""The columns of a file of published points; ``forgetting`` is by how much the NLL of a general corpus has risen, in nats per token."""
 FORGETTING = "drift/nll_rise/"
-"""How the names of the same number of one's own runs begin."""
+"""The beginning of the names of the same number of one's own runs."""
 FILE = "published.csv"
 """Its name next to the page, so that the page can be made again."""
 

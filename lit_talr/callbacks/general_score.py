@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lit_talr.callbacks.base import GeneralMeasure, Rows, Scores, gather_rows, response_rows, responses_file
-from lit_talr.data.example import Example, Split
+from lit_talr.data.example import Example, Part, Split
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.metrics.base import DomainMetric
 from lit_talr.metrics.wordings import check_wordings, suite_of
@@ -75,7 +75,7 @@ class GeneralScore(GeneralMeasure):
 
     def check_same_items(self) -> None:
         """Refuses wordings of a suite that are put to different items."""
-        first: dict[str, tuple[str, dict[str, list[Any]]]] = {}
+        first: dict[str, tuple[str, dict[Part, list[Any]]]] = {}
         for name, data in self.data.items():
             answers = {split: [example.meta.get("answer") for example in examples] for split, examples in data.kept.items()}
             other, expected = first.setdefault(suite_of(name), (name, answers))

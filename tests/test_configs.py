@@ -29,6 +29,7 @@ TOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama3", "gemma2": "
 FAMILY_OF = {"qwen2.5-3b": "qwen2", "qwen2.5-7b": "qwen2", "qwen3-0.6b": "qwen3", "qwen3-4b": "qwen3", "gemma3-1b": "gemma3", "gemma3-4b": "gemma3"}
 FAMILY_OF |= dict.fromkeys(("llama3.2-1b", "smollm2-135m", "smollm2-360m"), "llama")
 EXPERIMENTS = sorted(path.stem for domain in ("medcalc", "esci", "metamath", "gsm8k") for path in (CONFIGS / "experiment").glob(f"{domain}_*.yaml"))
+YARDSTICK = ("peft_gsm8k", "peft_metamath_full", "peft_metamath_lora")
 ON_GPU = ("ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3-offload")
 ON_CPU = tuple(f"{name}-cpu" for name in ON_GPU)  # in tests/distributed
 
@@ -137,7 +138,7 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
 
 
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
-    assert {"lab_base", "lab_clinic", "lab_noise", "lab_talr", "real_esci", "real_medcalc", *EXPERIMENTS} == set(names("experiment"))
+    assert {"lab_base", "lab_clinic", "lab_noise", "lab_talr", "real_esci", "real_medcalc", *YARDSTICK, *EXPERIMENTS} == set(names("experiment"))
     run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
     main(["fit", *configs("experiment/lab_base"), *small, "--run", str(run)])
     made, shipped = ({path.name for path in folder.iterdir()} for folder in (run / "export", CONFIGS.parent / "lit_talr" / "lab" / "base"))
@@ -266,6 +267,25 @@ def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models
 def test_experiments_run_on_their_own(models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, name: str, family: str) -> None:
     words = [*configs(f"experiment/{name}"), "--model.pretrained", str(models[family]), *domains[name.partition("_")[0]]]
     one_step(tmp_path / "run", *words, *figures(name == "medcalc_cot_5e-6" and family == "qwen2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_the_yardstick_trains_on_one_data_set_and_is_tested_on_another(
+    models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "finewiki_100.txt").write_text("A text that is about nothing in particular. " * 4)
+    drift = {"class_path": "Drift", "init_args": {"length": 16, "num_sequences": 2, "corpora": ["data/finewiki_100.txt"]}}
+    small = {"trainer": {"callbacks": ["Summary", drift, {"class_path": "WholeCheckpoint", "init_args": {"filename": "last-{step}"}}], "logger": False}}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    words = [*configs(f"experiment/peft_metamath_{name}"), "-c", "small.yaml", "--model.pretrained", str(models["llama"])]
+    run = one_step(tmp_path / "run", *words, *domains["metamath"])
+    assert read_values(run, "fit")["drift/nll_rise/finewiki_100"] != 0
+    rows = domains["gsm8k"][:-2]  # without the share for validation, which a test does not read
+    main(["test", "-c", str(run / "config.yaml"), *configs("experiment/peft_gsm8k"), *rows, "--model.generation.max_new_tokens", "4", "--ckpt_path", "last"])
+    assert {"test/score", "drift/nll/finewiki_100"} <= read_values(run, "test").keys()
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 FILES = ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile", "constraints.txt")
-SHIPPED = {f"lit_talr/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "configs").rglob("*.yaml")}
+SHIPPED = {f"lit_talr/{file.relative_to(ROOT).as_posix()}" for pattern in ("*.yaml", "*.jinja") for file in (ROOT / "configs").rglob(pattern)}
 
 
 def run(folder: Path, *words: str, **environment: str) -> str:

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from lit_talr.data.encoded import Batch
 from lit_talr.data.example import Example, Split
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.metrics.wordings import suite_of, suite_scores, with_spreads
 from lit_talr.modeling.generation import Response
 from lit_talr.module import DomainSFT
 from lit_talr.utils.cache import ContentCache, Entry, read_or_compute
@@ -75,26 +76,35 @@ class Scores(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """Over suites; a suite under several wordings counts once."""
         counting = {row["suite"] for row in self.rows if row["counts"]}
-        return float(np.mean([score for name, score in self.by_suite.items() if name in counting])) if counting else math.nan
+        scores = suite_scores({name: score for name, score in self.by_suite.items() if name in counting})
+        return float(np.mean(list(scores.values()))) if scores else math.nan
 
     def items(self, name: str) -> Items | None:
         """The items of a logged score: all that count, or those of its suite; None where the harness does not tell."""
-        suite = None if name.startswith("general/") and name.split("/")[1] not in self.by_suite else name.split("/")[1]
-        rows = [row for row in self.rows if (row["counts"] if suite is None else row["suite"] == suite)]
+        group, _, key = name.partition("/")
+        suites = {key} if key in self.by_suite else {suite for suite in self.by_suite if suite_of(suite) == suite_of(key)}
+        every = group == "general" and not suites
+        rows = [row for row in self.rows if (row["counts"] if every else row["suite"] in suites)]
         content = [(row["suite"], row["id"], row["prompt_hash"], row["truth"]) for row in rows]
         return Items(len(rows), "responses", digest(content)) if rows else None
 
 
 def paired_error(base: Rows, now: Rows) -> float:
-    """Standard error of the difference of two means over suites of the share of right responses, from two rows for each item."""
-    lost: dict[str, list[float]] = {}
+    """Standard error of the difference of two means over suites of the share of right responses, from two rows for each item and wording.
+
+    The items are independent, their wordings are not: an item of a suite under several wordings stands with its mean over them.
+    """
+    lost: dict[str, dict[int, list[float]]] = {}
     for before, after in zip(base, now, strict=True):
         if after["counts"]:
-            lost.setdefault(after["suite"], []).append(float(before["correct"]) - float(after["correct"]))
+            suite = lost.setdefault(suite_of(after["suite"]), {})
+            suite.setdefault(after["id"], []).append(float(before["correct"]) - float(after["correct"]))
     if not lost:
         return math.nan
-    variances = [float(np.var(items, ddof=1)) / len(items) if len(items) > 1 else math.nan for items in lost.values()]
+    by_item = [[np.mean(wordings) for wordings in items.values()] for items in lost.values()]
+    variances = [float(np.var(items, ddof=1)) / len(items) if len(items) > 1 else math.nan for items in by_item]
     return math.sqrt(sum(variances)) / len(variances)
 
 
@@ -135,7 +145,8 @@ class GeneralMeasure(Measure, ABC):
     def metric_names(self, module: DomainSFT) -> list[str]:
         if self.every_n_epochs is None:
             return []
-        return [f"general/{name}" for name in self.suites] + (["general/mean", self.measures, f"{self.measures}_se"] if self.counts else [])
+        names = [f"general/{name}" for name in with_spreads(dict.fromkeys(self.suites, 0.0))]
+        return [*names, "general/mean", self.measures, f"{self.measures}_se"] if self.counts else names
 
     def restore_scores(self, trainer: Trainer, module: DomainSFT, split: Split, cached: Scores) -> Scores:
         """The cached scores as they are used. Collective."""
@@ -192,7 +203,7 @@ class GeneralMeasure(Measure, ABC):
 
     def named_scores(self, scores: Scores, base: Scores | None) -> dict[str, float]:
         """The scores under the names that they are logged by."""
-        named = {f"general/{name}": score for name, score in scores.by_suite.items()}
+        named = {f"general/{name}": score for name, score in with_spreads(scores.by_suite).items()}
         if self.counts and scores.by_suite:
             named["general/mean"] = scores.mean
             if base is not None:

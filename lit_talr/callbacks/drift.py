@@ -35,6 +35,9 @@ from lit_talr.utils.files import write_json_lines
 from lit_talr.utils.score import Items
 from lit_talr.utils.weight_files import model_folder, read_tensor
 
+OF_CORPUS = ("bits_per_byte", "nll")
+"""The numbers of each corpus."""
+
 
 @dataclass(eq=False)
 class Drift(Measure):
@@ -42,10 +45,10 @@ class Drift(Measure):
 
     By Proposition 3.1 of the TALR paper, this is by how much the code length of the base model's own text has grown; it is exact over the vocabulary at every
     position. ``drift/kl_se`` is its standard error over the sequences, and ``drift/agreement`` the share of positions where both models have the same most
-    likely token. For each file of ``corpora``, its code length ``drift/bits_per_byte/<name>`` is logged, and in ``fit`` its growth
-    ``drift/bits_per_byte_rise/<name>``. Measured in ``test`` and, where an interval is given, before training (epoch 0: the base model itself), at the
-    interval, and where the run ends. Each measurement of ``fit`` is a row of ``drift.jsonl`` in the run folder. Training is bitwise the same with and without
-    this callback.
+    likely token. For each file of ``corpora``, its code length ``drift/bits_per_byte/<name>`` and its NLL ``drift/nll/<name>`` in nats per token are logged,
+    and in ``fit`` their growth ``drift/bits_per_byte_rise/<name>`` and ``drift/nll_rise/<name>``. Measured in ``test`` and, where an interval is given,
+    before training (epoch 0: the base model itself), at the interval, and where the run ends. Each measurement of ``fit`` is a row of ``drift.jsonl`` in
+    the run folder. Training is bitwise the same with and without this callback.
 
     The text is sampled once for each base model (temperature 1, all tokens, no stop, each sequence after BOS, or EOS where there is no BOS). It is cached in
     ``.cache/`` next to the run folder with the base model's hidden states, under the hash of its weights and the settings: runs side by side share it. Apart
@@ -117,7 +120,7 @@ class Drift(Measure):
         return super().is_asked(stage) or (stage == "fit" and self.every_n_steps is not None)
 
     def metric_names(self, module: DomainSFT) -> list[str]:
-        corpora = [f"bits_per_byte{rise}/{name}" for rise in ("", "_rise") for name in map(corpus_name, self.corpora)]
+        corpora = [f"{number}{rise}/{name}" for number in OF_CORPUS for rise in ("", "_rise") for name in map(corpus_name, self.corpora)]
         return [f"drift/{name}" for name in ("kl", "kl_se", "agreement", "epoch", "step", *corpora)] if self.is_asked("fit") else []
 
     def on_train_start(self, trainer: Trainer, pl_module: DomainSFT) -> None:  # type: ignore[override]
@@ -148,14 +151,15 @@ class Drift(Measure):
     def measure(self, trainer: Trainer, module: DomainSFT) -> dict[str, float]:
         """Measure the model as it is. Collective."""
         with evaluation_mode(module), torch.no_grad(), module.scoring():
-            return self.divergence(trainer, module) | {f"bits_per_byte/{name}": self.bits_per_byte(trainer, module, name) for name in self.blocks}
+            parts = [self.divergence(trainer, module), *(self.corpus_numbers(trainer, module, name) for name in self.blocks)]
+        return {name: value for part in parts for name, value in part.items()}
 
     def watch(self, trainer: Trainer, module: DomainSFT) -> None:
         """Measure, log and write. Collective."""
         step, row = trainer.global_step, self.measure(trainer, module)
         if step == 0 or (self.rows and self.rows[0]["step"] == 0):
             base = self.rows[0] if self.rows else row
-            row |= {f"bits_per_byte_rise/{name}": row[f"bits_per_byte/{name}"] - base[f"bits_per_byte/{name}"] for name in self.blocks}
+            row |= {f"{number}_rise/{name}": row[f"{number}/{name}"] - base[f"{number}/{name}"] for number in OF_CORPUS for name in self.blocks}
         self.rows.append({"epoch": step / module.plan.steps_per_epoch, "step": step, **row})
         self.measured_step = step
         named = {f"drift/{name}": value for name, value in row.items()}
@@ -184,8 +188,8 @@ class Drift(Measure):
         kl, agreement = sum_over_ranks(sums).unbind(1)
         return {"kl": float(kl.mean()), "kl_se": float(kl.std()) / math.sqrt(self.num_sequences), "agreement": float(agreement.mean())}
 
-    def bits_per_byte(self, trainer: Trainer, module: DomainSFT, name: str) -> float:
-        """Code length of a corpus, whose blocks the ranks share. Collective."""
+    def corpus_numbers(self, trainer: Trainer, module: DomainSFT, name: str) -> dict[str, float]:
+        """Code length per byte and NLL per token of a corpus, whose blocks the ranks share. Collective."""
         assert module.backbone is not None
         corpus = self.blocks[name]
         own_blocks = corpus.text.blocks[trainer.global_rank :: trainer.world_size]
@@ -193,7 +197,8 @@ class Drift(Measure):
         for first in range(0, len(own_blocks), ROWS):
             input_ids, labels = pad_blocks(own_blocks[first : first + ROWS])
             nats += module.backbone(input_ids.to(module.device), labels.to(module.device)).nll.double().sum()
-        return corpus.text.bits_per_byte(float(sum_over_ranks(nats)))
+        total = float(sum_over_ranks(nats))
+        return {f"bits_per_byte/{name}": corpus.text.bits_per_byte(total), f"nll/{name}": total / sum(len(block) - 1 for block in corpus.text.blocks)}
 
     def items(self, name: str) -> Items:
         """The tokens that a number is over."""

@@ -8,9 +8,10 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lit_talr.callbacks.base import GeneralMeasure, Rows, Scores, gather_rows, response_rows, responses_file
-from lit_talr.data.example import Example, Split
+from lit_talr.data.example import Example, Part, Split
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.metrics.base import DomainMetric
+from lit_talr.metrics.wordings import check_wordings, suite_of
 from lit_talr.modeling.generation import Generation, Response
 from lit_talr.module import DomainSFT
 from lit_talr.utils.errors import check_least
@@ -29,6 +30,10 @@ class GeneralScore(GeneralMeasure):
     paired, since both models answer the same items, and takes each suite's score for the share of right responses. Every response is in
     ``answers/general-*.jsonl`` of the run folder. A suite from the domain's own source is logged but does not count in the mean.
 
+    Suites named ``suite/wording`` are one suite under several prompt wordings, with the same items (``prompt_file`` gives a data module another wording).
+    Each is logged, and so are their mean ``general/suite``, which counts once, ``general/suite/spread`` (the largest minus the smallest) and
+    ``general/suite/sd``. The drop's error takes an item's mean over its wordings.
+
     The base model is asked once, before training. Its responses are cached in ``.cache/`` next to the run folder, under the hash of its weights and of the
     items, so that runs side by side share them.
 
@@ -38,7 +43,8 @@ class GeneralScore(GeneralMeasure):
         generation: How responses are generated, greedily by default.
 
     Raises:
-        ValueError: For no suites, a number of epochs below 1, and a run that is resumed but was not watched from its start.
+        ValueError: For no suites, a number of epochs below 1, a single wording of a suite, wordings of other items than each other's, and a run that is
+            resumed but was not watched from its start.
     """
 
     suites: dict[str, SuiteClass]
@@ -50,6 +56,7 @@ class GeneralScore(GeneralMeasure):
     def __post_init__(self) -> None:
         if not self.suites:
             raise ValueError("`suites` must name at least one suite, got none.")
+        check_wordings(self.suites)
         check_least("every_n_epochs", self.every_n_epochs, 1, "null asks nothing during fit")
         self.data: dict[str, DomainDataModule] = {}
 
@@ -64,6 +71,16 @@ class GeneralScore(GeneralMeasure):
             data.encode_prompts("test")
             if stage == "fit":
                 data.encode_prompts("val")
+        self.check_same_items()
+
+    def check_same_items(self) -> None:
+        """Refuses wordings of a suite that are put to different items."""
+        first: dict[str, tuple[str, dict[Part, list[Any]]]] = {}
+        for name, data in self.data.items():
+            answers = {split: [example.meta.get("answer") for example in examples] for split, examples in data.kept.items()}
+            other, expected = first.setdefault(suite_of(name), (name, answers))
+            if answers != expected:
+                raise ValueError(f"`suites`: {name!r} has other items than {other!r}; give wordings of one suite the same rows, or another name.")
 
     def score_model(self, trainer: Trainer, module: DomainSFT, split: Split, cached: Rows | None = None) -> Scores:
         """Ask the model all suites, or read the cached responses again. Collective."""

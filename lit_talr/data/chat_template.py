@@ -16,6 +16,7 @@ from lit_talr.data.encoding import SET_FOR_EVERY_TURN, Encoding
 from lit_talr.data.example import Example, Message
 from lit_talr.data.messages import MARK, REASONING, content_text
 from lit_talr.utils.errors import first_line
+from lit_talr.utils.files import shipped_file
 
 GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
 """The tag by which a template marks responses for transformers."""
@@ -37,7 +38,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.name = tokenizer.name_or_path or type(tokenizer).__name__
         if encoding.chat_template is not None:
-            tokenizer.chat_template = read_template(Path(encoding.chat_template))
+            tokenizer.chat_template = read_template(shipped_file(Path(encoding.chat_template)))
         named = tokenizer.chat_template
         if isinstance(named, dict) and "default" not in named:
             raise ValueError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lit_talr.utils.errors import check_in, check_least
+from lit_talr.utils.files import shipped_file
 
 TooLongPolicy = Literal["error", "drop", "truncate_prompt"]
 SET_FOR_EVERY_TURN = ("messages", "conversation", "tools", "add_generation_prompt", "continue_final_message", "tokenize", "chat_template")
@@ -20,7 +21,8 @@ class Encoding:
             user turn and counts it.
         template_arguments: Arguments of the chat template, in training and testing alike (such as Qwen3's ``enable_thinking: false``, or the
             ``date_string`` of Llama 3, which is today's date otherwise). A row's column ``chat_template_kwargs`` goes over them.
-        chat_template: A Jinja file used instead of the tokenizer's own chat template; exports carry it.
+        chat_template: A Jinja file used instead of the tokenizer's own chat template; exports carry it. ``lit_talr/configs/prompts/completion.jinja``
+            writes the turns one after another, with nothing between them.
         prompt_weight: Weight of the tokens before and between learned turns, at least 0 and finite. At 0 they carry no loss. Above, they are supervised
             with this weight, and count in N like any token.
 
@@ -42,5 +44,5 @@ class Encoding:
         for name in SET_FOR_EVERY_TURN:
             if name in self.template_arguments:
                 raise ValueError(f"`encoding.template_arguments` must not hold `{name}`, which is set for every turn; leave it out.")
-        if self.chat_template is not None and not Path(self.chat_template).is_file():
+        if self.chat_template is not None and not shipped_file(Path(self.chat_template)).is_file():
             raise ValueError(f"`encoding.chat_template` must be a Jinja file, got {str(self.chat_template)!r}, which is not there.")

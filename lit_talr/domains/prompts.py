@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from lit_talr.utils.files import shipped_file
 from lit_talr.utils.yaml_text import RepeatedKey, parse_yaml
 
 PLACEHOLDER = re.compile(r"{(\w+)}")
@@ -19,13 +20,16 @@ def fill_in(template: str, values: Mapping[str, str]) -> str:
 def read_prompt(path: Path, placeholders: Sequence[str]) -> dict[str, str]:
     """Reads a prompt from a YAML file: the text ``user``, which holds every placeholder in braces, and optionally ``system``.
 
+    A file of this package has a path such as ``lit_talr/configs/prompts/clinic_task_first.yaml``.
+
     Raises:
         ValueError: For a missing file, one that is not YAML, other keys, values that are no texts, and a placeholder that ``user`` lacks.
     """
-    if not Path(path).is_file():
+    path = shipped_file(Path(path))
+    if not path.is_file():
         raise ValueError(f"`prompt_file`: {path} does not exist; give a YAML file with the key `user` and, if wanted, `system`.")
     try:
-        prompt = parse_yaml(Path(path).read_bytes())
+        prompt = parse_yaml(path.read_bytes())
     except RepeatedKey as error:
         raise ValueError(f"{path}: {error}.") from error
     except yaml.YAMLError as error:

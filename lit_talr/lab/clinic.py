@@ -15,10 +15,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Literal, get_args
 
 from lit_talr.data.example import Example, Split
+from lit_talr.domains.prompts import fill_in, read_prompt
 from lit_talr.lab.clinic_notes import COMPARED, JOINTS, Patient, draw_patient, quantity, write_note
 from lit_talr.lab.made_by_code import MadeByCode, split_by_hash
 from lit_talr.lab.noise import Noise, NoiseKind, NoisePlacement
@@ -30,6 +32,7 @@ SYSTEM: Mapping[Target, str] = {
     "cot": 'Reply with {"step_by_step_thinking": "...", "answer": "..."}',
     "label": 'Reply with {"answer": "..."}',
 }
+USER = "{note}\n{question}"
 QUESTIONS = ("What is the {name}?", "Give the {name}.", "Find the {name}.", "Which {name} results?")
 CATEGORIES = ("score", "grade", "formula")
 
@@ -188,9 +191,11 @@ class Clinic(MadeByCode):
             ``plausible``, statements about values that the note does not give.
         noise_placement: ``anywhere``, between any two words of an explanation, or ``starts``, where one of its sentences begins. The noise is put between
             tokens, so that no other token changes.
+        prompt_file: A YAML file with a prompt of your own: the text ``user``, which holds {note} and {question}, and optionally ``system``.
 
     Raises:
-        ValueError: For a size, a seed or a noise out of range, a calculator, a kind or a placement that does not exist, and noise without explanations.
+        ValueError: For a size, a seed or a noise out of range, a calculator, a kind or a placement that does not exist, noise without explanations, and a
+            prompt file that cannot be used.
     """
 
     val_size: int = 256
@@ -200,6 +205,7 @@ class Clinic(MadeByCode):
     noise: float = 0.0
     noise_kind: NoiseKind = "words"
     noise_placement: NoisePlacement = "anywhere"
+    prompt_file: Path | None = None
     source_name = "Clinic (made by code)"
 
     def __post_init__(self) -> None:
@@ -214,6 +220,9 @@ class Clinic(MadeByCode):
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
         if self.noise and self.target == "label":
             raise ValueError(f"`noise` must be 0 with `target: label`, which has no explanations, got {self.noise}; set `target: cot`.")
+        self.prompt: Mapping[str, str] = {"system": SYSTEM[self.target], "user": USER}
+        if self.prompt_file is not None:
+            self.prompt = read_prompt(self.prompt_file, ["note", "question"])
         self.used_calculators = [calculator for calculator in CALCULATORS if calculator.name in used]
 
     def metric(self) -> WithinLimits:
@@ -228,20 +237,20 @@ class Clinic(MadeByCode):
             case = (calculator.name, key_of(patient))
             if split_of(patient) == split and case not in seen:
                 seen.add(case)
-                example = worked_case(calculator, patient, self.target, f"Clinic {split}, row {row}", draw)
+                example = worked_case(calculator, patient, self.target, f"Clinic {split}, row {row}", draw, self.prompt)
                 yield noise.added_to(example, patient, row) if noise else example
                 row += 1
 
 
-def worked_case(calculator: Calculator, patient: Patient, target: Target, where: str, draw: Random) -> Example:
-    """Makes a conversation of one case; both targets draw the same random numbers, so that they have the same notes and questions."""
+def worked_case(calculator: Calculator, patient: Patient, target: Target, where: str, draw: Random, prompt: Mapping[str, str]) -> Example:
+    """Makes a conversation of one case; both targets and all prompts draw the same random numbers, so that they have the same notes and questions."""
     note, question = write_note(patient, draw), draw.choice(QUESTIONS).format(name=calculator.name)
     explanation, value = calculator.explanation(patient.values, draw), calculator.answer(patient.values)
     answer = f"{value:g}"
     response = {"step_by_step_thinking": explanation, "answer": answer} if target == "cot" else {"answer": answer}
     lower, upper = (f"{value * (1 + sign * calculator.tolerance):g}" for sign in (-1, 1))
     meta = {"where": where, "calculator": calculator.name, "category": calculator.category, "answer": answer, "lower": lower, "upper": upper}
-    return Example.from_prompt(f"{note}\n{question}", json.dumps(response), SYSTEM[target], meta)
+    return Example.from_prompt(fill_in(prompt["user"], {"note": note, "question": question}), json.dumps(response), prompt.get("system"), meta)
 
 
 def key_of(patient: Patient) -> str:

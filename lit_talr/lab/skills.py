@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from lit_talr.data.example import Example, Split
-from lit_talr.lab.clinic import Target, split_of, worked_case
+from lit_talr.lab.clinic import SYSTEM, USER, Target, split_of, worked_case
 from lit_talr.lab.clinic_notes import draw_patient
 from lit_talr.lab.made_by_code import MadeByCode, split_by_hash
 from lit_talr.lab.skill_items import SKILLS, draw_calculator
@@ -78,6 +78,6 @@ def practice(name: str, split: Split, where: str, draw: Random) -> Example | Non
     patient = draw_patient(calculator.reads, draw)
     if split_of(patient) != split:
         return None
-    example = worked_case(calculator, patient, PRACTICE[name], where, draw)
+    example = worked_case(calculator, patient, PRACTICE[name], where, draw, {"system": SYSTEM[PRACTICE[name]], "user": USER})
     answer = example.messages[-1]["content"]
     return Example(example.messages, example.supervised, {"where": where, "skill": name, "answer": answer, "value": json.loads(answer)["answer"]})

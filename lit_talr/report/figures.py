@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lit_talr.report.analysis import Analysis
+from lit_talr.report.published import FORGETTING, forgetting_columns
 from lit_talr.report.runs import scientific
 from lit_talr.report.statistics import pareto_front
 from lit_talr.report.tables import Tables
@@ -30,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"Creation
 """File formats, each without the metadata that would make two files differ."""
 
 
-def write_figures(tables: Tables, analysis: Analysis, folder: Path) -> None:
+def write_figures(tables: Tables, analysis: Analysis, folder: Path, published: pd.DataFrame | None = None) -> None:
     """Draw all figures that the tables and their analysis have numbers for."""
     from matplotlib import rc_context
 
@@ -43,6 +44,7 @@ def write_figures(tables: Tables, analysis: Analysis, folder: Path) -> None:
             "kl": general_by_kl(analysis.kl, palette),
             "tradeoff": tradeoff(shown, palette),
             "rates": rates(tables.means, palette) if tables.means["rate"].notna().any() else None,
+            "forgetting": forgetting(tables.results, published, palette),
             "hypervolume": volumes(pd.DataFrame(volume_rows(tables.means))),
             "training": training(tables, palette),
             "tokens": token_histograms(tables),
@@ -227,6 +229,23 @@ def general_by_kl(rows: pd.DataFrame, palette: dict[str, str]) -> "Figure | None
         axis.plot(x, group["linear"].iloc[0] * x + group["quadratic"].iloc[0] * x**2, color="black", linewidth=0.8, linestyle="--", label="common curve")
 
     return side_by_side(rows, draw, "KL from the base model, nats per token", "drop of the general score")
+
+
+def forgetting(results: pd.DataFrame, published: pd.DataFrame | None, palette: dict[str, str]) -> "Figure | None":
+    """Domain score against the rise of the NLL of general corpora, every run; published points are hollow."""
+    corpora = forgetting_columns(results)
+    if published is None and not corpora:
+        return None
+    figure, axes = panels(1, max(1, len(corpora)), height=3.0)
+    for axis, column in zip(axes[0], corpora or [""], strict=True):
+        for remedy, own in results.groupby("remedy", sort=False) if column else ():
+            axis.scatter(own["domain"], own[column], s=12, color=palette.get(remedy, "black"), label=literal(remedy), zorder=3, linewidths=0)
+        if published is not None:
+            axis.scatter(published["domain"], published["forgetting"], s=12, facecolors="none", edgecolors="#666666", linewidths=0.8, label="published")
+        axis.set(xlabel="domain", ylabel="rise of the NLL, nats per token", title=literal(column.removeprefix(FORGETTING)))
+        axis.invert_yaxis()  # up is better, as everywhere
+    legend(figure, axes)
+    return figure
 
 
 def volumes(rows: pd.DataFrame) -> "Figure | None":

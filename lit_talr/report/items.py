@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lit_talr.metrics.wordings import suite_of
 from lit_talr.report.statistics import Interval, mean_interval
 from lit_talr.utils.files import read_json_lines
 
@@ -47,8 +48,8 @@ def read_item(row: dict[str, Any]) -> tuple[str, str, str, bool, float | None, b
 
 
 def suite_means(items: pd.DataFrame, column: str = "correct") -> dict[str, float]:
-    """The mean of each suite; empty where an answer does not have the column."""
-    return {} if items[column].isna().any() else items[column].astype(float).groupby(items["suite"]).mean().to_dict()
+    """The mean of each suite, over its wordings too; empty where an answer does not have the column."""
+    return {} if items[column].isna().any() else items[column].astype(float).groupby(items["suite"].map(suite_of)).mean().to_dict()
 
 
 def mean_score(items: pd.DataFrame) -> float:
@@ -57,13 +58,14 @@ def mean_score(items: pd.DataFrame) -> float:
 
 
 class Answers(NamedTuple):
-    """How right each item was answered: 1 or 0, a mean over models, or the difference of two such numbers."""
+    """How right each item was answered: 1 or 0, a mean over models, or the difference of two such numbers; a row for each wording of an item."""
 
     keys: pd.DataFrame
-    groups: np.ndarray  # the number of each item's suite
+    groups: np.ndarray  # the number of each answer's suite, whatever the wording
     values: np.ndarray
     least: float = 0.0  # the least that a value can be
     odds: np.ndarray | None = None  # 1 / (k - 1) for an item with k choices, 0 for an answer that the model wrote; None where that is not known
+    items: np.ndarray | None = None  # the number of each answer's item, where there are several wordings; None: each is an item
 
     def has_items_of(self, other: "Answers") -> bool:
         """Whether both are answers to the same items, which is quick where they share one table of keys."""
@@ -71,11 +73,19 @@ class Answers(NamedTuple):
 
     def minus(self, other: "Answers | None") -> "Answers | None":
         """The difference item by item; None where the items are not the same."""
-        return Answers(self.keys, self.groups, self.values - other.values, -1.0) if other is not None and self.has_items_of(other) else None
+        if other is None or not self.has_items_of(other):
+            return None
+        return self._replace(values=self.values - other.values, least=-1.0, odds=None)
+
+    def by_item(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means over wordings of a value of each answer, which are independent of each other, and the number of each item's suite."""
+        if self.items is None:
+            return values, self.groups
+        return np.bincount(self.items, values) / np.bincount(self.items), self.groups[np.unique(self.items, return_index=True)[1]]
 
     def interval(self) -> Interval:
         """The 95 % interval of the mean over suites."""
-        return mean_interval(self.values, self.groups, self.least)
+        return mean_interval(*self.by_item(self.values), self.least)
 
 
 AllAnswers = Mapping[tuple[str, str], Answers]
@@ -84,7 +94,9 @@ AllAnswers = Mapping[tuple[str, str], Answers]
 
 def answers_of(items: pd.DataFrame) -> Answers:
     """The answers in a table of items."""
-    return Answers(items[KEY], items["suite"].factorize()[0], items["correct"].to_numpy(float), odds=odds_of(items["chance"].to_numpy(float)))
+    suites = items["suite"].map(suite_of)
+    numbers = None if suites.equals(items["suite"]) else pd.MultiIndex.from_arrays([suites, items["id"]]).factorize()[0]
+    return Answers(items[KEY], suites.factorize()[0], items["correct"].to_numpy(float), odds=odds_of(items["chance"].to_numpy(float)), items=numbers)
 
 
 def odds_of(chance: np.ndarray) -> np.ndarray | None:

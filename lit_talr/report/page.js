@@ -204,6 +204,25 @@ function drawTradeoff(rows, chosen) {
   plot("tradeoff-plot", traces, { xaxis: { title: "domain score", range: range(traces, "x") }, yaxis: { title: "general score", range: range(traces, "y") } });
 }
 
+function drawForgetting(rows) {
+  const columns = Object.keys(data.results[0]).filter((name) => name.startsWith("drift/nll_rise/"));
+  const traces = columns.flatMap((column, number) => remedies.map((remedy) => {
+    const own = rows.filter((row) => row.remedy === remedy && known(row[column]));
+    return {
+      type: "scatter", mode: "markers", name: escape(remedy) + (columns.length > 1 ? `, ${escape(column.slice(15))}` : ""), x: own.map((row) => row.domain), y: own.map((row) => row[column]),
+      text: own.map((row) => `<b>${escape(row.point)}</b><br>${escape(row.name)}<br>domain ${fixed(row.domain)}, rise ${fixed(row[column], 4)}`), hoverinfo: "text",
+      marker: { color: colour(remedy), symbol: SYMBOLS[number % SYMBOLS.length], size: own.map((row) => size(row.rate)) },
+    };
+  }));
+  traces.push({
+    type: "scatter", mode: "markers", name: "published", x: data.published.map((row) => row.domain), y: data.published.map((row) => row.forgetting),
+    text: data.published.map((row) => `<b>${escape(row.name)}</b><br>domain ${fixed(row.domain)}, rise ${fixed(row.forgetting, 4)}<br>${escape(row.source)}`), hoverinfo: "text",
+    marker: { color: style("--soft"), symbol: "circle-open", size: 9, line: { width: 1.5 } },
+  });
+  byId("forgetting").hidden = !traces.some((trace) => trace.x.length);
+  plot("forgetting-plot", traces, { xaxis: { title: "domain score" }, yaxis: { title: "rise of the NLL, nats per token", autorange: "reversed" } });
+}
+
 function drawVolumes(chosen) {
   const rows = data.volumes.filter((row) => (chosen.variant === "*" || (row.variant ?? "") === chosen.variant) && chosen.remedies.has(row.remedy));
   const label = (row) => escape(row.remedy) + (chosen.variant === "*" && row.variant ? `, ${escape(row.variant)}` : "");
@@ -471,7 +490,7 @@ function drawResults(rows) {
   const drifts = Object.keys(data.results[0]).filter((name) => name.startsWith("drift/"));
   table("results", rows, [
     text("name"), text("variant"), text("remedy"), text("source"), rate, number("seed", "seed", 0), { ...number("alpha"), show: (row) => String(row.alpha ?? "") }, bounded("domain"), bounded("general"), bounded("drop"),
-    ...suites.map((name) => number(name, name.slice(8))), ...drifts.map((name) => number(name, name.slice(6).replaceAll("_", " ").replace("/", " of "), 4)), ...(data.results.some((row) => known(row.general_lenient)) ? [number("general_lenient", "general, read leniently")] : []), number("val/score"), number("val/nll"), ...(data.results.some((row) => known(row["update/visible"])) ? [number("update/visible", "update visible")] : []), number("steps", "steps", 0),
+    ...suites.map((name) => number(name, name.slice(8).replace(/\/spread$/, ", spread over wordings").replace(/\/sd$/, ", s.d. over wordings"))), ...drifts.map((name) => number(name, name.slice(6).replaceAll("_", " ").replace("/", " of "), 4)), ...(data.results.some((row) => known(row.general_lenient)) ? [number("general_lenient", "general, read leniently")] : []), number("val/score"), number("val/nll"), ...(data.results.some((row) => known(row["update/visible"])) ? [number("update/visible", "update visible")] : []), number("steps", "steps", 0),
     ...(data.results.some((row) => known(row.paper_domain)) ? [number("paper_domain", "published domain"), number("paper_general", "published general")] : []), text("command"),
   ]);
 }
@@ -517,6 +536,7 @@ function draw() {
   byId("count").textContent = `${rows.length} of ${data.results.length} runs shown`;
   drawMatchedDomain(chosen);
   drawTradeoff(rows, chosen);
+  drawForgetting(rows);
   drawTransitions(chosen);
   drawKl(chosen);
   drawVolumes(chosen);

@@ -20,8 +20,8 @@ DIGITS = 5
 """Decimals of numbers that are only drawn."""
 
 
-def page(tables: Tables, analysis: Analysis) -> str:
-    """The page as a function of the tables and their analysis alone: the same tables give the same bytes."""
+def page(tables: Tables, analysis: Analysis, published: pd.DataFrame | None = None) -> str:
+    """The page as a function of the tables, their analysis and published points alone: the same tables give the same bytes."""
     data = {
         "version": __version__,
         "t": T_975,
@@ -35,6 +35,7 @@ def page(tables: Tables, analysis: Analysis) -> str:
         "transitions": {name: plain(column, DIGITS) for name, column in analysis.transitions.items()},
         "kl": records(analysis.kl),
         "above_curve": records(analysis.above_curve, DIGITS),
+        "published": [] if published is None else records(published),
         "notes": records(tables.notes),
     }
     return assemble_page(Path(__file__).parent, {"plotly": packed_plotly()}, data)

@@ -16,7 +16,7 @@ SCORES = ("domain", "general", "drop")
 SHARED = ("point", "variant", "remedy", "source", "rate", "alpha", "trained")
 """The columns that the runs of a point, which differ in their seed, have in common."""
 ANSWERS = ["name", "score", *KEY, "correct", "chance"]
-DRIFT = ("drift/kl", "drift/agreement", "drift/bits_per_byte/")
+DRIFT = ("drift/kl", "drift/agreement", "drift/bits_per_byte/", "drift/nll/", "drift/nll_rise/")
 """How the names of a drift's columns begin."""
 NOT_A_SUITE = ("general/mean", "general/drop", "general/drop_se")
 TOKENS = ["name", "epoch", "threshold", "set", "group", "lower", "upper", "num_tokens", "probability", "nll"]

@@ -84,17 +84,19 @@ def item_values(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
     return {"lost": lost, "gained": gained, "true_lost": lost - np.mean(guessed, axis=0), "true_gained": gained - np.mean(guessed, axis=0)}
 
 
-def shares(values: dict[str, np.ndarray], items: Answers, least: float) -> list[Row]:
-    """Each kind's mean over suites with its interval, then that of each suite; ``least`` is the least value of the kinds without guessing."""
-    sizes = np.bincount(items.groups)
-    rows: list[Row] = [{"items": len(items.groups)}]
-    rows += [{"suite": suite, "items": size} for suite, size in zip(items.keys["suite"].unique(), sizes.tolist(), strict=True)]
+def shares(values: dict[str, np.ndarray], answers: Answers, least: float) -> list[Row]:
+    """Each kind's mean over suites with its interval, then that of each suite and wording; ``least`` is the least value of the kinds without guessing."""
+    numbers, suites = answers.keys["suite"].factorize()
+    sizes = np.bincount(numbers)
+    rows: list[Row] = [{"items": len(answers.by_item(answers.values)[0])}]
+    rows += [{"suite": suite, "items": size} for suite, size in zip(suites, sizes.tolist(), strict=True)]
     for kind, each in values.items():
         floor = least if kind.startswith("true") else 0.0
-        means, (lower, upper) = np.bincount(items.groups, each) / sizes, group_intervals(each, items.groups, floor)
-        of_whole = float(means.mean()), *mean_interval(each, items.groups, floor)
-        for row, numbers in zip(rows, [of_whole, *zip(means.tolist(), lower.tolist(), upper.tolist(), strict=True)], strict=True):
-            row |= zip((kind, f"{kind}_lower", f"{kind}_upper"), numbers, strict=True)
+        own, groups = answers.by_item(each)
+        of_whole = float((np.bincount(groups, own) / np.bincount(groups)).mean()), *mean_interval(own, groups, floor)
+        means, (lower, upper) = np.bincount(numbers, each) / sizes, group_intervals(each, numbers, floor)
+        for row, found in zip(rows, [of_whole, *zip(means.tolist(), lower.tolist(), upper.tolist(), strict=True)], strict=True):
+            row |= zip((kind, f"{kind}_lower", f"{kind}_upper"), found, strict=True)
     return rows
 
 

@@ -95,10 +95,11 @@ def resampled_means(parts: Sequence[Answers | None], score: str) -> np.ndarray |
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or not all(map(known[0].has_items_of, known)):
         return None
-    first, values = known[0], np.stack([part.values for part in known], axis=1)
-    by_suite = []
-    for group in np.unique(first.groups):
-        own = values[first.groups == group]
+    first = known[0]
+    values = np.stack([part.by_item(part.values)[0] for part in known], axis=1)
+    groups, by_suite = first.by_item(first.values)[1], []
+    for group in np.unique(groups):
+        own = values[groups == group]
         by_suite.append(item_counts(f"{score} {group}", len(own)) @ own / len(own))
     means: np.ndarray = np.mean(by_suite, axis=0)
     return means

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_talr.metrics.wordings import suite_of
 from lit_talr.report.statistics import adjusted_mean
 from lit_talr.sweep.points import Point
 from lit_talr.sweep.runs import Runs
@@ -100,17 +101,17 @@ def read_correct(path: Path) -> dict[tuple[str, Any], bool]:
 
 
 def item_losses(folders: Iterable[Path]) -> dict[str, list[float]]:
-    """How much of each test item was lost, by suite: from 1 (the base model was right, the run is wrong) to -1, the mean over runs."""
+    """How much of each test item was lost, by suite: from 1 (the base model was right, the run is wrong) to -1, the mean over runs and wordings."""
     runs: list[dict[tuple[str, Any], int]] = []
     for folder in folders:
         correct, base = (read_correct(folder / "answers" / f"{name}.jsonl") for name in ("general-test", "general-base-test"))
         if correct.keys() != base.keys() or (runs and correct.keys() != runs[0].keys()):
             raise ValueError(f"{folder / 'answers'}: general-test.jsonl and general-base-test.jsonl must be of the same items, in all runs of a setting.")
         runs.append({item: base[item] - correct[item] for item in correct})
-    losses: dict[str, list[float]] = {}
+    losses: dict[str, dict[Any, list[float]]] = {}  # by suite and item, for each wording
     for item in runs[0]:
-        losses.setdefault(item[0], []).append(sum(run[item] for run in runs) / len(runs))
-    return losses
+        losses.setdefault(suite_of(item[0]), {}).setdefault(item[1], []).append(sum(run[item] for run in runs) / len(runs))
+    return {suite: [sum(wordings) / len(wordings) for wordings in items.values()] for suite, items in losses.items()}
 
 
 def probability_within(losses: dict[str, list[float]], budget: float) -> float:

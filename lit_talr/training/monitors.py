@@ -21,6 +21,7 @@ STEP = ("train/loss", "train/nll", "train/learning_rate", "train/skipped_steps")
 VALIDATION = ("val/nll", "val/perplexity", "val/token_accuracy")
 BETTER = {
     **dict.fromkeys(("val/nll", "val/perplexity", "val/no_class", "val/cut", "val/unanswered", "drift/kl", "drift/bits_per_byte*", "general/drop*"), "min"),
+    **dict.fromkeys(("general/*/spread", "general/*/sd", "drift/nll*"), "min"),
     **dict.fromkeys(("val/token_accuracy", "val/score", "val/accuracy", "val/accuracy/*", "val/balanced_accuracy", "val/macro_f1"), "max"),
     **dict.fromkeys(("val/strict", "val/lenient", "drift/agreement", "general/*"), "max"),
 }

@@ -265,6 +265,11 @@ def shipped(name: str) -> str:
     return str(folder) if folder.is_dir() else name
 
 
+def shipped_file(path: Path) -> Path:
+    """The file of this package for a path such as ``lit_talr/configs/prompts/completion.jinja``, as ``shipped`` finds its folder; else the path."""
+    return Path(shipped(str(path.parent))) / path.name
+
+
 def why_broken(path: Path) -> str | None:
     """Names what a failed download left in the place of a file; None where it is something else."""
     with path.open("rb") as file:

@@ -30,6 +30,15 @@ def test_only_suites_that_count_are_in_the_mean_and_its_error() -> None:
     assert math.isnan(paired_error(rows("a", "r"), rows("a", "w"))), "one item has no standard error"
 
 
+def test_a_suite_under_several_wordings_counts_once_with_an_items_mean_over_them() -> None:
+    base = [*rows("a", "rr"), *rows("b/x", "rrrr"), *rows("b/y", "rrww")]
+    now = [*rows("a", "rw"), *rows("b/x", "rrww"), *rows("b/y", "rwrw")]
+    scores = Scores({"a": 0.5, "b/x": 0.5, "b/y": 0.5}, now, {})
+    assert scores.mean == 0.5 and Scores({"a": 1.0, "b/x": 0.0, "b/y": 0.5}, now, {}).mean == (1 + 0.25) / 2
+    lost = [0, 1], [0, 0.5, 0, 0.5]  # of b: the mean of (0, 0, 1, 1) and (0, 1, -1, 0)
+    assert paired_error(base, now) == pytest.approx(math.sqrt(sum(np.var(part, ddof=1) / len(part) for part in lost)) / 2)
+
+
 class Script(Measure):
     """Has "measured" one value after the first step, whose standard error is not a number."""
 

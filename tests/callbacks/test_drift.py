@@ -27,7 +27,7 @@ from lit_talr.modeling.generation import Generation
 from lit_talr.modeling.loading import load_model, new_config
 from lit_talr.modeling.strategies import FSDP2Strategy
 from lit_talr.module import DomainSFT
-from lit_talr.theory.code_length import bits_per_byte
+from lit_talr.theory.code_length import bits_per_byte, code_length, text_blocks
 from lit_talr.theory.drift import drift as drift_of_models
 from lit_talr.utils.cache import ContentCache
 from lit_talr.utils.files import read_json_lines
@@ -89,9 +89,13 @@ def test_the_numbers_are_those_of_the_naive_formula(own: Path, corpus: Path, wat
     assert last["kl"] == pytest.approx(expected.kl, abs=1e-6, rel=1e-6) and last["kl"] > 1e-3
     assert last["kl_se"] == pytest.approx(expected.kl_error, rel=1e-6)
     tokenizer = AutoTokenizer.from_pretrained(own / "tokenizer")
-    before, after = (bits_per_byte(model, tokenizer, corpus.read_text(encoding="utf-8"), context=12) for model in (first, second))
+    text = corpus.read_text(encoding="utf-8")
+    before, after = (bits_per_byte(model, tokenizer, text, context=12) for model in (first, second))
     assert last["bits_per_byte/words"] == pytest.approx(after, rel=1e-6)
     assert last["bits_per_byte_rise/words"] == pytest.approx(after - before, rel=1e-6)
+    lengths = [code_length(model, text_blocks(tokenizer, text, 12).blocks) for model in (first, second)]
+    before, after = (float(part.nats.sum() / part.num_tokens.sum()) for part in lengths)
+    assert last["nll/words"] == pytest.approx(after, rel=1e-6) and last["nll_rise/words"] == pytest.approx(after - before, rel=1e-6)
     (cached,) = (own.parent / own.name / ".cache").glob("base-text-*.safetensors")
     tokens = load_file(cached)["tokens"]
     assert tokens.shape == (6, 13) and set(tokens[:, 0].tolist()) == {EOS}

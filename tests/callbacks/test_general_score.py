@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lit_talr.callbacks import GeneralBudget, GeneralScore
+from lit_talr.callbacks.base import Scores
 from lit_talr.callbacks.general_score import SuiteClass
 from lit_talr.data.batch_plan import Batching
 from lit_talr.domains import Records
@@ -127,6 +128,25 @@ def test_a_suite_from_the_domains_own_source_does_not_count(folder: Path) -> Non
     trainer.fit(module, datamodule=data)
     found = trainer.callback_metrics
     assert found["general/mean"] == found["general/sums"] == 1 and found["general/own"] == 0 and found["general/drop"] == 0
+
+
+def test_wordings_of_a_suite_are_scored_apart_and_count_once(folder: Path) -> None:
+    """The wordings ask for other words ("sums" and "facts"), whose items are the same numbers."""
+    suites = {"maths/sums": suite(folder, "sums"), "maths/facts": suite(folder, "facts"), "own": suite(folder, "own")}
+    trainer, module, data = watched(folder, "run", GeneralScore(suites, generation=Generation(max_new_tokens=5)), epochs=1)
+    trainer.fit(module, datamodule=data)
+    found = {name.removeprefix("general/"): float(value) for name, value in trainer.callback_metrics.items() if name.startswith("general/")}
+    assert [found[name] for name in ("maths/sums", "maths/facts", "maths", "maths/spread", "own")] == [0.5, 0.875, 0.6875, 0.375, 0.875]
+    assert found["maths/sd"] == pytest.approx(np.std([0.5, 0.875], ddof=1)) and found["mean"] == pytest.approx((0.6875 + 0.875) / 2)
+    rows = read_json_lines(folder / "run" / "answers" / "general-epoch-1.jsonl")
+    assert [row["suite"] for row in rows[::16]] == ["maths/sums", "maths/facts", "own"]
+    scores = Scores({"maths/sums": 0.5, "maths/facts": 0.875, "own": 0.875}, rows, {})
+    sizes = {name: items.number for name in ("maths/sums", "maths", "maths/spread", "own", "mean") if (items := scores.items(f"general/{name}"))}
+    assert sizes == {"maths/sums": 16, "maths": 32, "maths/spread": 32, "own": 16, "mean": 48}
+    other = GeneralScore({"a/x": suite(folder, "sums"), "a/y": suite(folder, "facts", 15)}, generation=Generation(max_new_tokens=5))
+    trainer, module, data = watched(folder, "other", other, epochs=1)
+    with pytest.raises(ValueError, match="'a/y' has other items than 'a/x'; give wordings of one suite the same rows"):
+        trainer.fit(module, datamodule=data)
 
 
 def test_a_resumed_run_compares_with_the_same_base_model(folder: Path) -> None:

@@ -2,7 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from lit_talr.data.encoder import ChatEncoder
+from lit_talr.data.encoding import Encoding
+from lit_talr.data.example import Example
 from lit_talr.domains.prompts import fill_in, read_prompt
+from tests.helpers.tiny import byte_tokenizer
 
 
 def test_only_the_places_of_the_template_are_filled() -> None:
@@ -38,3 +42,13 @@ def test_another_file_is_refused(tmp_path: Path, text: str | bytes, message: str
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`prompt_file`: .*prompt.yaml does not exist; give a YAML file"):
         read_prompt(tmp_path / "prompt.yaml", [])
+
+
+def test_the_yardsticks_prompt_and_response_are_one_text_and_all_learned() -> None:
+    prompt = read_prompt(Path("lit_talr/configs/prompts/peft_metamath.yaml"), ["question"])
+    example = Example.from_prompt(fill_in(prompt["user"], {"question": "1 + 1?"}), "2")
+    encoder = ChatEncoder(byte_tokenizer("llama3"), Encoding(prompt_weight=1, chat_template=Path("lit_talr/configs/prompts/completion.jinja")))
+    text, row = b"Question: 1 + 1? Think step by step.\nAnswer:2", encoder.encode(example)
+    assert row.input_ids.tolist() == [encoder.tokenizer.bos_token_id, *text, encoder.eos_token_id]
+    assert row.supervised.tolist() == [False] + [True] * (len(text) + 1) and row.weights is None
+    assert encoder.encode_prompt(example.messages[:-1]) == (row.input_ids.tolist()[:-2], 0)

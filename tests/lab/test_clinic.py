@@ -226,3 +226,12 @@ def test_the_command_makes_a_tokenizer_like_the_shipped_one() -> None:
         text = example.messages[-1]["content"]
         assert made.decode(made(text).input_ids, clean_up_tokenization_spaces=False) == text
         assert len(made(text).input_ids) == pytest.approx(len(ours(text).input_ids), rel=0.1)
+
+
+def test_another_wording_asks_the_same_items() -> None:
+    own = rows("test", 6)
+    for name, turns in (("task_first", ["system", "user", "assistant"]), ("no_system", ["user", "assistant"])):
+        other = list(Clinic(TOKENIZER, test_size=6, prompt_file=Path(f"lit_talr/configs/prompts/clinic_{name}.yaml")).examples("test"))
+        assert [example.meta for example in other] == [example.meta for example in own] and [turn["role"] for turn in other[0].messages] == turns
+        lines = [sorted(example.messages[-2]["content"].split("\n")) for example in (own[0], other[0])]
+        assert lines[0] == lines[1]

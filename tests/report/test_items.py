@@ -1,10 +1,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lit_talr.report.items import KEY, answers_of, average, mean_score, read_items, run_answers, suite_means
+from lit_talr.report.statistics import mean_interval
+from lit_talr.report.transitions import item_values
 from lit_talr.tasks.base import item_rows
 from lit_talr.utils.files import write_json_lines
 from tests.report.synthetic import write_answers
@@ -94,3 +97,21 @@ def test_chance_is_that_of_the_row_or_none_for_an_answer_that_the_model_writes(t
     assert items is not None and items["chance"].fillna(-1).tolist() == [0.25, 0.0, -1] and answers_of(items).odds is None
     odds = answers_of(items[:2]).odds
     assert odds is not None and odds.tolist() == pytest.approx([1 / 3, 0])
+
+
+def test_an_item_under_several_wordings_is_one_item(tmp_path: Path) -> None:
+    right = {"a": "1101", "b/x": "110", "b/y": "010"}
+    rows = [{"suite": suite, "id": index, "truth": "7", "correct": each == "1"} for suite, line in right.items() for index, each in enumerate(line)]
+    write_json_lines(tmp_path / "answers.jsonl", rows)
+    items = read_items(tmp_path / "answers.jsonl")
+    assert items is not None and suite_means(items) == {"a": 0.75, "b": 0.5} and mean_score(items) == 0.625
+    answers = answers_of(items)
+    values, groups = answers.by_item(answers.values)
+    assert values.tolist() == [1, 1, 0, 1, 0.5, 1, 0] and groups.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert answers.interval() == mean_interval(values, groups, 0.0)
+    difference = answers.minus(answers)
+    assert difference is not None and difference.by_item(difference.values)[0].tolist() == [0] * 7
+    # Between two models, a wording that is lost and one that is gained do not cancel: both have changed.
+    before, after = (answers._replace(values=np.array([1, 1, 0, 1, *line], float)) for line in ((1, 1, 0, 0, 1, 0), (0, 1, 0, 1, 1, 0)))
+    changes = {kind: before.by_item(each)[0].tolist() for kind, each in item_values([(before, after)]).items()}
+    assert changes["lost"] == changes["gained"] == [0, 0, 0, 0, 0.5, 0, 0]

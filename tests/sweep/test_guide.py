@@ -85,6 +85,9 @@ def test_the_probability_by_hand(tmp_path: Path) -> None:
     write_answers(tmp_path / "other", "general-base-test", {"a": [True, True], "b": [False]})
     write_answers(tmp_path / "other", "general-test", {"a": [True, True], "b": [True]})
     assert item_losses([tmp_path, tmp_path / "other"]) == {"a": [0.5, 0.0], "b": [-0.5]}
+    write_answers(tmp_path / "wordings", "general-base-test", {"a/x": [True, True], "a/y": [True, False]})
+    write_answers(tmp_path / "wordings", "general-test", {"a/x": [False, True], "a/y": [True, True]})
+    assert item_losses([tmp_path / "wordings"]) == {"a": [0.5, -0.5]}
     write_answers(tmp_path / "other", "general-test", {"a": [True, True]})
     with pytest.raises(ValueError, match="must be of the same items"):
         item_losses([tmp_path / "other"])

@@ -21,7 +21,7 @@ from lit_talr.training.building import Compute
 from lit_talr.utils.errors import check_in, check_least
 from lit_talr.utils.files import shipped
 
-HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16, "32-true": None}
+HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "32-true": None}
 """The half precision that each of the trainer's precisions multiplies in."""
 
 
@@ -74,6 +74,11 @@ class Facts:
     def half(self) -> torch.dtype | None:
         """The half precision that matrices are multiplied in, if one."""
         return HALF[self.precision]
+
+    @property
+    def owned_itemsize(self) -> int:
+        """Bytes of an element of the weights that the optimizer steps, and of its state."""
+        return self.itemsize if self.precision.endswith("true") and not is_deepspeed(self.strategy) else 4
 
     @property
     def itemsize(self) -> int:

@@ -12,7 +12,7 @@ from lit_talr.data.batch_plan import Batching
 from lit_talr.estimate.command import GIB
 from lit_talr.estimate.facts import Facts
 from lit_talr.estimate.memory import memory_of, read_model
-from lit_talr.estimate.time import GPUS, ROOM, UTILISATION, seconds, work
+from lit_talr.estimate.time import GPUS, ROOM, UTILIZATION, seconds, sent
 from lit_talr.losses import TALR
 from lit_talr.modeling.loading import new_config
 from lit_talr.modeling.strategies import FSDP2Strategy
@@ -39,12 +39,11 @@ def rows() -> list[str]:
                 one = Batching(batch_size=ranks, micro_batch_size=1)
                 facts = Facts(config, Compute(gradient_checkpointing=True), None, TALR(), adamw, "bf16-mixed", strategy, ranks, one, LENGTH, 1.0, 0)
                 model = model or read_model(facts)
-                memory, done = memory_of(facts, model), work(facts, model)
-                time = seconds(facts, done, GPUS["H100 80"], UTILISATION)
-                parts = memory.weights, memory.gradients, memory.optimizer, memory.engine, memory.live.activations, memory.peak
+                memory, times = memory_of(facts, model), seconds(facts, model, GPUS["H100 80"], UTILIZATION)
+                parts = memory.weights, memory.gradients, memory.optimizer, memory.engine, memory.live.activations + memory.live.head, memory.peak
                 fits = next((gpu for gpu, sheet in GPUS.items() if memory.peak <= ROOM * sheet.memory), "none")
-                cells = [name, facts.engine, str(ranks), *(f"{part / GIB:,.1f}" for part in parts), fits, f"{done.sent / 1e9:,.1f}"]
-                made.append(f"|{'|'.join(cells)}|{time.compute:.1f}, {time.communication:.1f}|")
+                cells = [name, facts.engine, str(ranks), *(f"{part / GIB:,.1f}" for part in parts), fits, f"{sent(facts, model) / 1e9:,.1f}"]
+                made.append(f"|{'|'.join(cells)}|{times[0]:.1f}, {times[1]:.1f}|")
     return made
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_talr.estimate.facts import Facts, read_facts
-from lit_talr.estimate.memory import Memory, anchors, memory_of, read_model
-from lit_talr.estimate.time import GPUS, ROOM, UTILIZATION, Work, work
+from lit_talr.estimate.memory import Memory, Model, anchors, memory_of, read_model
+from lit_talr.estimate.time import GPUS, ROOM, UTILIZATION, seconds, sent
 from lit_talr.modeling.strategies import shards_weights
 from lit_talr.utils.errors import check_in, check_least
 from lit_talr.utils.own_options import OwnOptions
@@ -49,13 +49,10 @@ def estimate(words: Sequence[str], read: Callable[[Sequence[str]], Namespace]) -
     facts = read_facts(run, given.ranks, given.length, given.supervised)
     check_fit(run, facts)
     model = read_model(facts)
-    memory, done, steps = memory_of(facts, model), work(facts, model), num_steps(run.trainer, facts, given.train_rows)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160
-    print_memory(console, facts, memory)
+    memory = memory_of(facts, model)
+    print_memory(facts, memory)
     if facts.gpu:
-        print_gpus(console, facts, memory, done, given.utilization, steps)
+        print_gpus(facts, model, memory.peak, given.utilization, num_steps(run.trainer, facts, given.train_rows))
 
 
 def check_fit(run: Namespace, facts: Facts) -> None:
@@ -75,19 +72,17 @@ def num_steps(trainer: Namespace, facts: Facts, train_rows: int | None) -> int |
     return min(limits, default=None)
 
 
-def print_table(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table whose numbers stand on the right; in Markdown where it is piped."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
     table = Table(names[0], box=box.SIMPLE_HEAD if console.is_terminal else box.MARKDOWN, highlight=False)
     for name in names[1:]:
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def print_lines(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def size_text(size: float) -> str:
@@ -98,12 +93,12 @@ def number_text(number: float) -> str:
     return f"{number:,.2f}" if number >= 1 else f"{number:.2g}"
 
 
-def print_memory(console: Console, facts: Facts, memory: Memory) -> None:
+def print_memory(facts: Facts, memory: Memory) -> None:
     """Print the parts."""
     where = f"{facts.ranks} x {facts.engine}" if facts.ranks > 1 else facts.engine
     tokens = f"{facts.micro_batches} micro-batch(es) of {facts.rows} x {facts.length:,} tokens on each rank"
     recomputed = "with" if facts.compute.gradient_checkpointing else "without"
-    print_lines(console, f"{where}, {facts.precision}, {tokens}, {facts.supervised:.0%} supervised\n")
+    print(f"{where}, {facts.precision}, {tokens}, {facts.supervised:.0%} supervised\n")
     parts = {
         "weights": memory.weights,
         "gradients": memory.gradients,
@@ -116,32 +111,31 @@ def print_memory(console: Console, facts: Facts, memory: Memory) -> None:
         f"peak of a step ({memory.moment})": memory.peak,
         f"test: keys and values of {facts.batching.eval_batch_size} x {facts.length + facts.new_tokens:,} tokens, beside the weights": memory.cache,
     }
-    print_table(console, ("memory of a rank", "size"), [(name, size_text(size)) for name, size in parts.items()])
-    print_lines(console, "The peak has what is there at one moment; gradients are made and activations freed during backward.")
+    print_table(("memory of a rank", "size"), [(name, size_text(size)) for name, size in parts.items()])
+    print("The peak has what is there at one moment; gradients are made and activations freed during backward.")
     if facts.compute.head_kernel != "own" or facts.compute.liger_layers or facts.compute.compile_layers:
-        print_lines(console, "Counted with this package's head kernel and the layers of transformers, neither Liger's nor compiled.")
+        print("Counted with this package's head kernel and the layers of transformers, neither Liger's nor compiled.")
 
 
-def print_gpus(console: Console, facts: Facts, memory: Memory, done: Work, utilization: float, steps: int | None) -> None:
+def print_gpus(facts: Facts, model: Model, peak: float, utilization: float, steps: int | None) -> None:
     """Print room and time on each GPU, the assumptions, and what to turn."""
-    fits = {name: memory.peak <= ROOM * gpu.memory for name, gpu in GPUS.items()}
     rows = []
     for name, gpu in GPUS.items():
-        times = done.seconds(facts, gpu, utilization)
+        times = seconds(facts, model, gpu, utilization)
         run = "-" if steps is None else number_text(steps * max(times) / 3600)
-        share = f"{memory.peak / gpu.memory:.0%}", "yes" if fits[name] else "no"
-        rows.append((name, size_text(gpu.memory), *share, *map(number_text, (max(times), *times)), run))
-    print_table(console, ("GPU", "memory", "peak, share", "fits", "step, s", "of which compute, s", "exchange, s", "run, h"), rows)
-    print_lines(
-        console,
-        f"It fits where the peak is at most {ROOM:.0%} of the memory; the rest is for CUDA, libraries and fragments.",
-        f"A step has {facts.rows * facts.length * facts.micro_batches * facts.ranks:,} tokens. A rank computes {number_text(done.flops / 1e12)} TFLOP at "
-        f"{utilization:.0%} of the peak (--utilization), and sends {number_text(done.sent / 1e9)} GB; exchange and compute overlap.",
+        fits = "yes" if peak <= ROOM * gpu.memory else "no"
+        rows.append((name, size_text(gpu.memory), f"{peak / gpu.memory:.0%}", fits, *map(number_text, (max(times), *times)), run))
+    print_table(("GPU", "memory", "peak, share", "fits", "step, s", "of which compute, s", "exchange, s", "run, h"), rows)
+    tokens, flops = facts.rows * facts.length * facts.micro_batches * facts.ranks, facts.micro_batches * model.flops
+    print(
+        f"It fits where the peak is at most {ROOM:.0%} of the memory; the rest is for CUDA, libraries and fragments.\n"
+        f"A step has {tokens:,} tokens. A rank computes {number_text(flops / 1e12)} TFLOP at {utilization:.0%} of the peak (--utilization), and sends "
+        f"{number_text(sent(facts, model) / 1e9)} GB; exchange and compute overlap."
     )
     if steps is None:
-        print_lines(console, "The time of the run needs --train-rows.")
-    if not all(fits.values()):
-        print_lines(console, f"To need less, one of these: {', '.join(changes(facts))}.")
+        print("The time of the run needs --train-rows.")
+    if any(row[3] == "no" for row in rows):
+        print(f"To need less, one of these: {', '.join(changes(facts))}.")
 
 
 def changes(facts: Facts) -> list[str]:
@@ -153,6 +147,6 @@ def changes(facts: Facts) -> list[str]:
         "-c configs/adapter/lora.yaml": plain and not anchors(facts) and not sharded,
         "-c configs/strategy/fsdp2.yaml with --ranks 8 or more": plain and not facts.runs_base and not sharded,
         "a loss without a running base model": plain and facts.runs_base,
-        "a shorter --data.encoding.max_length": True,
+        "--data.encoding.max_length": True,
     }
     return [line for line, helps in lines.items() if helps]

@@ -1,6 +1,5 @@
 """Facts that memory and time follow from, read from the configuration of ``fit``."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +62,7 @@ class Facts:
     @property
     def micro_batches(self) -> int:
         """Micro-batches of an optimizer step on each rank."""
-        return math.ceil(math.ceil(self.batching.batch_size / self.rows) / self.ranks)
-
-    @property
-    def labels(self) -> int:
-        """Supervised tokens of a micro-batch."""
-        return max(1, round(self.rows * self.length * self.supervised))
+        return -(-self.batching.batch_size // (self.rows * self.ranks))
 
     @property
     def half(self) -> torch.dtype | None:
@@ -76,27 +70,20 @@ class Facts:
         return HALF[self.precision]
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of an element of what matrices multiply."""
+        return self.half.itemsize if self.half else 4
+
+    @property
     def owned_itemsize(self) -> int:
         """Bytes of an element of the weights that the optimizer steps, and of its state."""
         return self.itemsize if self.precision.endswith("true") and not is_deepspeed(self.strategy) else 4
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of an element of what matrices multiply."""
-        return 4 if self.half is None else self.half.itemsize
-
-    @property
-    def weights_dtype(self) -> torch.dtype:
-        """The dtype of the weights that forward reads: an engine's copies of fp32 masters, frozen weights under adapters, or the weights themselves."""
-        rounds = self.precision.endswith("true") or splits_optimizer(self.strategy) or self.adapter is not None
-        return self.half if self.half is not None and rounds else torch.float32
-
-    @property
     def engine(self) -> str:
         """The strategy in words."""
         if is_deepspeed(self.strategy):
-            zero = (self.strategy.config or {}).get("zero_optimization", {})
-            return f"ZeRO-{3 if is_zero3(self.strategy) else zero.get('stage', 2)}"
+            return f"ZeRO-{3 if is_zero3(self.strategy) else (self.strategy.config or {}).get('zero_optimization', {}).get('stage', 2)}"
         return "FSDP2" if splits_optimizer(self.strategy) else "DDP" if self.ranks > 1 else "one process"
 
     @property
@@ -125,8 +112,7 @@ def read_facts(run: Namespace, ranks: int | None, length: int | None, supervised
     if strategy == "auto":
         strategy = SingleDeviceStrategy() if ranks == 1 else DDPStrategy()
     elif not isinstance(strategy, Strategy):
-        entry = StrategyRegistry[strategy]
-        strategy = entry["strategy"](**entry["init_params"])
+        strategy = StrategyRegistry.get(strategy)
     if module.pretrained is not None:
         config = read_config(str(Path(shipped(module.pretrained))), module.revision)
     else:

@@ -39,28 +39,17 @@ GPUS = {
 """Data sheets of NVIDIA: Ada architecture paper (GeForce RTX 4090), A100, H100 SXM, H200 SXM; NVLink has 600 and 900 GB/s in both directions together."""
 
 
-class Work(NamedTuple):
-    """A step of one rank."""
-
-    flops: float  # with recomputation
-    sent: float  # bytes that a rank sends
-
-    def seconds(self, facts: Facts, gpu: GPU, utilization: float) -> tuple[float, float]:
-        """The times of computing, at a share of the GPU's peak in (0, 1], and of the exchange; a step has the longer of both, as if they overlapped wholly."""
-        link = min(NETWORK, gpu.link) if facts.ranks > MACHINE else gpu.link
-        return self.flops / (utilization * (gpu.half if facts.half else gpu.single)), self.sent / link
+def seconds(facts: Facts, model: Model, gpu: GPU, utilization: float) -> tuple[float, float]:
+    """The times that a rank computes, at a share of the GPU's peak in (0, 1], and sends; a step takes the longer of both, as if they overlapped wholly."""
+    link = min(NETWORK, gpu.link) if facts.ranks > MACHINE else gpu.link
+    return facts.micro_batches * model.flops / (utilization * (gpu.half if facts.half else gpu.single)), sent(facts, model) / link
 
 
-def work(facts: Facts, model: Model) -> Work:
-    """Counts operations and exchanged bytes of a step.
-
-    A ring sends a tensor's size times (n - 1) / n for a gather or a scatter, and twice that for a sum (docs/scaling.md).
-    """
-    ring, size, often, trained = (facts.ranks - 1) / facts.ranks, facts.itemsize, facts.micro_batches, model.trained
+def sent(facts: Facts, model: Model) -> float:
+    """Bytes that a rank sends in a step: a ring sends a tensor's size times (n - 1) / n for a gather or a scatter, and twice that for a sum."""
+    ring, size, often = (facts.ranks - 1) / facts.ranks, facts.itemsize, facts.micro_batches
     if facts.engine in ("one process", "DDP"):
-        sent = 2 * model.gradients
-    elif facts.engine in ("ZeRO-1", "ZeRO-2"):
-        sent = size * trained * (1.0 + (often if facts.engine == "ZeRO-2" else 1))
-    else:
-        sent = often * (2.0 * size * (trained + model.frozen) + (facts.owned_itemsize if facts.engine == "FSDP2" else size) * trained)
-    return Work(model.flops * often, ring * sent)
+        return ring * 2 * model.gradients
+    if facts.engine in ("ZeRO-1", "ZeRO-2"):
+        return ring * size * model.trained * (1 + (often if facts.engine == "ZeRO-2" else 1))
+    return ring * often * (2.0 * size * (model.trained + model.frozen) + (facts.owned_itemsize if facts.engine == "FSDP2" else size) * model.trained)

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterable
-from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from lit_talr.kernels import token_kl, token_nll
 from lit_talr.kernels.chunked_head import ChunkedHead, TokenScores
 from lit_talr.modeling.backbone import Backbone
 from lit_talr.modeling.head import BaseLogits
+from lit_talr.modeling.strategies import is_deepspeed, splits_optimizer
 from lit_talr.training.building import recompute_layers
 from lit_talr.utils.errors import first_line
 
@@ -69,24 +70,19 @@ class LiveBytes(TorchDispatchMode):
         self.parts[storage._cdata] = self.part
         self.live[self.part] += storage.nbytes()
         weakref.finalize(storage, self.drop, storage._cdata, storage.nbytes())
-        self.peaks[self.phase] = max(self.peaks.get(self.phase, Live()), Live(**self.live), key=self.total)
+        peaks = self.peaks.get(self.phase, Live()), Live(**self.live)
+        self.peaks[self.phase] = max(peaks, key=lambda live: live.activations + live.head + self.share * live.gradients)
 
     def drop(self, key: int, size: int) -> None:
         self.live[self.parts.pop(key)] -= size
 
-    def total(self, live: Live) -> float:
-        return live.activations + live.head + self.share * live.gradients
-
     def is_gradient(self, weight: Tensor) -> None:
         """Counts a weight's gradient as one from now on."""
         assert weight.grad is not None
-        storage = weight.grad.untyped_storage()
-        self.live[self.parts[storage._cdata]] -= storage.nbytes()
-        self.live["gradients"] += storage.nbytes()
-        self.parts[storage._cdata] = "gradients"
-
-    def leave_head(self, _: Tensor) -> None:
-        self.part = "activations"
+        key, size = weight.grad.untyped_storage()._cdata, weight.grad.untyped_storage().nbytes()
+        self.live[self.parts[key]] -= size
+        self.live["gradients"] += size
+        self.parts[key] = "gradients"
 
 
 class GPUHead(ChunkedHead):
@@ -98,26 +94,28 @@ class GPUHead(ChunkedHead):
 
 def build(facts: Facts) -> Backbone:
     """Makes the backbone without values and without memory, as on a CPU; inside a ``FakeTensorMode``."""
-    default = torch.get_default_dtype()
+    true = facts.precision.endswith("true")
+    rounds = true or splits_optimizer(facts.strategy) or facts.adapter is not None  # to what forward reads, except that masters stay elsewhere
+    dtype, default = (facts.half if rounds and facts.half else torch.float32), torch.get_default_dtype()
     attention = "eager" if facts.compute.attention == "eager" else "sdpa"  # FlashAttention and its like keep what sdpa keeps, and need a GPU
     try:
-        torch.set_default_dtype(facts.weights_dtype if facts.precision.endswith("true") else torch.float32)  # that of adapters
+        torch.set_default_dtype(dtype if true else torch.float32)  # that of adapters
         with no_init_weights(), torch.device("meta"), unset_fake_temporarily():  # PEFT moves weights, which fake ones do not allow
-            model = AutoModelForCausalLM.from_config(facts.config, dtype=facts.weights_dtype, attn_implementation=attention, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(facts.config, dtype=dtype, attn_implementation=attention, trust_remote_code=False)
             model.train().tie_weights()
-            backbone = Backbone(model, facts.adapter, kept_logits=facts.compute.kept_logits)
+            backbone = Backbone(model, facts.adapter)
     finally:
         torch.set_default_dtype(default)
     if facts.compute.gradient_checkpointing:
         recompute_layers(backbone, facts.compute.checkpoint_every)
-    fakes: dict[Tensor, Tensor] = {}  # a tied weight once
+    fakes: dict[Any, Any] = {None: None}  # a tied weight once
     for module in backbone.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
-                if tensor is not None and tensor not in fakes:
-                    fake = torch.empty_like(tensor, device="cpu")
+                if tensor not in fakes:
+                    fake = torch.empty_like(tensor, device="cpu")  # type: ignore[arg-type]
                     fakes[tensor] = nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
-                tensors[name] = None if tensor is None else fakes[tensor]  # type: ignore[assignment]
+                tensors[name] = fakes[tensor]
     return backbone
 
 
@@ -126,48 +124,41 @@ def run_step(facts: Facts, backbone: Backbone, share: float) -> LiveBytes:
 
     Args:
         facts: Of the run.
-        backbone: By ``build``.
+        backbone: By ``build``, used up.
         share: The part of the bytes of gradients that stays on this rank.
 
     Raises:
         ValueError: For a model whose code needs values, such as a mixture of experts that sorts its tokens.
     """
-    trained = [weight for weight in backbone.parameters() if weight.requires_grad]
     live = LiveBytes((*backbone.parameters(), *backbone.buffers()), share)
-    mixed = facts.half if facts.precision.endswith("mixed") and not facts.engine.startswith("ZeRO") else None
-    ids, index = torch.zeros(facts.rows, facts.length, dtype=torch.int64), torch.zeros(facts.labels, dtype=torch.int64)
-    hooks = [weight.register_post_accumulate_grad_hook(live.is_gradient) for weight in trained]
+    mixed = facts.half if facts.precision.endswith("mixed") and not is_deepspeed(facts.strategy) else None
+    autocast = partial(torch.autocast, "cpu", mixed or torch.bfloat16, enabled=mixed is not None)
+    ids = torch.zeros(facts.rows, facts.length, dtype=torch.int64)
+    index = torch.zeros(max(1, round(facts.supervised * ids.numel())), dtype=torch.int64)
     try:
         with live:
-            for weight in trained if facts.engine in ("one process", "DDP") else ():
-                weight.grad = torch.empty_like(weight)
-                live.is_gradient(weight)
-            with autocast(mixed):  # a block of its own: autocast keeps rounded weights to its end, and these would carry no gradient
+            for weight in filter(lambda weight: weight.requires_grad, backbone.parameters()):
+                weight.register_post_accumulate_grad_hook(live.is_gradient)
+                if not splits_optimizer(facts.strategy):
+                    weight.grad = torch.empty_like(weight)
+                    live.is_gradient(weight)
+            with autocast():  # a block of its own: autocast keeps rounded weights to its end, and these would carry no gradient
                 base = backbone.base_logits(ids) if facts.runs_base else None
-            with autocast(mixed):
+            with autocast():
                 hidden = backbone.states(ids).flatten(0, 1)[index]
-            hidden.register_hook(live.leave_head)
             live.part = "head"
+            hidden.register_hook(lambda _: setattr(live, "part", "activations"))
             loss = head_loss(facts, backbone, hidden, base and base._replace(hidden=base.hidden.flatten(0, 1)[index]))
             if facts.micro_batches == 1:
                 backbone.zero_grad()
             live.phase = "backward"
             del hidden, base
             loss.backward()
-            del loss
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f"Memory of models of type `{facts.config.model_type}` cannot be estimated, since their code needs values: {first_line(error)}"
         ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        backbone.zero_grad()
     return live
-
-
-def autocast(dtype: torch.dtype | None) -> Any:
-    return torch.autocast("cpu", dtype) if dtype else nullcontext()
 
 
 def head_loss(facts: Facts, backbone: Backbone, hidden: Tensor, base: BaseLogits | None) -> Tensor:
@@ -175,8 +166,8 @@ def head_loss(facts: Facts, backbone: Backbone, hidden: Tensor, base: BaseLogits
     head, needs, labels = backbone.head, facts.loss.needs, torch.zeros(len(hidden), dtype=torch.int64)
     kind, chunk_tokens = (GPUHead, token_nll.CHUNK_TOKENS_CUDA) if facts.gpu else (ChunkedHead, token_nll.CHUNK_TOKENS)
     chunks = kind(facts.half or torch.float32, head.softcap, head.scale, chunk_tokens)
-    keeps = facts.labels * len(head.weight) * 4 <= facts.compute.kept_logits and head.softcap is None
-    scorer = token_nll.Scorer(chunks, keeps, False, "entropy" in needs, "top_entropy" in needs)
+    keep = len(hidden) * len(head.weight) * 4 <= facts.compute.kept_logits and head.softcap is None
+    scorer = token_nll.Scorer(chunks, keep, False, "entropy" in needs, "top_entropy" in needs)
     model = hidden, head.weight, head.bias
     loss = TokenScores.apply(scorer, *model, labels, torch.arange(len(hidden)))[0].sum()
     if base is not None:

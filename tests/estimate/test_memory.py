@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lit_talr.data.batch_plan import Batching
 from lit_talr.estimate.facts import Facts
 from lit_talr.estimate.memory import anchors, memory_of, read_model
 from lit_talr.estimate.trace import LiveBytes, build

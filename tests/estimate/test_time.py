@@ -5,7 +5,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lit_talr.data.batch_plan import Batching
 from lit_talr.estimate.memory import read_model
-from lit_talr.estimate.time import GPUS, work
+from lit_talr.estimate.time import GPUS, seconds, sent
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy, FSDP2Strategy
 from lit_talr.training.building import Compute
 from tests.estimate.runs import facts, plain_model, shape
@@ -27,13 +27,13 @@ def test_operations_are_those_of_the_matrices() -> None:
 def test_exchanged_bytes_by_strategy() -> None:
     model = plain_model()
     number, two = model.trained, {"ranks": 4, "precision": "bf16-mixed", "batching": Batching(16, 2)}  # two micro-batches
-    assert work(facts(), model).sent == 0
-    assert work(facts(strategy=DDPStrategy(), **two), model).sent == pytest.approx(0.75 * 8 * number)
+    assert sent(facts(), model) == 0
+    assert sent(facts(strategy=DDPStrategy(), **two), model) == pytest.approx(0.75 * 8 * number)
     for strategy, size in ((DeepSpeedCPUStrategy(1), 4), (DeepSpeedCPUStrategy(2), 6), (DeepSpeedCPUStrategy(3), 12), (FSDP2Strategy(), 16)):
-        assert work(facts(strategy=strategy, **two), model).sent == pytest.approx(0.75 * size * number)
+        assert sent(facts(strategy=strategy, **two), model) == pytest.approx(0.75 * size * number)
 
 
 def test_compute_and_exchange_take_their_times() -> None:
     run = facts(shape(), strategy=DDPStrategy(), ranks=16)
-    done = work(run, plain_model())
-    assert done.seconds(run, GPUS["H100 80"], 0.5) == (done.flops / (0.5 * 67e12), done.sent / 50e9)  # float32, and the network
+    model = plain_model()
+    assert seconds(run, model, GPUS["H100 80"], 0.5) == (model.flops / (0.5 * 67e12), sent(run, model) / 50e9)  # float32, and the network

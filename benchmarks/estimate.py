@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--only", help="the configurations whose names have one of these, separated by commas")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # threads of a forked process have no OpenMP pool
     quiet_libraries()
     found = []
     print("| configuration | measured, MiB | estimated, MiB | estimated / measured | at | step, s | GFLOP |\n|---|---|---|---|---|---|---|")

@@ -1,5 +1,6 @@
 """``lit-talr estimate``: its options, and what it prints."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from jsonargparse import Namespace
@@ -12,7 +13,7 @@ from lit_talr.estimate.facts import Facts, read_facts
 from lit_talr.estimate.memory import Memory, Model, anchors, memory_of, read_model
 from lit_talr.estimate.time import GPUS, ROOM, UTILIZATION, seconds, sent
 from lit_talr.modeling.strategies import shards_weights
-from lit_talr.utils.errors import check_in, check_least
+from lit_talr.utils.errors import check_in, check_least, nearest
 from lit_talr.utils.own_options import OwnOptions
 
 DESCRIPTION = """Memory of each GPU by part, which GPUs have room for it, what to turn if one has not, and the time of a step, before any weight is loaded or
@@ -42,10 +43,17 @@ def estimate(words: Sequence[str], read: Callable[[Sequence[str]], Namespace]) -
     Raises:
         ValueError: For bad input, and for a run that ``fit`` refuses.
     """
-    given, common = options().parse_known_args(list(words))
+    parser = options()
+    given, common = parser.parse_known_args(list(words))
     check_in("--utilization", given.utilization, "(0, 1]")
     check_least("--train-rows", given.train_rows, 1)
-    run = read(common)
+    try:
+        run = read(common)
+    except ValueError as error:  # it knows the options of fit alone
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", str(error))
+        if unknown and (near := nearest(unknown[1], parser._option_string_actions)):
+            raise ValueError(f"there is no option `{unknown[1]}`; did you mean {near[0]}?") from error
+        raise
     facts = read_facts(run, given.ranks, given.length, given.supervised)
     check_fit(run, facts)
     model = read_model(facts)
@@ -67,7 +75,7 @@ def check_fit(run: Namespace, facts: Facts) -> None:
 def num_steps(trainer: Namespace, facts: Facts, train_rows: int | None) -> int | None:
     """Optimizer steps of the run, where they are known."""
     limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
-    if train_rows is not None and (trainer.max_epochs or -1) >= 0:
+    if train_rows is not None and (trainer.max_epochs or 0) > 0:
         limits.append(trainer.max_epochs * -(-train_rows // facts.batching.batch_size))
     return min(limits, default=None)
 

@@ -47,7 +47,9 @@ def test_it_says_what_to_turn(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["--supervised", "2"], "`--supervised` must lie in (0, 1]"),
         pytest.param(["--ranks", "0"], "`--ranks` must be at least 1", marks=pytest.mark.slow),
         pytest.param(["--trainer.precision", "64-true"], "`trainer.precision` must be one of bf16-mixed", marks=pytest.mark.slow),
-        (["--lenght", "5"], "lenght"),
+        (["--utilisation", "0.5"], "there is no option `--utilisation`; did you mean --utilization?"),
+        pytest.param(["--trainer.precision", "bf16-true"], "or insist with `model.bf16_weights: true`", marks=pytest.mark.slow),
+        pytest.param(["-c", "configs/strategy/fsdp2.yaml", "-c", "configs/loss/kl.yaml"], "KL runs the base model", marks=pytest.mark.slow),
     ],
 )
 def test_refusals(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:

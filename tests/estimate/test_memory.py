@@ -87,6 +87,12 @@ def test_recomputation_and_kept_logits_change_the_activations() -> None:
 
 
 @pytest.mark.slow
+def test_an_optimizer_that_makes_copies_needs_room_for_them() -> None:
+    assert read_model(facts(optimizer=partial(MoFO, lr=1e-3))).spare >= 12 > plain_model().spare == 0  # a copy of m, and a root and a quotient of v
+    assert memory(optimizer=partial(MoFO, lr=1e-3)).moment == "optimizer's step"
+
+
+@pytest.mark.slow
 def test_penalties_keep_copies_and_a_running_base_its_weights() -> None:
     model = plain_model()
     assert memory_of(facts(), model).base == 0
@@ -113,5 +119,7 @@ def test_fsdp2_splits_all_in_float32() -> None:
     run = facts(precision="bf16-mixed", strategy=FSDP2Strategy(), ranks=4)
     model = read_model(run)
     found = memory_of(run, model)
+    half = memory_of(facts(precision="bf16-true", strategy=FSDP2Strategy(), ranks=4), model)
+    assert (half.weights, half.gradients) == (model.trained / 2, model.gradients / 4)
     assert (found.weights, found.gradients) == (model.trained, model.trained)
     assert found.optimizer == pytest.approx(2 * model.trained, rel=0.01)

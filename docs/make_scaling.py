@@ -48,6 +48,6 @@ def rows() -> list[str]:
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
     table = "\n".join(rows())
+    text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(re.sub(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", lambda _: f"{table}\n", text, flags=re.DOTALL), encoding="utf-8")

@@ -23,14 +23,20 @@ from lit_talr.modeling.strategies import is_deepspeed, splits_optimizer
 from lit_talr.training.building import recompute_layers
 from lit_talr.utils.errors import first_line
 
+
+def product_flops(total: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+    """Operations of ``addmm``, also in place and with a dtype of the result, of which torch counts neither."""
+    return 2 * left.numel() * right.shape[1]
+
+
 ATEN = torch.ops.aten
 FLOPS = {
     **flop_registry,
-    ATEN.addmm_: flop_registry[ATEN.addmm],
+    **dict.fromkeys((ATEN.addmm, ATEN.addmm_), product_flops),
     ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[ATEN._scaled_dot_product_flash_attention],
     ATEN._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[ATEN._scaled_dot_product_flash_attention_backward],
 }
-"""torch's formulas of operations, which lack three. The arguments of a CPU's attention begin as a GPU's do."""
+"""torch's formulas of operations, which lack some. The arguments of a CPU's attention begin as a GPU's do."""
 
 
 class Live(NamedTuple):

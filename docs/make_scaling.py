@@ -1,4 +1,4 @@
-"""Writes the table of docs/scaling.md: python -m docs.make_scaling, from docs/scaling/models.json; nothing is downloaded. It takes some minutes."""
+"""Writes the table of docs/scaling.md: python -m docs.make_scaling, from docs/scaling/models.json; nothing is downloaded. It takes a quarter of an hour."""
 
 import json
 import re
@@ -34,11 +34,10 @@ def rows() -> list[str]:
     for name, fields in models.items():
         config = new_config({key: value for key, value in fields.items() if key != "source"}, 0)
         for strategy in (DeepSpeedStrategy(stage=2), DeepSpeedStrategy(stage=3), FSDP2Strategy()):
-            model = None
             for ranks in RANKS:
                 one = Batching(batch_size=ranks, micro_batch_size=1)
                 facts = Facts(config, Compute(gradient_checkpointing=True), None, TALR(), adamw, "bf16-mixed", strategy, ranks, one, LENGTH, 1.0, 0)
-                model = model or read_model(facts)
+                model = read_model(facts)  # the moment of the peak depends on the number of ranks
                 memory, times = memory_of(facts, model), seconds(facts, model, GPUS["H100 80"], UTILIZATION)
                 parts = memory.weights, memory.gradients, memory.optimizer, memory.engine, memory.live.activations + memory.live.head, memory.peak
                 fits = next((gpu for gpu, sheet in GPUS.items() if memory.peak <= ROOM * sheet.memory), "none")

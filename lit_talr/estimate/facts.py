@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from transformers import PretrainedConfig
 from lit_talr.data.batch_plan import Batching
 from lit_talr.losses.base import RUNNING_BASE, LossStrategy
 from lit_talr.modeling.adapters import Adapter
-from lit_talr.modeling.loading import new_config, read_config
+from lit_talr.modeling.loading import check_folder, new_config, read_config
 from lit_talr.modeling.strategies import is_deepspeed, is_zero3, splits_optimizer
 from lit_talr.training.building import Compute
 from lit_talr.utils.errors import check_in, check_least
@@ -114,7 +113,9 @@ def read_facts(run: Namespace, ranks: int | None, length: int | None, supervised
     elif not isinstance(strategy, Strategy):
         strategy = StrategyRegistry.get(strategy)
     if module.pretrained is not None:
-        config = read_config(str(Path(shipped(module.pretrained))), module.revision)
+        pretrained = shipped(module.pretrained)
+        check_folder(pretrained)
+        config = read_config(pretrained, module.revision)
     else:
         known = "vocab_size" in str(module.architecture)  # or it is the tokenizer's
         config = new_config(module.architecture or {}, 0 if known else len(data.encoder.tokenizer))

@@ -122,7 +122,7 @@ def memory_of(facts: Facts, model: Model) -> Memory:
 
     Args:
         facts: Of the run.
-        model: Read for the same run, with any number of ranks.
+        model: Read for the same run; the moment of its peaks is that of the same number of ranks.
     """
     strategy: Any = facts.strategy
     engine, ranks, share, size, owned = facts.engine, facts.ranks, gradient_share(facts), facts.itemsize, facts.owned_itemsize

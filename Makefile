@@ -22,14 +22,15 @@ SMALL := --trainer.max_epochs 2 --data.max_rows 60 --data.max_test_rows 48
 # a768...: before EWC, half fine-tuning, adapters other than LoRA, weights of the data and own samples; words-0.1-talr-2e-3-s0 run again had the same numbers, bit for bit.
 # 8f82...: before BEMA and the text of non_finite.jsonl; words-0.1-filter-1e-3-s0 run again had the same 25 numbers, bit for bit.
 STUDY := docs/when_talr_helps
+REMEDIES := benchmarks/results/remedies-cpu
 SAME_CODE := --same-code a7687b5b5e91300d --same-code 8f82e0ed5cc9738e
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real talr-study talr-results talr-page test fast test-real test-all check format wheel docs freeze clean
+.PHONY: help setup demo real talr-study talr-results talr-page remedies-study remedies-results test fast test-real test-all check format wheel docs freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf 'make %-16s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)  ## install everything that development needs into .venv
 	@:
@@ -49,6 +50,13 @@ talr-study: $(STAMP) runs/talr-warm/export  ## run what is left of the study of 
 
 talr-results: $(STAMP)  ## add the finished trials of that study to docs/when_talr_helps
 	@$(BIN)/lit-talr report runs/talr $(if $(wildcard $(STUDY)/results.parquet),--from $(STUDY)) --out $(STUDY)
+
+remedies-study: $(STAMP)  ## run what is left of the comparison of benchmarks/results/remedies-cpu.md; an hour or two, and it can be stopped at any time
+	@$(BIN)/lit-talr sweep -c configs/experiment/lab_talr.yaml -c configs/eval/drift.yaml --space configs/sweep/remedies.yaml --out runs/remedies --workers $(WORKERS) \
+		--stored $(REMEDIES)
+
+remedies-results: $(STAMP)  ## add its finished trials to benchmarks/results/remedies-cpu; then `make docs` makes the page's tables
+	@$(BIN)/lit-talr report runs/remedies $(if $(wildcard $(REMEDIES)/results.parquet),--from $(REMEDIES)) --out $(REMEDIES)
 
 talr-page: talr-results docs  ## the same, and make its tables and figures again
 

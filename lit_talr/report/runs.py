@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,9 @@ def read_run(folder: Path, name: str) -> Run:
         if "fit" in metrics:
             raise LeftOutError("has neither trial.json nor config.yaml, so its remedy is unknown")
         trial["remedy"] = "base"  # a model that was tested and never trained
+    scores = metrics["test"]
+    if trial["remedy"] == "base":  # others begin with its own weights, wherever it comes from itself
+        scores = {key: replace(score, base=score.base and score.weights) for key, score in scores.items()}
     paper, commands = select_numbers(trial.get("paper")), trial.get("commands")
     if not isinstance(commands, list) or not all(isinstance(line, str) for line in commands):
         commands = fit_commands(folder)
@@ -147,8 +150,8 @@ def read_run(folder: Path, name: str) -> Run:
         paper_domain=paper.get("domain"),
         paper_general=paper.get("general"),
         fit=values(metrics.get("fit", {})),
-        test=values(metrics["test"]),
-        scores=metrics["test"],
+        test=values(scores),
+        scores=scores,
         steps=last_step(metrics.get("fit", {})),
         **trained_rows(folder),
     )

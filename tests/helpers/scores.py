@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lit_talr.utils.score import Score, read_scores, values, write_scores
 
-RECORD = {"step": 7, "weights": "w", "base": "b", "arithmetic": "fp32"}
+RECORD = {"step": 7, "weights": "b", "base": "b", "arithmetic": "fp32"}
 
 
 def read_values(run: Path, command: str) -> dict[str, float]:

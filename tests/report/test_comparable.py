@@ -16,7 +16,7 @@ POINT: dict[str, Any] = {"variant": "cot", "rate": 1e-3, "seed": 0}
 
 def write(folder: Path, name: str, right: list[int], base: str = "lab", items: str = "one", arithmetic: str = "fp32", rows: Any = None, **more: Any) -> None:
     run = write_run(folder / name, [1, 0, 1, 1], right, None, {}, ("sums",), **{**POINT, "remedy": name, **more})
-    belongs = {"base": base, "items": items, "arithmetic": arithmetic, "num_items": 4}
+    belongs = {"base": base, "weights": base, "items": items, "arithmetic": arithmetic, "num_items": 4}
     write_values(run, {"fit": {"val/nll": 1.0}, "test": read_values(run, "test")}, **belongs)
     if rows is not None:
         (run / "provenance.json").write_text(json.dumps({"fits": [{"command": "lit-talr fit", "rows": rows}]}))
@@ -51,6 +51,16 @@ def test_with_its_own_base_it_has_a_drop(sweep: Path) -> None:
     write(sweep, "other-base", [1, 1, 1, 0], base="another0", remedy="base", rate=None, seed=None)
     results, _, notes = tables(sweep)
     assert results.loc["foreign", "drop"] == pytest.approx(0.25) and "no base model" not in notes["foreign"]
+
+
+def test_a_base_that_was_trained_itself_is_that_of_the_runs_that_began_with_it(sweep: Path) -> None:
+    """The record of an exported model names the model that it came from; what counts is which weights a run began with."""
+    for name, base in (("warm", "exported"), ("of-the-lab", "lab")):
+        write(sweep, name, [1, 1, 0, 0], base=base)
+    write(sweep, "exported-base", [1, 1, 1, 0], base="lab", remedy="base", rate=None, seed=None)
+    write_values(sweep / "exported-base", {"test": read_values(sweep / "exported-base", "test")}, base="lab", weights="exported", items="one")
+    results, _, _ = tables(sweep)
+    assert results.loc["warm", "drop"] == pytest.approx(0.25) and results.loc["of-the-lab", "drop"] == pytest.approx(0.5)
 
 
 def test_a_drop_that_the_run_itself_has_stays(sweep: Path) -> None:

@@ -52,7 +52,7 @@ elif verb == "test":
     for part, right in (("general-test", [True, False, True]), ("general-base-test", [True, True, True])):
         lines = [json.dumps({"suite": "sums", "id": index, "correct": correct}) for index, correct in enumerate(right)]
         (run / "answers" / f"{part}.jsonl").write_text("\\n".join(lines) + "\\n")
-belongs = {"step": 7, "weights": "w", "base": "b", "arithmetic": "fp32"}
+belongs = {"step": 7, "weights": "b", "base": "b", "arithmetic": "fp32"}
 for scores in metrics.values():
     scores.update({key: {"value": value, **belongs} for key, value in scores.items() if not isinstance(value, dict)})
 if verb != "merge":

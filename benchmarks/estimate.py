@@ -37,7 +37,6 @@ from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.estimate.facts import read_facts
 from lit_talr.estimate.memory import memory_of, read_model
-from lit_talr.estimate.time import work
 from lit_talr.losses import KL, L2, TALR
 from lit_talr.modeling.adapters import LoRA
 from lit_talr.modeling.loading import load_model
@@ -177,6 +176,7 @@ def main() -> None:
     parser.add_argument("--only", help="the configurations whose names have one of these, separated by commas")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # threads of a forked process have no OpenMP pool
     quiet_libraries()
     found = []
     print("| configuration | measured, MiB | estimated, MiB | estimated / measured | at | step, s | GFLOP |\n|---|---|---|---|---|---|---|")
@@ -192,7 +192,7 @@ def main() -> None:
             facts = read_facts(Namespace(trainer=trainer, model=module, data=data), 1, case.length, case.supervised)
             model = read_model(facts)
             memory = memory_of(facts, model)
-            flops, ratio = work(facts, model).flops / 1e9, memory.peak / row["bytes"]
+            flops, ratio = facts.micro_batches * model.flops / 1e9, memory.peak / row["bytes"]
             found.append({"ratio": ratio, "seconds": row["seconds"], "flops": flops, "single": case.precision == "32-true"})
             cells = f"{row['bytes'] / MIB:,.0f} | {memory.peak / MIB:,.0f} | {ratio:.2f} | {memory.moment} | {row['seconds']:.2f} | {flops:,.0f}"
             print(f"| {title} | {cells} |", flush=True)

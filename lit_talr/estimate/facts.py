@@ -1,9 +1,7 @@
 """Facts that memory and time follow from, read from the configuration of ``fit``."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +13,13 @@ from transformers import PretrainedConfig
 from lit_talr.data.batch_plan import Batching
 from lit_talr.losses.base import RUNNING_BASE, LossStrategy
 from lit_talr.modeling.adapters import Adapter
-from lit_talr.modeling.loading import new_config, read_config
+from lit_talr.modeling.loading import check_folder, new_config, read_config
 from lit_talr.modeling.strategies import is_deepspeed, is_zero3, splits_optimizer
 from lit_talr.training.building import Compute
 from lit_talr.utils.errors import check_in, check_least
 from lit_talr.utils.files import shipped
 
-HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16, "32-true": None}
+HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "32-true": None}
 """The half precision that each of the trainer's precisions multiplies in."""
 
 
@@ -63,12 +61,7 @@ class Facts:
     @property
     def micro_batches(self) -> int:
         """Micro-batches of an optimizer step on each rank."""
-        return math.ceil(math.ceil(self.batching.batch_size / self.rows) / self.ranks)
-
-    @property
-    def labels(self) -> int:
-        """Supervised tokens of a micro-batch."""
-        return max(1, round(self.rows * self.length * self.supervised))
+        return -(-self.batching.batch_size // (self.rows * self.ranks))
 
     @property
     def half(self) -> torch.dtype | None:
@@ -78,20 +71,18 @@ class Facts:
     @property
     def itemsize(self) -> int:
         """Bytes of an element of what matrices multiply."""
-        return 4 if self.half is None else self.half.itemsize
+        return self.half.itemsize if self.half else 4
 
     @property
-    def weights_dtype(self) -> torch.dtype:
-        """The dtype of the weights that forward reads: an engine's copies of fp32 masters, frozen weights under adapters, or the weights themselves."""
-        rounds = self.precision.endswith("true") or splits_optimizer(self.strategy) or self.adapter is not None
-        return self.half if self.half is not None and rounds else torch.float32
+    def owned_itemsize(self) -> int:
+        """Bytes of an element of the weights that the optimizer steps, and of its state."""
+        return self.itemsize if self.precision.endswith("true") and not is_deepspeed(self.strategy) else 4
 
     @property
     def engine(self) -> str:
         """The strategy in words."""
         if is_deepspeed(self.strategy):
-            zero = (self.strategy.config or {}).get("zero_optimization", {})
-            return f"ZeRO-{3 if is_zero3(self.strategy) else zero.get('stage', 2)}"
+            return f"ZeRO-{3 if is_zero3(self.strategy) else (self.strategy.config or {}).get('zero_optimization', {}).get('stage', 2)}"
         return "FSDP2" if splits_optimizer(self.strategy) else "DDP" if self.ranks > 1 else "one process"
 
     @property
@@ -120,10 +111,11 @@ def read_facts(run: Namespace, ranks: int | None, length: int | None, supervised
     if strategy == "auto":
         strategy = SingleDeviceStrategy() if ranks == 1 else DDPStrategy()
     elif not isinstance(strategy, Strategy):
-        entry = StrategyRegistry[strategy]
-        strategy = entry["strategy"](**entry["init_params"])
+        strategy = StrategyRegistry.get(strategy)
     if module.pretrained is not None:
-        config = read_config(str(Path(shipped(module.pretrained))), module.revision)
+        pretrained = shipped(module.pretrained)
+        check_folder(pretrained)
+        config = read_config(pretrained, module.revision)
     else:
         known = "vocab_size" in str(module.architecture)  # or it is the tokenizer's
         config = new_config(module.architecture or {}, 0 if known else len(data.encoder.tokenizer))

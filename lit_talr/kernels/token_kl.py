@@ -14,6 +14,8 @@ from lit_talr.utils.errors import check_least
 
 LEFT_OUT = -1e30
 """The logit of a token that is left out: its probability is exactly 0, and its differences are finite."""
+CHUNK_TOKENS = 256
+"""Default tokens of a chunk."""
 
 
 class TokenKL(NamedTuple):
@@ -36,7 +38,7 @@ def token_kl(
     scale: float = 1.0,
     base_softcap: float | None = None,
     base_scale: float = 1.0,
-    chunk_tokens: int = 256,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> TokenKL:
     """KL(base || model) of the next token, exact over the vocabulary, or over all tokens but one. Equals this, but never holds logits ``[N, V]`` of either::
 
@@ -84,10 +86,12 @@ def token_kl(
     check_least("chunk_tokens", chunk_tokens, 1)
     heads = ChunkedHead(dtypes[0], softcap, scale, chunk_tokens), ChunkedHead(dtypes[1], base_softcap, base_scale, chunk_tokens)
     base = base_hidden_NE.detach(), base_weight_VE.detach(), None if base_bias_V is None else base_bias_V.detach()
-    return TokenKL(*TokenScores.apply(_Scorer(*heads), hidden_ND, weight_VD, bias_V, *base, labels_N))
+    return TokenKL(*TokenScores.apply(Scorer(*heads), hidden_ND, weight_VD, bias_V, *base, labels_N))
 
 
-class _Scorer(NamedTuple):
+class Scorer(NamedTuple):
+    """How ``TokenScores`` computes the divergence, given the base model's tensors and the labels."""
+
     head: ChunkedHead
     base_head: ChunkedHead
 

@@ -98,7 +98,7 @@ def token_nll(
     size = len(rows) * len(weight_VD) * head.sum_dtype.itemsize
     trained = any(tensor is not None and tensor.requires_grad for tensor in (hidden_ND, weight_VD, bias_V))
     keep = size <= kept_bytes and softcap is None and torch.is_grad_enabled() and trained
-    scorer = _Scorer(head, keep, correct, entropy, top_entropy)
+    scorer = Scorer(head, keep, correct, entropy, top_entropy)
     return TokenNLL(*TokenScores.apply(scorer, hidden_ND, weight_VD, bias_V, labels_N, rows))
 
 
@@ -121,7 +121,9 @@ def check_arguments(
 
 
 @dataclass(eq=False)
-class _Scorer:
+class Scorer:
+    """How ``TokenScores`` computes the NLL, given labels ``[N]`` and the supervised rows ``[C]``; ``keep`` keeps the exponentials of the logits."""
+
     head: ChunkedHead
     keep: bool
     correct: bool

@@ -50,8 +50,7 @@ def load_model(
     pretrained = shipped(pretrained)
     refuse_adapter(Path(pretrained))
     check_files(Path(pretrained))
-    if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
-        raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
+    check_folder(pretrained)
     try:
         with without_code(f"`model.pretrained`: {pretrained}"), fetching(pretrained):
             model = load_checked(pretrained, revision, attention, dtype)
@@ -69,6 +68,12 @@ def load_model(
             f"`model.pretrained`: {pretrained} could not be loaded ({first_line(error)}); give a model folder or a hub name that is reachable."
         ) from error
     return model.train()  # from_pretrained gives eval mode, in which gradient checkpointing does nothing
+
+
+def check_folder(pretrained: str) -> None:
+    """Refuses a path that has no model."""
+    if looks_like_path(pretrained) and not (Path(pretrained) / "config.json").is_file():
+        raise ValueError(f"`model.pretrained`: {pretrained} is not a folder with a config.json; give a Hugging Face model folder or a hub name.")
 
 
 def load_checked(pretrained: str, revision: str | None, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:

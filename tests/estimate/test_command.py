@@ -27,7 +27,7 @@ def test_it_needs_no_weights_and_no_rows(folder: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "\x1b" not in printed and printed.startswith("2 x DDP, bf16-mixed, 2 micro-batch(es) of 4 x 128 tokens on each rank, 100% supervised\n")
     lines = {cells[0]: cells[1:] for line in printed.splitlines() if (cells := [cell.strip() for cell in line.split("|")[1:-1]])}
-    assert lines["H200 141"][2] == lines["RTX 4090"][2] == "yes" and lines["H200 141"][-1] == "0.0" and lines["weights"] == ["0.00"]
+    assert lines["H200 141"][2] == lines["RTX 4090"][2] == "yes" and lines["H200 141"][-1] != "-" and lines["weights"] == ["0.5 MiB"]
 
 
 @pytest.mark.slow
@@ -43,11 +43,15 @@ def test_it_says_what_to_turn(folder: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--utilisation", "0"], "`--utilisation` must lie in (0, 1]"),
+        (["--utilization", "0"], "`--utilization` must lie in (0, 1]"),
+        (["--ranks", "two"], "`--ranks` must be a whole number, got 'two'."),
+        pytest.param(["--model.pretrained", "/nowhere"], "/nowhere is not a folder with a config.json", marks=pytest.mark.slow),
         (["--supervised", "2"], "`--supervised` must lie in (0, 1]"),
         pytest.param(["--ranks", "0"], "`--ranks` must be at least 1", marks=pytest.mark.slow),
         pytest.param(["--trainer.precision", "64-true"], "`trainer.precision` must be one of bf16-mixed", marks=pytest.mark.slow),
-        (["--lenght", "5"], "lenght"),
+        (["--utilisation", "0.5"], "there is no option `--utilisation`; did you mean --utilization?"),
+        pytest.param(["--trainer.precision", "bf16-true"], "or insist with `model.bf16_weights: true`", marks=pytest.mark.slow),
+        pytest.param(["-c", "configs/strategy/fsdp2.yaml", "-c", "configs/loss/kl.yaml"], "KL runs the base model", marks=pytest.mark.slow),
     ],
 )
 def test_refusals(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:

@@ -15,7 +15,7 @@ from tests.sweep.stub import calls, fails, words
         (["-c", "nope.yaml"], "nope.yaml: no such configuration file"),
         (["-c", "configs/lora.yaml"], "; did you mean configs/adapter/lora.yaml?"),
         (["--workers", "0"], "`--workers` must be at least 1, got 0."),
-        (["--workers", "many"], "invalid int value: 'many'"),
+        (["--workers", "many"], "`--workers` must be a whole number, got 'many'."),
         (["--budget", "general_drop=much"], "`--budget` must be general_drop=NUMBER"),
         (["--ckpt_path", "last"], "sweep: `--ckpt_path` is set by the sweep, for each trial"),
         (["--seed_everything", "4"], "sweep: `--seed_everything` is set by the sweep, from `seeds` of the space; write it there."),

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -149,7 +149,7 @@ def open_bytes(path: Path) -> IO[bytes]:
         ValueError: For a compressed file whose name does not say so.
     """
     if path.suffix == ".gz":
-        return gzip.open(path)
+        return cast(IO[bytes], gzip.open(path))
     if path.suffix == ".zst":
         import pyarrow
 

@@ -266,7 +266,7 @@ class Records(DomainDataModule):
         tools, arguments = (read_object(row.get(column), column, kind, where) for column, kind in zip(ALWAYS, (list, dict), strict=True))
         example = replace(example, tools=tools or (), template_arguments=arguments or {}) if tools or arguments else example
         for column, name, read in ((self.answer, "answer", read_answer), (self.group, "group", read_name)):
-            if column in row and (split == "test" or row[column] not in (None, "")):  # only test rows need them
+            if column is not None and column in row and (split == "test" or row[column] not in (None, "")):  # only test rows need them
                 example = replace(example, meta={**example.meta, name: read(row[column], column, where)})
         try:
             if self.weight is not None and self.weight in row:

@@ -1,6 +1,7 @@
 """Any metric, overall and for each group of examples."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -19,7 +20,11 @@ class ByGroup(DomainMetric):
     def __init__(self, make: Callable[[], DomainMetric], groups: Collection[str]) -> None:
         super().__init__()
         self.whole, self.groups = make(), sorted(groups)
-        self.parts = nn.ModuleList(make() for _ in self.groups)
+        self.parts = nn.ModuleList(make() for _ in self.groups)  # so that they move and are saved with it
+
+    def _metrics(self) -> list[DomainMetric]:
+        """The metric of all, then those of the groups."""
+        return [self.whole, *cast("Iterable[DomainMetric]", self.parts)]
 
     @property
     def name(self) -> str:
@@ -27,14 +32,14 @@ class ByGroup(DomainMetric):
 
     def update(self, responses: Sequence[str], examples: Sequence[Example]) -> None:
         self.whole.update(responses, examples)
-        for group, part in zip(self.groups, self.parts, strict=True):
+        for group, part in zip(self.groups, self._metrics()[1:], strict=True):
             members = [index for index, example in enumerate(examples) if example.meta.get("group") == group]
             part.update([responses[index] for index in members], [examples[index] for index in members])
 
     def compute(self) -> dict[str, Tensor]:
-        for metric in (self.whole, *self.parts):
+        for metric in self._metrics():
             metric.sync_on_compute = self.sync_on_compute
-        shares = {f"score/{group}": part.compute()["score"] for group, part in zip(self.groups, self.parts, strict=True)}
+        shares = {f"score/{group}": part.compute()["score"] for group, part in zip(self.groups, self._metrics()[1:], strict=True)}
         return {**self.whole.compute(), **{name: share for name, share in shares.items() if not share.isnan()}}
 
     def judge(self, response: str, example: Example) -> dict[str, object]:
@@ -42,5 +47,5 @@ class ByGroup(DomainMetric):
 
     def reset(self) -> None:
         super().reset()
-        for metric in (self.whole, *self.parts):
+        for metric in self._metrics():
             metric.reset()

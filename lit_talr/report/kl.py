@@ -51,7 +51,11 @@ def kl_rows(world: World) -> tuple[list[Row], list[Row]]:
 
 
 def above(variant: str, names: np.ndarray, kl: np.ndarray, drop: np.ndarray, drawn: np.ndarray | None) -> Iterator[Row]:
-    measured, resampled = (None if drops is None else fit_curve(kl, drops) @ np.stack([kl, kl**2]) - drops for drops in (drop, drawn))
+    def above_curve(drops: np.ndarray) -> np.ndarray:
+        distance: np.ndarray = fit_curve(kl, drops) @ np.stack([kl, kl**2]) - drops
+        return distance
+
+    measured, resampled = above_curve(drop), None if drawn is None else above_curve(drawn)
     for name in dict.fromkeys(names.tolist()):
         own = names == name
         row: Row = {"variant": variant or None, "remedy": name, "points": int(own.sum()), "kl_least": float(kl[own].min()), "kl_most": float(kl[own].max())}

@@ -24,7 +24,7 @@ from lit_talr.training.building import recompute_layers
 from lit_talr.utils.errors import first_line
 
 
-def product_flops(total: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+def product_flops(total: Tensor, left: Tensor, right: Tensor, out_dtype: Any = None, *, beta: Any = 1, alpha: Any = 1, out_val: Any = None) -> int:
     """Operations of ``addmm``, also in place and with a dtype of the result, of which torch counts neither."""
     return 2 * left.numel() * right.shape[1]
 

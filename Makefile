@@ -21,9 +21,10 @@ SMALL := --trainer.max_epochs 2 --data.max_rows 60 --data.max_test_rows 48
 # The study of docs/when_talr_helps.md. Keys of earlier code that gives the same numbers, each with the reason: --same-code KEY
 # a768...: before EWC, half fine-tuning, adapters other than LoRA, weights of the data and own samples; words-0.1-talr-2e-3-s0 run again had the same numbers, bit for bit.
 # 8f82...: before BEMA and the text of non_finite.jsonl; words-0.1-filter-1e-3-s0 run again had the same 25 numbers, bit for bit.
+# f8c0...: before prompt wordings, own metrics and a renamed class of the head; words-0.3-talr-5e-4-s0 (26 numbers) and words-0.1-kl-1e-3-s0 (32, KL) again the same.
 STUDY := docs/when_talr_helps
 REMEDIES := benchmarks/results/remedies-cpu
-SAME_CODE := --same-code a7687b5b5e91300d --same-code 8f82e0ed5cc9738e
+SAME_CODE := --same-code a7687b5b5e91300d --same-code 8f82e0ed5cc9738e --same-code f8c0a8f609b1cc8d
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo real talr-study talr-results talr-page remedies-study remedies-results test fast test-real test-all check format wheel docs freeze clean
@@ -53,7 +54,7 @@ talr-results: $(STAMP)  ## add the finished trials of that study to docs/when_ta
 
 remedies-study: $(STAMP)  ## run what is left of the comparison of benchmarks/results/remedies-cpu.md; an hour or two, and it can be stopped at any time
 	@$(BIN)/lit-talr sweep -c configs/experiment/lab_talr.yaml -c configs/eval/drift.yaml --space configs/sweep/remedies.yaml --out runs/remedies --workers $(WORKERS) \
-		--stored $(REMEDIES)
+		--stored $(REMEDIES) $(SAME_CODE)
 
 remedies-results: $(STAMP)  ## add its finished trials to benchmarks/results/remedies-cpu; then `make docs` makes the page's tables
 	@$(BIN)/lit-talr report runs/remedies $(if $(wildcard $(REMEDIES)/results.parquet),--from $(REMEDIES)) --out $(REMEDIES)

@@ -95,7 +95,7 @@ AllAnswers = Mapping[tuple[str, str], Answers]
 def answers_of(items: pd.DataFrame) -> Answers:
     """The answers in a table of items."""
     suites = items["suite"].map(suite_of)
-    numbers = None if suites.equals(items["suite"]) else pd.MultiIndex.from_arrays([suites, items["id"]]).factorize()[0]
+    numbers = None if (suites == items["suite"]).all() else pd.MultiIndex.from_arrays([suites, items["id"]]).factorize()[0]
     return Answers(items[KEY], suites.factorize()[0], items["correct"].to_numpy(float), odds=odds_of(items["chance"].to_numpy(float)), items=numbers)
 
 

@@ -70,7 +70,8 @@ def score_run(run: Run, base: Run | None, sentences: list[str], stored: pd.DataF
     row |= {"val/score": run.fit.get("val/score"), "val/nll": run.fit.get("val/nll"), "steps": run.steps}
     row["update/visible"] = run.fit.get("update/visible")
     row |= {name: value for name, value in run.test.items() if name.startswith("general/") and name not in NOT_A_SUITE}
-    row |= {name: value for name, value in {**run.fit, **run.test}.items() if name.startswith(DRIFT) and not name.endswith("_se")}
+    if run.alpha is None:  # the drift of a merged model is measured from itself
+        row |= {name: value for name, value in {**run.fit, **run.test}.items() if name.startswith(DRIFT) and not name.endswith("_se")}
     row |= {f"lenient/{suite}": value for suite, value in lenient.items()}
     row["general_lenient"] = float(np.mean([*lenient.values()])) if lenient else None
     parts = {"domain": domain_items, "general": general_items, "general of the base": base_items if base is not run else None}

@@ -182,3 +182,12 @@ def test_general_read_leniently_where_the_answers_say_so(small: Path) -> None:
     # add: 1, 1, 0, 1 and sort: 1, 1, 0, 1; the third is right for a lenient reader
     assert list(results.loc["talr-0", ["general", "lenient/add", "lenient/sort", "general_lenient"]]) == [0.75, 1, 1, 1]
     assert results.loc[["base", "standard-0"], ["lenient/add", "general_lenient"]].isna().all(axis=None)
+
+
+def test_a_merged_model_has_no_drift(tmp_path: Path) -> None:
+    """What its test measured is from the merged model itself."""
+    for name, alpha in (("talr", None), ("wise", 0.5)):
+        run = write_run(tmp_path / name, [1, 0], remedy=name, rate=1e-3, seed=0, alpha=alpha)
+        write_values(run, {"test": {"test/score": 0.5, "drift/kl": 0.2}})
+    drift = collect([tmp_path]).results.set_index("name")["drift/kl"]
+    assert drift["talr"] == 0.2 and pd.isna(drift["wise"])

@@ -28,11 +28,10 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
 
+from benchmarks.prepared import Prepared
 from lit_talr.cli.command_line import quiet_libraries
 from lit_talr.data.batch_plan import Batching
-from lit_talr.data.encoded import EncodedExamples
 from lit_talr.data.encoder import Encoded
-from lit_talr.data.example import Split
 from lit_talr.data.tokenizer import load_tokenizer
 from lit_talr.domains.base import DomainDataModule
 from lit_talr.estimate.facts import read_facts
@@ -95,18 +94,8 @@ def objects(case: Case, folder: Path) -> tuple[DomainSFT, DomainDataModule]:
     mask = np.arange(case.length + 1) > case.length * (1 - case.supervised)
     rows = [Encoded(draw.integers(0, 200, case.length + 1), mask, 0, np.zeros_like(mask)) for _ in range(3 * number)]
 
-    class Prepared(DomainDataModule):
-        def encode(self, split: Split) -> None:
-            self.kept[split] = []
-            self.encoded[split] = EncodedExamples(rows, self.encoder.pad_token_id)
-
-        def examples(self, split: Split) -> list[Any]:
-            return []
-
-        metric = examples
-
     module = DomainSFT(case.loss(), case.optimizer, Constant(), pretrained=str(folder), adapter=case.adapter, compute=case.compute)
-    return module, Prepared(str(folder), batching=Batching(number, case.rows))
+    return module, Prepared(str(folder), Batching(number, case.rows), rows)
 
 
 class Peak(Callback):
@@ -175,6 +164,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m"), help="a folder with SmolLM2-135M")
     parser.add_argument("--only", help="the configurations whose names have one of these, separated by commas")
     arguments = parser.parse_args()
+    chosen = {title: case for title, case in CASES.items() if not arguments.only or any(part in title for part in arguments.only.split(","))}
+    if not chosen:
+        parser.error(f"--only: no configuration has `{arguments.only}` in its name; there are {'; '.join(CASES)}")
     torch.set_num_threads(1)
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # threads of a forked process have no OpenMP pool
     quiet_libraries()
@@ -182,9 +174,7 @@ def main() -> None:
     print("| configuration | measured, MiB | estimated, MiB | estimated / measured | at | step, s | GFLOP |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         tiny = made(TINY, Path(name, "tiny"))
-        for title, case in CASES.items():
-            if arguments.only and not any(part in title for part in arguments.only.split(",")):
-                continue
+        for title, case in chosen.items():
             folder = arguments.model if case.architecture is None else made(case, Path(name, title.replace(" ", "-")))
             row = in_child(case, folder, tiny)
             module, data = objects(case, folder)

@@ -157,28 +157,16 @@ class Times:
 def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
     from lightning.pytorch import Callback, Trainer, seed_everything
 
+    from benchmarks.prepared import Prepared
     from lit_talr.callbacks import TokenProbability
     from lit_talr.data.batch_plan import Batching
-    from lit_talr.data.encoded import EncodedExamples
     from lit_talr.data.encoder import Encoded
-    from lit_talr.data.example import Split
-    from lit_talr.domains.base import DomainDataModule
     from lit_talr.losses import TALR
     from lit_talr.module import DomainSFT
     from lit_talr.training.building import Compute
     from lit_talr.training.schedules import Constant
 
     rows = [Encoded(tokens, mask, 0, np.zeros_like(mask)) for tokens, mask in read_rows(folder)]
-
-    class Prepared(DomainDataModule):
-        def encode(self, split: Split) -> None:
-            self.kept[split] = []
-            self.encoded[split] = EncodedExamples(rows, self.encoder.pad_token_id)
-
-        def examples(self, split: Split) -> list[Any]:
-            return []
-
-        metric = examples
 
     times = Times()
 
@@ -191,7 +179,7 @@ def ours(folder: Path, setting: Setting, watched: bool) -> dict[str, Any]:
     module = DomainSFT(TALR(), optimizer, Constant(), pretrained=str(folder / "model"), compute=Compute(attention=setting.attention))
     tokens = sum(len(row) - 1 for row, _ in read_rows(folder)[: setting.micro_batch])
     layout: Any = {"micro_batch_tokens": tokens, "packing": True} if setting.packing else {"micro_batch_size": setting.micro_batch}
-    data = Prepared(str(folder / "model"), batching=Batching(setting.micro_batch, **layout))
+    data = Prepared(str(folder / "model"), Batching(setting.micro_batch, **layout), rows)
     data.plan = partial(without_shuffle, data.plan)  # type: ignore[method-assign]
     watching = [TokenProbability(probe_size=4)] if watched else []
     off: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)

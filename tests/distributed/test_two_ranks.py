@@ -32,16 +32,22 @@ SLOW = {"zero2:weighted:4", "fsdp2:weighted:packed", "ddp:rho1:1", "zero2:flow:1
 SLOW |= {"ddp:talr-ranks-normalize:4", "zero3:talr-ranks-normalize:4", "ddp:talr-step:packed", "zero2:talr-step:packed", "fsdp2:talr-step:packed"}
 SLOW |= {"ddp:flow:4", "ddp:l2:1", "zero2:rho1:4", "ddp:lora:4", "fsdp2:standard:4", "zero1:talr-step:4", "fsdp2:talr-ranks:4", "zero3:talr-ranks:4"}
 SLOW |= {"ddp:kl:1", "zero3-offload:standard:4", "zero3:flow:4", "zero3:talr-step:packed", "fsdp2:flow:4"}
+SLOW |= {"ddp:standard:1", "zero2:standard:4", "zero2:talr-step:1", "zero3:l2:1", "fsdp2:l2:4", "zero2:osf:1"}
 SLOW |= {case for case in CASES if case.split(":")[1] in ADAPTERS.keys() - {"lora", "osf"}}
 STEPS = 5
 pytestmark = pytest.mark.ranks
 
 
+def losses_of(cases: Iterable[str]) -> set[str]:
+    return {case.split(":")[1] for case in cases}
+
+
 @pytest.fixture(scope="module")
-def start(folder: Path) -> dict[str, dict[str, Tensor]]:
+def start(folder: Path, request: pytest.FixtureRequest) -> dict[str, dict[str, Tensor]]:
     options: dict[str, Any] = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0), "steps": 1, "trainer": {"precision": "32-true"}}
     plain = fit(folder, Standard(), **options)
-    adapted = {name: fit(folder, Standard(), adapter=adapter, **options) for name, adapter in ADAPTERS.items()}
+    wanted = losses_of(chosen(request))
+    adapted = {name: fit(folder, Standard(), adapter=adapter, **options) for name, adapter in ADAPTERS.items() if name in wanted}
     return {**dict.fromkeys([*LOSSES, *ON_RANKS, *BESIDE_BASE, *WEIGHTED], plain), **adapted}
 
 
@@ -51,7 +57,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_process(folder: Path, alone: Path) -> dict[str, dict[str, Tensor]]:
+def one_process(folder: Path, alone: Path, request: pytest.FixtureRequest) -> dict[str, dict[str, Tensor]]:
     def trainer(name: str) -> dict[str, Any]:
         watch = TokenProbability(probe_size=7, num_bins=8, cohort_edges=[0.0037, 0.01])
         return {"precision": "32-true", "callbacks": [watch], "default_root_dir": str(alone / name)}
@@ -60,7 +66,8 @@ def one_process(folder: Path, alone: Path) -> dict[str, dict[str, Tensor]]:
         data = weighted_records if name in WEIGHTED else records
         return fit(folder, loss, steps=STEPS, adapter=ADAPTERS.get(name), batching={"micro_batch_size": 8}, data=data, trainer=trainer(name))
 
-    return {name: weights_of(name, loss()) for name, loss in {**LOSSES, **ON_RANKS, **BESIDE_BASE, **ADAPTED, **WEIGHTED}.items()}
+    wanted = losses_of(chosen(request))
+    return {name: weights_of(name, loss()) for name, loss in {**LOSSES, **ON_RANKS, **BESIDE_BASE, **ADAPTED, **WEIGHTED}.items() if name in wanted}
 
 
 @pytest.fixture(scope="module")

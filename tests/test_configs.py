@@ -21,6 +21,7 @@ from tests.helpers.fits import write_data
 from tests.helpers.math_rows import write_gsm8k, write_metamath
 from tests.helpers.medcalc_rows import write_medcalc
 from tests.helpers.models import ARCHITECTURES
+from tests.helpers.params import first_is_fast
 from tests.helpers.scores import read_values
 from tests.helpers.tiny import save_tokenizer
 
@@ -108,7 +109,7 @@ def configs(*paths: str) -> list[str]:
     return [word for path in paths for word in ("-c", f"configs/{path}.yaml")]
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", first_is_fast(*ARCHITECTURES))
 def test_every_family_trains_and_exports(models: dict[str, Path], own_rows: list[str], tmp_path: Path, family: str) -> None:
     words = [*configs("base", "data/records", "loss/talr"), "--model.pretrained", str(models[family]), *own_rows]
     run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-3", *figures(family == "qwen2"))
@@ -129,7 +130,7 @@ def test_models(models: dict[str, Path], own_rows: list[str], tmp_path: Path, na
     one_step(tmp_path / "run", *configs("base", f"model/{name}", "data/records", "loss/standard"), *option, *own_rows, *figures(name == "small"))
 
 
-@pytest.mark.parametrize("target", ["cot", "label"])
+@pytest.mark.parametrize("target", first_is_fast("cot", "label"))
 def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Path, target: str) -> None:
     sizes = ["--data.target", target, "--data.train_size", "24", "--data.val_size", "4", "--data.test_size", "12", "--model.generation.max_new_tokens", "8"]
     run = one_step(tmp_path / "run", *configs("base", "model/clinic", "data/clinic", "loss/standard"), *sizes)
@@ -183,7 +184,7 @@ def lab_files() -> list[tuple[dict[str, Any], str]]:
     return list(zip(read, ("callbacks", "callbacks+"), strict=True))
 
 
-QUICK = ("standard", "talr", "l2", "truncation")  # a file of each kind; tests/losses has all losses
+QUICK = ("talr", "truncation")  # a file of each kind; tests/losses has all losses
 
 
 @pytest.mark.parametrize(("name", "family"), first_and_another(names("loss"), QUICK.__contains__))
@@ -238,6 +239,7 @@ def test_own_samples_are_mixed_into_the_domain_before_them(own_rows: list[str], 
     assert data["class_path"].endswith("Records") and data["init_args"]["replay"]["share"] == percent / 100
 
 
+@pytest.mark.slow
 def test_mofo_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
     words = [*configs("base", "data/records", "loss/talr", "mofo"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
     run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-2")
@@ -246,6 +248,7 @@ def test_mofo_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict
     assert all(0 < share < 0.16 for share in moved.values())
 
 
+@pytest.mark.slow
 def test_half_fine_tuning_takes_the_place_of_the_optimizer(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
     words = [*configs("base", "data/records", "loss/talr", "hft"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
     run = one_step(tmp_path / "run", *words, "--model.optimizer.lr", "1e-2")
@@ -310,7 +313,7 @@ def merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             into[key] = value
 
 
-@pytest.mark.parametrize("name", ON_GPU)
+@pytest.mark.parametrize("name", first_is_fast(*ON_GPU))
 def test_gpu_strategies_compose(models: dict[str, Path], own_rows: list[str], capsys: pytest.CaptureFixture[str], name: str) -> None:
     words = [*configs("base", "data/records", "loss/talr", f"strategy/{name}"), "--model.pretrained", str(models["qwen2"]), *own_rows]
     with pytest.raises(SystemExit) as stop:

@@ -44,6 +44,7 @@ def test_type_checkers_see_the_face(tmp_path: Path) -> None:
     assert "nll: torch" in done.stdout and "Records" in done.stdout and "LoRA" in done.stdout and "error" not in done.stdout, done.stdout
 
 
+@pytest.mark.slow
 def test_fit_and_test_need_no_callback_of_ours(folder: Path, tmp_path: Path) -> None:
     module, data = DomainSFT(pretrained=str(folder / "model"), tokenizer=str(folder / "tokenizer"), loss=TALR()), records(folder)
     trainer = Trainer(max_epochs=2, default_root_dir=str(tmp_path / "run"), **SMALL)

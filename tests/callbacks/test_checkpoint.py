@@ -65,7 +65,7 @@ def best_files(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").glob("best*"))
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", first_is_fast(*SCHEDULES))
 def test_every_number_is_of_the_weights_that_it_names(folder: Path, tmp_path: Path, schedule: str) -> None:
     seen = Validations()
     fit(folder, Standard(), steps=-1, batching=ROWS, trainer=options(tmp_path, seen, **SCHEDULES[schedule]))

@@ -343,6 +343,7 @@ def test_the_error_is_that_of_the_mean_over_sequences(own: Path, watched: Any) -
     assert many["kl_se"] < few["kl_se"] and abs(many["kl"] - few["kl"]) < 4 * math.hypot(many["kl_se"], few["kl_se"])
 
 
+@pytest.mark.slow
 def test_the_shipped_file_and_a_budget_behind_it(tmp_path: Path) -> None:
     """On the embedded base, through the command line; the budget is exceeded, so that the base model is exported."""
     more = [{"class_path": "DriftBudget", "init_args": {"kl": 1e-4, "on_exceeded": "restore"}}, {"class_path": "Summary"}, {"class_path": "HFExport"}]

@@ -43,7 +43,7 @@ def train(folder: Path, path: Path, **options: Any) -> list[dict[str, Tensor]]:
     return [state(path / f"step-{step}") for step in range(1, 5)]
 
 
-@pytest.mark.parametrize(("options", "decay"), [({}, 0.6), ({}, 0.0), ({"adapter": LoRA(r=2, alpha=6)}, 0.9)])
+@pytest.mark.parametrize(("options", "decay"), [({"adapter": LoRA(r=2, alpha=6)}, 0.9), ({}, 0.6), pytest.param({}, 0.0, marks=pytest.mark.slow)])
 def test_it_is_torchs_mean_of_the_exported_models(folder: Path, tmp_path: Path, options: dict[str, Any], decay: float) -> None:
     """Adapters are averaged as the models that they make, not A and B each for itself."""
     states = train(folder, tmp_path / "run", **options)

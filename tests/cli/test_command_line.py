@@ -297,6 +297,7 @@ def test_a_checkpoint_cut_short_is_refused_before_anything_is_built(words: list[
     assert "of the 2 checkpoint(s) in" in refused(capsys, "fit", *words, "--ckpt_path", "last")
 
 
+@pytest.mark.slow
 def test_a_start_that_was_refused_does_not_use_up_the_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, "fit", *words, "--model.pretrained", "./nowhere")
     main(["fit", *words, "--trainer.max_steps", "1"])
@@ -374,6 +375,7 @@ def test_a_run_from_fit_to_test(words: list[str], capsys: pytest.CaptureFixture[
     assert [answer["text"] for answer in again] == [answer["text"] for answer in answers]
 
 
+@pytest.mark.slow
 def test_answers_on_validation_rows_every_so_many_epochs(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """With a list that replaces the callbacks of base.yaml, which is said; ``test`` prints its scores without ``Summary`` too."""
     score: dict[str, Any] = {"class_path": "DomainScore", "init_args": {"every_n_epochs": 2}}

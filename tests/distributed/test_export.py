@@ -23,7 +23,11 @@ from tests.distributed.worker import STRATEGIES
 from tests.helpers.fits import ADAPTERS, fit
 
 FAST = ["zero2:bf16-mixed:lora"]
-CASES = [*FAST, *(f"{strategy}:32-true:full" for strategy in ("zero2", "zero3", "fsdp2")), *(f"{strategy}:bf16-mixed:full" for strategy in ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2"))]
+CASES = [
+    *FAST,
+    *(f"{strategy}:32-true:full" for strategy in ("zero2", "zero3", "fsdp2")),
+    *(f"{strategy}:bf16-mixed:full" for strategy in ("ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2")),
+]
 CASES += ["zero1:32-true:full", "zero1:bf16-true:full", "ddp:bf16-mixed:lora", "zero1:32-true:lora", "ddp:bf16-mixed:dora"]
 CASES += [f"zero2:bf16-mixed:{name}" for name in ADAPTERS if name != "lora"]
 pytestmark = pytest.mark.ranks

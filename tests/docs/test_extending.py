@@ -68,6 +68,7 @@ def test_a_metric_of_ones_own(common: list[str], rows: list[str]) -> None:
     assert judged == [True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("common", PAGES[1:], indirect=True)
 def test_an_optimizer_of_ones_own(common: list[str], rows: list[str], tmp_path: Path) -> None:
     main([*common, *rows, "-c", "configs/loss/standard.yaml", "--model.optimizer", "my_optimizers.FrozenNorms", "--model.optimizer.lr", "0.1"])

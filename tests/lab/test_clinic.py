@@ -18,6 +18,7 @@ from lit_talr.lab.clinic import CALCULATORS, CATEGORIES, Calculator, split_of
 from lit_talr.lab.clinic_notes import UNITS, VALUES, draw_patient, write_note
 from lit_talr.lab.make_tokenizer import make
 from lit_talr.utils.files import shipped
+from tests.helpers.params import first_is_fast
 
 TOKENIZER = "lit_talr/lab/base"
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -119,7 +120,7 @@ def test_meta_names_the_row() -> None:
     assert example.meta["where"] == "Clinic test, row 12" and example.meta["calculator"] == "Varro score" and example.meta["category"] == "score"
 
 
-@pytest.mark.parametrize("seeds", [(0, 0, 0), (1, 1, 1), (7, 7, 7), (0, 1, 2)])
+@pytest.mark.parametrize("seeds", first_is_fast((0, 1, 2), (0, 0, 0), (1, 1, 1), (7, 7, 7)))
 def test_no_note_and_no_case_is_in_two_splits(seeds: tuple[int, int, int]) -> None:
     examples = {split: rows(split, 800, seed=seed) for split, seed in zip(SPLITS, seeds, strict=True)}
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):

@@ -22,7 +22,8 @@ from lit_talr.lab.noise import NoiseKind, NoisePlacement
 from tests.helpers.tiny import byte_tokenizer
 
 TOKENIZER = "lit_talr/lab/base"
-ALL = list(product(get_args(NoiseKind), get_args(NoisePlacement)))
+KINDS = list(product(get_args(NoiseKind), get_args(NoisePlacement)))
+ALL = [case if index % 3 == 0 else pytest.param(*case, marks=pytest.mark.slow) for index, case in enumerate(KINDS)]  # each placement, two kinds
 LONGEST = {"words": 1, "phrases": 4, "plausible": 9}  # tokens of a text
 
 

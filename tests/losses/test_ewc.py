@@ -45,7 +45,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("source", ["base", "train"])
-@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", first_is_fast("64-true", "bf16-mixed"))
 def test_the_fisher_information_is_that_of_a_naive_loop_over_single_examples(own: Path, source: Any, precision: Any) -> None:
     """Whatever the precision of training, and also where its rows are packed."""
     batching = {"micro_batch_tokens": 300, "packing": True}
@@ -67,6 +67,7 @@ def test_ten_steps_are_those_of_a_naive_trainer(own: Path, batching: dict[str, A
     assert distance(fit(own, Standard(), STEPS, optimizer=ADAMW, batching=batching), wanted, start) > 0.01, "the penalty matters"
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_no_fisher_information(own: Path, computed: list[int]) -> None:
     first = fit(own, EWC(Standard(), COEFFICIENT, 6), 3)
     again = fit(own, EWC(Standard(), COEFFICIENT, 6), 3, trainer={"default_root_dir": str(own.parent / "other run")})

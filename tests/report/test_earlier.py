@@ -8,6 +8,7 @@ import pytest
 
 from lit_talr.report import report
 from lit_talr.report.tables import Tables, collect, read_tables, write_tables
+from tests.helpers.params import first_is_fast
 from tests.report.synthetic import write_run, write_sweep
 
 
@@ -29,7 +30,7 @@ def assert_same(first: Tables, second: Tables) -> None:
         pd.testing.assert_frame_equal(one, other)
 
 
-@pytest.mark.parametrize("early", [["cot-base", "cot-talr-1e-3-s0"], ["cot-standard-1e-4-s1", "cot-talr-1e-3-s1"]])
+@pytest.mark.parametrize("early", first_is_fast(["cot-base", "cot-talr-1e-3-s0"], ["cot-standard-1e-4-s1", "cot-talr-1e-3-s1"]))
 def test_two_parts_are_the_whole(sweep: Path, tmp_path: Path, early: list[str]) -> None:
     """With the base model in either part."""
     for folder in sweep.iterdir():

@@ -12,6 +12,7 @@ from lit_talr.theory import compress, decompress
 from lit_talr.theory.code_length import blocks, token_code_lengths
 from lit_talr.theory.walk import start_token
 from tests.helpers.models import ARCHITECTURES
+from tests.helpers.params import first_is_fast
 from tests.helpers.tiny import byte_tokenizer
 from tests.theory.test_pieces import lower_case, words
 from tests.theory.tiny_models import small
@@ -81,7 +82,7 @@ def test_what_the_tokenizer_loses_costs_a_byte_for_a_byte() -> None:
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", first_is_fast(torch.bfloat16, torch.float32))
 def test_every_family_and_precision(family: str, dtype: torch.dtype) -> None:
     model, text = small(300, family=family, dtype=dtype), "What is coded is decoded. " * 4
     assert decompress(model, TOKENIZER, compress(model, TOKENIZER, text, context=50)) == text

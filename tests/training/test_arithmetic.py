@@ -94,7 +94,7 @@ def test_training_is_bitwise_the_same_whatever_scores_are_computed_in(folder: Pa
         assert all(torch.equal(value, state[name]) and value.dtype == state[name].dtype for name, value in states[0].items())
 
 
-@pytest.mark.parametrize("arithmetic", NAMES)
+@pytest.mark.parametrize("arithmetic", first_is_fast(*NAMES))
 def test_everything_that_scores_is_in_it(folder: Path, tmp_path: Path, arithmetic: Arithmetic, monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation, responses, general suites, drift, the probe of token statistics: seen at the decoder whenever the model runs without gradient."""
     seen: set[tuple[bool, torch.dtype]] = set()
@@ -123,6 +123,7 @@ def test_everything_that_scores_is_in_it(folder: Path, tmp_path: Path, arithmeti
     assert len({score.base for score in found.values()}) == 1
 
 
+@pytest.mark.slow
 def test_drift_of_the_base_is_none_in_every_arithmetic(folder: Path, tmp_path: Path) -> None:
     for arithmetic in NAMES:
         drift = Drift(num_sequences=2, length=8)

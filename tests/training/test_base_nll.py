@@ -96,7 +96,7 @@ def plain_loop(folder: Path, batch: Batch) -> list[list[float]]:
 SINGLE: dict[str, Any] = {"precision": "32-true"}
 
 
-@pytest.mark.parametrize("level", ["sample", "token"])
+@pytest.mark.parametrize("level", first_is_fast("token", "sample"))
 def test_flow_weights_are_those_of_a_plain_loop_with_the_base_model(own: Path, level: Any) -> None:
     fit(own, FLOW(level=level), steps=6, module_class=Seen, batching={"micro_batch_size": 3}, trainer=SINGLE)  # two epochs
     nll = {index: row for batch, *_ in Seen.last.batches for index, row in zip(batch["ids"], plain_loop(own, batch), strict=False)}
@@ -223,7 +223,7 @@ def full_disk(path: Path, content: bytes) -> None:
     raise OSError("No space left on device")
 
 
-@pytest.mark.parametrize("obstacle", ["full disk", "a folder of that name"])
+@pytest.mark.parametrize("obstacle", first_is_fast("full disk", "a folder of that name"))
 def test_a_full_disk_is_logged_and_the_run_goes_on(
     own: Path, forwards: list[int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, obstacle: str
 ) -> None:

@@ -13,6 +13,7 @@ from lit_talr.modeling.adapters import LoRA
 from lit_talr.modeling.sharded import Part
 from lit_talr.training.hft import HalfFineTuning, chosen_half
 from tests.helpers.fits import distance, fit
+from tests.helpers.params import first_is_fast
 from tests.helpers.remedies import REMEDIES, STEPS, naive_hft
 
 ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("up_proj", "down_proj", "gate_proj")
@@ -95,7 +96,7 @@ def test_a_run_keeps_one_half_unless_rounds_are_asked_for(folder: Path) -> None:
     assert 0.4 < share < 0.6
 
 
-@pytest.mark.parametrize("micro_batch_size", [8, 2])
+@pytest.mark.parametrize("micro_batch_size", first_is_fast(2, 8))
 def test_ten_steps_are_those_of_a_naive_loop(folder: Path, micro_batch_size: int) -> None:
     wanted, start = (naive_hft(folder, steps, torch.float64) for steps in (STEPS, 0))
     found = fit(folder, Standard(), STEPS, batching={"micro_batch_size": micro_batch_size}, **REMEDIES["hft"]())

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lit_talr.callbacks import TokenProbability
 from lit_talr.losses import DFT, EAFT, LossStrategy
 from tests.helpers.fits import LOSSES, fit
+from tests.helpers.params import first_is_fast
 
 SHAPED_BY_DATA = ("nonzero", "masked_select", "unique", "bincount", "repeat_interleave", "equal", "_local_scalar_dense")
 READS = ("tolist", "numpy", "cpu", "__array__")
@@ -67,7 +68,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reads]:
         yield counter
 
 
-@pytest.mark.parametrize("loss", [*LOSSES.values(), DFT, EAFT], ids=[*LOSSES, "dft", "eaft"])
+@pytest.mark.parametrize("loss", first_is_fast(EAFT, DFT, *LOSSES.values()), ids=["eaft", "dft", *LOSSES])
 def test_a_step_looks_once_whatever_is_watched(folder: Path, reads: Reads, loss: Callable[[], LossStrategy]) -> None:
     """Whether it is finite, before the optimizer changes anything; the logger and the progress bar look for themselves."""
     adamw = partial(torch.optim.AdamW, lr=1e-3, fused=True)

@@ -17,6 +17,7 @@ from lit_talr.modeling.sharded import Part
 from lit_talr.modeling.strategies import DeepSpeedCPUStrategy
 from lit_talr.training.mofo import MoFO, bits, kth_largest
 from tests.helpers.fits import distance, fit
+from tests.helpers.params import first_is_fast
 from tests.helpers.remedies import REMEDIES, STEPS, naive_mofo
 
 
@@ -127,7 +128,7 @@ def test_refusals(arguments: dict[str, Any], message: str) -> None:
         MoFO(weights(), **arguments)
 
 
-@pytest.mark.parametrize("micro_batch_size", [8, 2])
+@pytest.mark.parametrize("micro_batch_size", first_is_fast(2, 8))
 def test_ten_steps_are_those_of_a_naive_loop(folder: Path, micro_batch_size: int) -> None:
     wanted, start = (naive_mofo(folder, steps, torch.float64) for steps in (STEPS, 0))
     found = fit(folder, Standard(), STEPS, batching={"micro_batch_size": micro_batch_size}, **REMEDIES["mofo"]())

@@ -21,6 +21,7 @@ from lit_talr.losses.base import LossWrapper, TokenStats
 from lit_talr.module import DomainSFT
 from lit_talr.training.non_finite import FILE, Guard, NonFinite, Seen, to_blame
 from tests.helpers.fits import LOSSES, fit
+from tests.helpers.params import first_is_fast
 
 ADAMW = partial(torch.optim.AdamW, lr=0.01)
 BAD_STEP = 1  # of those that are counted from 0; the first epoch's examples 8 to 15
@@ -138,8 +139,8 @@ def test_stop_changes_nothing_and_names_the_example(folder: Path, tmp_path: Path
     assert row["num_supervised"] > 1 and 0 < row["min_nll"] <= row["mean_nll"] <= row["max_nll"] < math.inf
 
 
-@pytest.mark.parametrize("by", ["nan", "inf", "gradient"])
-@pytest.mark.parametrize("micro_batch_size", [8, 2])
+@pytest.mark.parametrize("by", first_is_fast("nan", "inf", "gradient"))
+@pytest.mark.parametrize("micro_batch_size", first_is_fast(2, 8))
 @pytest.mark.parametrize("name", ["standard", "l2", "talr-step"])
 def test_skip_is_bitwise_a_run_without_that_optimizer_step(folder: Path, tmp_path: Path, name: str, micro_batch_size: int, by: By) -> None:
     batching = {"micro_batch_size": micro_batch_size}
@@ -228,6 +229,7 @@ def test_a_file_that_cannot_be_written_is_said(folder: Path, tmp_path: Path, cap
     assert watch.metrics.get("train/skipped_steps") == (1 if action == "skip" else None)
 
 
+@pytest.mark.slow
 def test_a_scaler_that_finds_no_scale_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It skips each step before any hook is called, and the loss is finite."""
     monkeypatch.setattr("lit_talr.training.non_finite.MANY_SCALED", 4)

@@ -42,7 +42,7 @@ def whole(folder: Path) -> dict[str, dict[str, Tensor]]:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(
     "batching",
-    [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {"micro_batch_size": 4}, {"micro_batch_tokens": 150}, PACKED],
+    [{"micro_batch_size": 2}, {"micro_batch_tokens": 150}, PACKED, *(pytest.param({"micro_batch_size": size}, marks=pytest.mark.slow) for size in (1, 4))],
     ids=str,
 )
 def test_a_step_is_the_same_however_it_is_split(folder: Path, start: Any, whole: Any, name: str, batching: dict[str, int]) -> None:

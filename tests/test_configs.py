@@ -138,6 +138,7 @@ def test_the_domain_made_by_code_trains_and_tests_without_any_file(tmp_path: Pat
     assert read_values(run, "test")["test/num_examples"] == 12
 
 
+@pytest.mark.slow
 def test_the_embedded_base_is_remade_from_its_file_alone(tmp_path: Path) -> None:
     assert {"lab_base", "lab_clinic", "lab_noise", "lab_talr", "real_esci", "real_medcalc", *YARDSTICK, *EXPERIMENTS} == set(names("experiment"))
     run, small = tmp_path / "run", ["--data.train_size", "24", "--data.val_size", "4", "--trainer.max_steps", "1"]
@@ -221,6 +222,7 @@ def test_every_other_adapter_is_read(name: str) -> None:
     assert options.model.adapter.class_path.startswith("lit_talr.")
 
 
+@pytest.mark.slow
 def test_finch_takes_the_place_of_the_schedule(own_rows: list[str], models: dict[str, Path], tmp_path: Path) -> None:
     words = [*configs("base", "data/records", "loss/talr", "finch"), "--model.pretrained", str(models["qwen2"]), *own_rows, *figures(False)]
     values = read_values(one_step(tmp_path / "run", *words, "--model.optimizer.lr", "2e-5"), "fit")
@@ -266,6 +268,7 @@ def test_a_template_without_a_system_turn_takes_a_prompt_file_without_one(models
     one_step(tmp_path / "run", *words, "--data.prompt_file", str(tmp_path / "prompt.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "family"), first_and_another(EXPERIMENTS, lambda name: name == "medcalc_cot_5e-6"))  # they are alike
 def test_experiments_run_on_their_own(models: dict[str, Path], domains: dict[str, list[str]], tmp_path: Path, name: str, family: str) -> None:
     words = [*configs(f"experiment/{name}"), "--model.pretrained", str(models[family]), *domains[name.partition("_")[0]]]

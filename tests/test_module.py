@@ -146,7 +146,7 @@ def test_the_schedules_length_comes_from_the_plan(folder: Path, max_epochs: int,
 
 
 @pytest.mark.parametrize("precision", first_is_fast("bf16-mixed", "32-true", None))
-@pytest.mark.parametrize("loss", [Standard, lambda: L2(Standard(), coefficient=0.1)], ids=["standard", "l2"])
+@pytest.mark.parametrize("loss", first_is_fast(Standard, lambda: L2(Standard(), coefficient=0.1)), ids=["standard", "l2"])
 def test_a_fused_optimizer_clips_and_pulls_as_any_other(folder: Path, precision: str | None, loss: Callable[[], LossStrategy]) -> None:
     """Lightning refuses to clip for one, and a hook before its step would see gradients times the loss scale, which ``16-mixed`` has (here ``None``)."""
     results = []

@@ -170,6 +170,7 @@ def test_where_it_cannot_be_cached_the_run_goes_on(own: Path, monkeypatch: pytes
     assert "base-text could not be cached (No space left on device)" in caplog.text and len(rows(own, "uncached")) == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_measures_what_an_uninterrupted_one_does(own: Path, corpus: Path, watched: dict[str, Tensor]) -> None:
     """From a checkpoint inside the first epoch, and from one of its last step, which was written before the epoch's measurement."""
     keep = ModelCheckpoint(dirpath=own / "kept", every_n_train_steps=1, save_top_k=-1, filename="{step}")

@@ -149,6 +149,7 @@ def test_wordings_of_a_suite_are_scored_apart_and_count_once(folder: Path) -> No
         trainer.fit(module, datamodule=data)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_compares_with_the_same_base_model(folder: Path) -> None:
     trainer, module, data = watched(folder, "run", both(folder), epochs=1)
     trainer.fit(module, datamodule=data)

@@ -112,6 +112,7 @@ def test_what_is_hardly_visible_is_said_before_and_after(own: Path, tmp_path: Pa
     assert "off the grid" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_that_shows_says_nothing(own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "lit_talr"):
         run(own, tmp_path / "far", rate=1e-2)

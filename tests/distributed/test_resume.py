@@ -11,7 +11,7 @@ from lit_talr.training.schedules import Cosine
 from tests.distributed.cases import chosen, fast_and_slow, torchrun
 
 CASES = ["ddp", "zero2", "zero3", "fsdp2"]
-FAST = ["zero2", "fsdp2"]
+FAST = ["zero2"]
 SCHEDULE = Cosine(warmup_ratio=0.3)
 pytestmark = pytest.mark.ranks
 

@@ -69,6 +69,7 @@ def test_no_results_yet(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_differences_at_the_same_rate_by_hand(folder: Path) -> None:
     by_seed = lines(folder, "claim")
     assert [line[:4] for line in by_seed] == [
@@ -100,6 +101,7 @@ def test_skills_and_intervals_over_seeds_by_hand(folder: Path) -> None:
     assert found is not None and found[:3] == pytest.approx((-1 / 6, -1 / 6 - 4.303 / 12, -1 / 6 + 4.303 / 12), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_rivals_of_other_lengths_are_compared_with_talr(folder: Path) -> None:
     other, small, large = sorted(lines(folder, "rivals"), key=lambda line: (line[0] == "words-0.1", line[2] != "1e-3"))
     assert other[:5] == ["words-0.1-2-epochs", "standard", "2e-3", "2", ".500 / 1.000"] and other[7:] == ["-", "-"]
@@ -107,6 +109,7 @@ def test_rivals_of_other_lengths_are_compared_with_talr(folder: Path) -> None:
     assert small[:3] == ["words-0.1", "standard", "1e-3"] and large[:3] == ["words-0.1", "standard", "2e-3"]
 
 
+@pytest.mark.slow
 def test_tokens_and_temperature(folder: Path) -> None:
     talr = {line[2]: line[3:] for line in lines(folder, "tokens") if line[:2] == ["words-0.1", "talr"]}
     assert talr == {

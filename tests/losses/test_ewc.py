@@ -59,6 +59,7 @@ def test_the_fisher_information_is_that_of_a_naive_loop_over_single_examples(own
         torch.testing.assert_close(found[name].double(), value, rtol=1e-8 if precision == "64-true" else 1e-3, atol=1e-6 * float(value.max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", first_is_fast({"micro_batch_tokens": 300, "packing": True}, {"micro_batch_size": 8}))
 def test_ten_steps_are_those_of_a_naive_trainer(own: Path, batching: dict[str, Any]) -> None:
     found = fit(own, EWC(Standard(), COEFFICIENT, ROWS, "train"), STEPS, optimizer=ADAMW, batching=batching)
@@ -83,6 +84,7 @@ def test_coefficient_0_is_bitwise_the_wrapped_loss_and_computes_nothing(own: Pat
     assert computed == [] and all(torch.equal(ours[name], plain[name]) for name in plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forget", first_is_fast(True, False))
 def test_resumed_is_bitwise_uninterrupted(own: Path, computed: list[int], forget: bool) -> None:
     """With the Fisher information from the cache or computed again; it is that of the base, not of the checkpoint."""

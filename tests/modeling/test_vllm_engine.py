@@ -73,6 +73,7 @@ def test_without_it_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "`generation.engine: vllm` needs vLLM, which is not installed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_weights_that_are_in_no_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", *LAB[:2], "--model.generation.engine", "vllm", "--run", str(tmp_path / "run"), "--data.train_size", "8"])

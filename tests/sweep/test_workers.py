@@ -116,6 +116,7 @@ def test_killed_outright_in_the_middle_nothing_is_lost_and_nothing_done_twice(tm
     assert record(tmp_path, "", "sweep.json")["failed"] == {}
 
 
+@pytest.mark.slow
 def test_told_to_end_it_tells_its_commands_and_all_can_be_resumed(tmp_path: Path, stub: Path, capfd: pytest.CaptureFixture[str]) -> None:
     given = words(tmp_path, rates=[1e-3], seeds=[0], remedies={"talr": ["-c", "configs/loss/talr.yaml"]})
     (stub / "sleep-fit").write_text("20")

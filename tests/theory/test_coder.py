@@ -41,6 +41,7 @@ def test_two_kilobytes_come_back_from_as_many_bytes_as_the_probabilities_ask_for
     assert round_trip(base, base_tokenizer, text)[0] == pytest.approx(1, abs=0.01)  # the last words are some bytes of some hundred
 
 
+@pytest.mark.slow
 def test_where_no_token_is_all_but_impossible_the_size_is_the_code_length() -> None:
     assert round_trip(MODEL, TOKENIZER, "".join(f"{number} is {number**2} squared. " for number in range(300))) == pytest.approx((1, 1), abs=0.005)
 

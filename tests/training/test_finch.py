@@ -30,6 +30,7 @@ class Logged(Callback):
             self.nll.append(float(trainer.callback_metrics["train/nll"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch_size", first_is_fast(2, 8))
 def test_ten_steps_are_those_of_a_naive_loop(folder: Path, micro_batch_size: int) -> None:
     means: list[float] = []

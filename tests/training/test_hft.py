@@ -96,6 +96,7 @@ def test_a_run_keeps_one_half_unless_rounds_are_asked_for(folder: Path) -> None:
     assert 0.4 < share < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch_size", first_is_fast(2, 8))
 def test_ten_steps_are_those_of_a_naive_loop(folder: Path, micro_batch_size: int) -> None:
     wanted, start = (naive_hft(folder, steps, torch.float64) for steps in (STEPS, 0))

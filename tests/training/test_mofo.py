@@ -128,6 +128,7 @@ def test_refusals(arguments: dict[str, Any], message: str) -> None:
         MoFO(weights(), **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch_size", first_is_fast(2, 8))
 def test_ten_steps_are_those_of_a_naive_loop(folder: Path, micro_batch_size: int) -> None:
     wanted, start = (naive_mofo(folder, steps, torch.float64) for steps in (STEPS, 0))
@@ -135,6 +136,7 @@ def test_ten_steps_are_those_of_a_naive_loop(folder: Path, micro_batch_size: int
     assert distance(found, wanted, start) < 1e-6
 
 
+@pytest.mark.slow
 def test_resumed_is_bitwise_uninterrupted_around_a_penalty(folder: Path, tmp_path: Path) -> None:
     options = {"optimizer": partial(MoFO, lr=0.01), "batching": {"micro_batch_size": 4}}
     whole = fit(folder, L2(Standard(), 0.05), 8, **options)

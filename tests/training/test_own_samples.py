@@ -98,6 +98,7 @@ def test_samples_are_left_out_by_each_rule_in_turn() -> None:
     assert left_out(samples, 3, 0.3, 0.01).count(None) == 1, "a share is rounded up"
 
 
+@pytest.mark.slow
 def test_samples_are_rows_of_the_run_and_are_drawn_once(own: Path, sampled: list[int]) -> None:
     weights = run(own)
     first = rows(own)

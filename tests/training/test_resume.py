@@ -126,6 +126,7 @@ def test_a_checkpoint_of_another_run_is_refused(folder: Path, tmp_path: Path, ch
         fit(folder, steps=2, ckpt_path=str(checkpoint), **{"loss": LOSSES["l2"](), **changed})
 
 
+@pytest.mark.slow
 def test_dropout_is_that_of_the_uninterrupted_run(folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"architecture": {**QWEN3, "attention_dropout": 0.3}, "batching": {"micro_batch_size": 4}}
     whole = fit(folder, Standard(), steps=5, **options)
@@ -138,6 +139,7 @@ def test_dropout_is_that_of_the_uninterrupted_run(folder: Path, tmp_path: Path) 
     assert not all(torch.equal(without[key], whole[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_deterministic_runs_are_bitwise_equal(folder: Path) -> None:
     once, again = (fit(folder, LOSSES["talr-step"](), steps=4, trainer={"deterministic": True, "precision": "32-true"}) for _ in range(2))
     assert all(torch.equal(once[key], again[key]) for key in once)

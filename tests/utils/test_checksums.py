@@ -50,6 +50,7 @@ def test_what_is_whole_is_read_once_until_it_changes(tmp_path: Path) -> None:
     assert find_fault(path, compare) is None and find_fault(tmp_path, compare) is None and compare.count == 4
 
 
+@pytest.mark.slow
 def test_a_fault_and_a_fresh_file_are_not_remembered(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     compare = Compare()
@@ -59,6 +60,7 @@ def test_a_fault_and_a_fresh_file_are_not_remembered(tmp_path: Path) -> None:
     assert [find_fault(path, faulty), find_fault(path, faulty)] == ["lacks b"] * 2 and faulty.count == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_outgrow_the_environment(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / str(number)).write_text("a")

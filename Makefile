@@ -24,6 +24,10 @@ SMALL := --trainer.max_epochs 2 --data.max_rows 60 --data.max_test_rows 48
 # f8c0...: before prompt wordings, own metrics and a renamed class of the head; words-0.3-talr-5e-4-s0 (26 numbers) and words-0.1-kl-1e-3-s0 (32, KL) again the same.
 STUDY := docs/when_talr_helps
 REMEDIES := benchmarks/results/remedies-cpu
+# Run a space of that comparison, or add its finished trials to a folder.
+compare = $(BIN)/lit-talr sweep -c configs/experiment/lab_talr.yaml -c configs/eval/drift.yaml --space configs/sweep/$(1).yaml --out runs/$(1) --workers $(WORKERS) \
+	--stored $(2) $(SAME_CODE)
+add = [ ! -d runs/$(1) ] || $(BIN)/lit-talr report runs/$(1) $(if $(wildcard $(2)/results.parquet),--from $(2)) --out $(2)
 SAME_CODE := --same-code a7687b5b5e91300d --same-code 8f82e0ed5cc9738e --same-code f8c0a8f609b1cc8d
 
 .DEFAULT_GOAL := help
@@ -52,12 +56,13 @@ talr-study: $(STAMP) runs/talr-warm/export  ## run what is left of the study of 
 talr-results: $(STAMP)  ## add the finished trials of that study to docs/when_talr_helps
 	@$(BIN)/lit-talr report runs/talr $(if $(wildcard $(STUDY)/results.parquet),--from $(STUDY)) --out $(STUDY)
 
-remedies-study: $(STAMP)  ## run what is left of the comparison of benchmarks/results/remedies-cpu.md; an hour or two, and it can be stopped at any time
-	@$(BIN)/lit-talr sweep -c configs/experiment/lab_talr.yaml -c configs/eval/drift.yaml --space configs/sweep/remedies.yaml --out runs/remedies --workers $(WORKERS) \
-		--stored $(REMEDIES) $(SAME_CODE)
+remedies-study: $(STAMP)  ## run what is left of the comparison of benchmarks/results/remedies-cpu.md; two or three hours, and it can be stopped at any time
+	@$(call compare,remedies,$(REMEDIES))
+	@$(call compare,remedies_seeds,$(REMEDIES)/seeds)
 
 remedies-results: $(STAMP)  ## add its finished trials to benchmarks/results/remedies-cpu; then `make docs` makes the page's tables
-	@$(BIN)/lit-talr report runs/remedies $(if $(wildcard $(REMEDIES)/results.parquet),--from $(REMEDIES)) --out $(REMEDIES)
+	@$(call add,remedies,$(REMEDIES))
+	@$(call add,remedies_seeds,$(REMEDIES)/seeds)
 
 talr-page: talr-results docs  ## the same, and make its tables and figures again
 

@@ -24,8 +24,10 @@ from lit_talr.training.building import recompute_layers
 from lit_talr.utils.errors import first_line
 
 
-def product_flops(total: Tensor, left: Tensor, right: Tensor, out_dtype: Any = None, *, beta: Any = 1, alpha: Any = 1, out_val: Any = None) -> int:
-    """Operations of ``addmm``, also in place and with a dtype of the result, of which torch counts neither."""
+def product_flops(
+    total: Tensor, left: Tensor, right: Tensor, out_dtype: Any = None, *, beta: Any = 1, alpha: Any = 1, out: Any = None, out_val: Any = None
+) -> int:
+    """Operations of ``addmm``, also in place and with a dtype of the result, of which torch counts neither. The arguments are those of all overloads."""
     return 2 * left.numel() * right.shape[1]
 
 

@@ -21,6 +21,8 @@ def test_operations_are_those_of_the_matrices() -> None:
     assert whole == tokens * (6 * (MATRICES + HEAD) + 3.5 * attention)  # 6P + 14LDS: kept logits, scores recomputed
     again = read_model(facts(supervised=1.0, compute=Compute(gradient_checkpointing=True, kept_logits=0)))
     assert again.flops - whole == tokens * (2 * (MATRICES - DOWN) + attention + 2 * HEAD)
+    on_gpu = read_model(facts(supervised=1.0, precision="bf16-mixed", gpu=True, compute=Compute(kept_logits=0)))  # whose sums have a dtype of their own
+    assert on_gpu.flops - whole == tokens * 2 * HEAD
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ class DomainSFT(EvaluatedModule):
         pretrained: Model folder or hub name of the base model.
         revision: Commit, tag or branch of a hub model.
         architecture: In place of ``pretrained``: ``model_type`` and fields of a configuration, for random weights.
-        tokenizer: Folder or hub name of the tokenizer, where it is not the one of ``pretrained``.
+        tokenizer: Folder or hub name of the tokenizer, unless ``pretrained`` has it.
         adapter: Train an adapter in place of the weights: ``LoRA``, ``OFT``, ...
         compute: How the model is computed: attention, head, recomputation, compilation.
         arithmetic: What all scores of the run are computed in: as the forward pass of ``training``, in ``fp32``, or in ``bf16`` with weights rounded to it.

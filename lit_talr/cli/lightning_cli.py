@@ -2,6 +2,7 @@
 
 import json
 import math
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ from lit_talr.callbacks import Summary  # and by it all classes that a configura
 from lit_talr.checkpoint.find import check_strategy
 from lit_talr.cli.logs import continue_logs
 from lit_talr.cli.machine import check_machine
-from lit_talr.cli.parsers import ConfigFile, Parser, refuse_linked, typed_names
+from lit_talr.cli.parsers import ConfigFile, HelpAll, Parser, refuse_linked, typed_names
 from lit_talr.cli.resume_with import check_resumed, entry_names, join_entries, option_words
 from lit_talr.cli.run_folder import CKPT_PATHS, SaveConfig, begin_run, check_run, lock_run
 from lit_talr.cli.words import forget_callbacks, join_numbers, refuse_repeated_keys, say_lacking
@@ -75,6 +76,7 @@ class CLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = Parser(dump_header=[f"lightning.pytorch=={lightning.__version__}"], **kwargs)
+        parser.add_argument("--help-all", action=HelpAll, nargs=0, default=SUPPRESS, help="Show the Trainer's options too, and exit.")
         parser.add_argument("-c", "--config", action=ConfigFile, help="Path to a configuration file in json or yaml format.")
         return parser
 
@@ -84,7 +86,7 @@ class CLI(LightningCLI):
             "--resume_with",
             type=list[str],
             default=[],
-            help="With --ckpt_path: NAME=VALUE of an option that is changed on purpose, such as model.optimizer.lr=0.05; may be given several times.",
+            help="With --ckpt_path: an option changed on purpose, such as model.optimizer.lr=0.05; may be repeated.",
         )
         parser.link_arguments("run", "trainer.default_root_dir")
         parser.link_arguments(("model.pretrained", "model.tokenizer"), "data.init_args.tokenizer", compute_fn=tokenizer_name)

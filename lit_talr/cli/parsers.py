@@ -1,6 +1,7 @@
 """Parsers that raise one sentence, and the configuration files that they read."""
 
 import re
+from argparse import Action, HelpFormatter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +35,32 @@ class VerbParser(ArgumentParser):
 
 
 class Parser(VerbParser, LightningArgumentParser):
-    """Parses commands that take a configuration."""
+    """Parses commands that take a configuration. ``--help`` leaves out the options of Lightning's trainer, which ``--help-all`` has."""
+
+    explains_all = False
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        whole = self._action_groups, self.usage, self.description, self.epilog
+        left_out = [group for group in whole[0] if any(action.dest.startswith("trainer") for action in group._group_actions)]
+        if left_out and not self.explains_all:
+            *options, last = [group for group in whole[0] if group not in left_out]  # the last one is ckpt_path
+            self._action_groups = [*options[:2], last, *options[2:]]
+            self.usage = "%(prog)s -c FILE [-c FILE ...] [--KEY VALUE ...]"
+            self.description = None  # which is the title of a group, too
+            self.epilog = "--trainer.NAME are the options of Lightning's Trainer: --help-all"
+        try:
+            return super().format_help(formatter)
+        finally:
+            self._action_groups, self.usage, self.description, self.epilog = whole
+
+
+class HelpAll(Action):
+    """Prints the help with all options."""
+
+    def __call__(self, parser: Any, namespace: object, values: object, option_string: str | None = None) -> None:
+        parser.explains_all = True
+        parser.print_help()
+        parser.exit()
 
 
 def way_out(message: str, parser: ArgumentParser) -> str:

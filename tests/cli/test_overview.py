@@ -6,7 +6,7 @@ import pytest
 from lit_talr import __version__
 from lit_talr.__main__ import COMMANDS, OVERVIEW, main
 from lit_talr.cli.command_line import VERBS
-from lit_talr.cli.lightning_cli import CLI
+from lit_talr.cli.lightning_cli import CLI, run_lightning
 
 
 def test_it_lists_every_command() -> None:
@@ -26,3 +26,20 @@ def test_other_words_are_a_command_line(monkeypatch: pytest.MonkeyPatch, capsys:
     with pytest.raises(SystemExit):
         main()
     assert "there is no command `fti`; did you mean `fit`? There are fit, validate, test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_help_has_our_options_and_that_of_all_lightnings_too(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    brief, whole = (printed(capsys, command, option) for option in ("--help", "--help-all"))
+    assert len(brief.splitlines()) < 200
+    for name in ("--run", "--ckpt_path", "--model.loss", "--model.optimizer", "--data", "--help-all"):
+        assert f"  {name} " in brief and f"  {name} " in whole, name
+    assert brief.index("--ckpt_path") < brief.index("--model.loss") < brief.index("--data") < brief.index("--trainer.NAME")
+    assert "--trainer.max_epochs" in whole and "--trainer.max_epochs" not in brief
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit):
+        run_lightning(words, words)
+    return capsys.readouterr().out

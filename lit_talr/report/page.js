@@ -9,11 +9,12 @@ const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;
 const rateText = (rate) => (known(rate) ? Number(rate.toPrecision(4)).toExponential().replace("e+", "e") : "");
 const fixed = (value, digits = 3) => (known(value) ? value.toFixed(digits) : "");
 
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666", "#8a6d00", "#a5aa99"];
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666", "#8a6d00", "#a5aa99",
+  "#003f66", "#ff9d5c", "#5fd3b0", "#7a2f5c", "#c9b200", "#0f8a9d", "#c39bd3", "#b03030", "#3d5a1f", "#7b5b43"];
 const MERGED = new Set(["wise-ft", "lines"]);
 const SYMBOLS = ["circle", "square", "triangle-up", "pentagon", "hexagon", "star-square"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
-const IN_DARK = { "#7f3c8d": "#b07cc0", "#666666": "#8c8c8c" }; // too dark for a dark page
+const IN_DARK = { "#7f3c8d": "#b07cc0", "#666666": "#8c8c8c", "#003f66": "#7fa8d9", "#7a2f5c": "#a8578a", "#b03030": "#d05050", "#3d5a1f": "#6f9440", "#7b5b43": "#a5836a" }; // too dark for a dark page
 const EPOCHS = ["#999999", "#bcd7ee", "#8fbde2", "#5c9fd1", "#2f7fbb", "#0b5c9a", "#063b66"];
 const remedies = unique(data.results.map((row) => row.remedy)).filter((name) => name !== "base");
 const variants = unique(data.results.map((row) => row.variant ?? ""));
@@ -132,6 +133,16 @@ function front(points) {
 
 // ---- Plots ---------------------------------------------------------------------------------------------------------------------------------------
 
+// Long names in several lines; a plot grows with its legend, or the legend would take the place of the points.
+function wrapped(id, traces) {
+  const named = traces.map((trace) => ({ ...trace, name: trace.name.replace(small() ? /(.{1,22})(\s+|$)/g : /(.{1,32})(\s+|$)/g, "$1<br>").replace(/<br>$/, "") }));
+  const names = named.filter((trace) => trace.showlegend !== false).map((trace) => trace.name.split("<br>"));
+  const width = 46 + (small() ? 5.6 : 6.6) * Math.max(...names.flat().map((line) => line.length));
+  const rows = Math.ceil(names.length / Math.max(1, Math.floor((byId(id).clientWidth - 64) / width))) + Math.max(...names.map((lines) => lines.length)) - 1;
+  byId(id).style.setProperty("--legend", `${16 * Math.max(0, rows - 3)}px`);
+  return named;
+}
+
 function plot(id, traces, layout) {
   const filled = traces.filter((trace) => trace.x.length);
   byId(id).hidden = !filled.length; // a sentence of the section says that there is nothing
@@ -140,13 +151,13 @@ function plot(id, traces, layout) {
   const common = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style("--ink"), size: small() ? 11 : 13, family: "system-ui, Liberation Sans, sans-serif" },
     margin: { l: 52, r: 12, t: 16, b: 40 }, hovermode: "closest", hoverlabel: { align: "left", font: { size: 12 } },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", itemsizing: "constant", font: { size: small() ? 10 : 12 } }, showlegend: true, dragmode: small() ? false : "zoom",
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", itemsizing: "constant", maxheight: 0.8, font: { size: small() ? 10 : 12 } }, showlegend: true, dragmode: small() ? false : "zoom",
     modebar: { bgcolor: style("--paper"), color: style("--soft"), activecolor: style("--ink") },
   };
   const axes = Object.fromEntries(["xaxis", "yaxis", "yaxis2"].filter((name) => layout[name]).map((name) => [name, axis(layout[name])]));
-  const few = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]; // what is left does not lie on the legend
+  const few = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"];
   const config = { responsive: true, displaylogo: false, displayModeBar: small() ? false : "hover", modeBarButtonsToRemove: few };
-  return Plotly.react(id, filled, { ...common, ...layout, ...axes }, { ...config, showSendToCloud: false, plotlyServerURL: "" }); // nothing leaves the page
+  return Plotly.react(id, wrapped(id, filled), { ...common, ...layout, ...axes }, { ...config, showSendToCloud: false, plotlyServerURL: "" }); // nothing leaves the page
 }
 
 // Of the points and of the ends of their bars, which over two seeds can be wider than the plane: of these, what lies in it.
@@ -233,7 +244,7 @@ function drawVolumes(chosen) {
   const text = rows.map((row) => `${row.points} trained point(s), ${row.free} merged`);
   const bar = (name, key, tint) => ({ type: "bar", name, x: rows.map(label), y: rows.map((row) => row[key]), text, textposition: "none", hovertemplate: "%{x}: %{y:.4f}<br>%{text}<extra></extra>", marker: { color: tint } });
   const bars = [bar("trained points", "hypervolume", "#0072b2"), bar("with merges, which are free", "with_wise", "#56b4e9")];
-  plot("volume-plot", bars.filter((each) => each.y.some(known)), { barmode: "group", bargap: 0.4, xaxis: { tickangle: small() ? -45 : 0 }, yaxis: { title: "hypervolume", rangemode: "tozero" } });
+  plot("volume-plot", bars.filter((each) => each.y.some(known)), { barmode: "group", bargap: 0.4, xaxis: { title: "remedy", tickangle: small() || rows.length > 12 ? -45 : 0 }, yaxis: { title: "hypervolume", rangemode: "tozero" } });
 }
 
 function drawRates(rows, chosen) {
@@ -256,7 +267,7 @@ function drawRates(rows, chosen) {
       if (base && ends.length) traces.push({ type: "scatter", mode: "lines", name: "base" + suffix, x: [ends[0], ends.at(-1)], y: [base[name], base[name]], line: { color: style("--ink"), dash: "dot", width: 1.5 }, hovertemplate: `base ${fixed(base[name])}<extra></extra>` });
     }
     const used = unique(traces.flatMap((trace) => trace.x)).sort((a, b) => a - b);
-    const apart = Math.log(used.at(-1) / used[0]) / (small() ? 9 : 14); // names that are nearer would lie on each other
+    const apart = Math.log(used.at(-1) / used[0]) / (small() ? 5 : 8); // names that are nearer would lie on each other
     const ticks = used.reduce((kept, each) => (kept.length && Math.log(each / kept.at(-1)) < apart ? kept : [...kept, each]), []);
     plot(`rate-${name}`, traces, { xaxis: { type: "log", title: "learning rate", tickvals: ticks, ticktext: ticks.map(rateText) }, yaxis: { title: `${name} score`, range: range(traces, "y") } });
   }
@@ -448,7 +459,8 @@ const rate = { key: "rate", label: "rate", kind: "number", show: (row) => rateTe
 const tables = new Map();
 const orders = new Map();
 
-function table(id, rows, columns) {
+function table(id, rows, all) {
+  const columns = all.filter((column) => !rows.length || rows.some((row) => column.show(row))); // without those that are empty
   const order = orders.get(id);
   const sorted = order ? [...rows].sort((a, b) => compare(a[order.key], b[order.key], order.sign)) : rows;
   tables.set(id, { rows: sorted, columns });
@@ -458,7 +470,7 @@ function table(id, rows, columns) {
     const button = element("button", column.label, { type: "button" });
     button.addEventListener("click", () => {
       orders.set(id, { key: column.key, sign: order?.key === column.key ? -order.sign : 1 });
-      table(id, rows, columns);
+      table(id, rows, all);
     });
     cell.append(button);
     head.append(cell);
@@ -490,8 +502,8 @@ function drawResults(rows) {
   const drifts = Object.keys(data.results[0]).filter((name) => name.startsWith("drift/"));
   table("results", rows, [
     text("name"), text("variant"), text("remedy"), text("source"), rate, number("seed", "seed", 0), { ...number("alpha"), show: (row) => String(row.alpha ?? "") }, bounded("domain"), bounded("general"), bounded("drop"),
-    ...suites.map((name) => number(name, name.slice(8).replace(/\/spread$/, ", spread over wordings").replace(/\/sd$/, ", s.d. over wordings"))), ...drifts.map((name) => number(name, name.slice(6).replaceAll("_", " ").replace("/", " of "), 4)), ...(data.results.some((row) => known(row.general_lenient)) ? [number("general_lenient", "general, read leniently")] : []), number("val/score"), number("val/nll"), ...(data.results.some((row) => known(row["update/visible"])) ? [number("update/visible", "update visible")] : []), number("steps", "steps", 0),
-    ...(data.results.some((row) => known(row.paper_domain)) ? [number("paper_domain", "published domain"), number("paper_general", "published general")] : []), text("command"),
+    ...suites.map((name) => number(name, name.slice(8).replace(/\/spread$/, ", spread over wordings").replace(/\/sd$/, ", s.d. over wordings"))), ...drifts.map((name) => number(name, name.slice(6).replaceAll("_", " ").replace("/", " of "), 4)), number("general_lenient", "general, read leniently"), number("val/score"), number("val/nll"), number("update/visible", "update visible"), number("steps", "steps", 0),
+    number("paper_domain", "published domain"), number("paper_general", "published general"), text("command"),
   ]);
 }
 

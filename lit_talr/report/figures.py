@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes  # a third of a second at start-up, which only drawing has to wait for
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666", "#8a6d00", "#a5aa99")
-COLOURS += ("#003f66", "#ff9d5c", "#5fd3b0", "#7a2f5c", "#c9b200", "#0f8a9d", "#c39bd3", "#b03030", "#3d5a1f", "#7b5b43")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666", "#8a6d00", "#a5aa99") + (
+    "#003f66",
+    "#ff9d5c",
+    "#5fd3b0",
+    "#7a2f5c",
+    "#c9b200",
+    "#0f8a9d",
+    "#c39bd3",
+    "#b03030",
+    "#3d5a1f",
+    "#7b5b43",
+)
 """Okabe and Ito's, which colour-blind readers can tell apart, and some more; the page has the same."""
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
 STYLE |= {"pdf.fonttype": 42, "savefig.dpi": 200, "axes.titley": 1.0}  # 42: letters stay letters, as journals ask; titley: no search for a title's place
